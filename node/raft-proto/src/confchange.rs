@@ -1,0 +1,170 @@
+//! Membership changes: both forms behind one trait, what a change does to the joint phase, and a
+//! notation of one word per member for tests and logs.
+//!
+//! Left out: whether a change is allowed in the present configuration; `raft` decides that.
+
+use std::borrow::Cow;
+
+use crate::types::{
+    ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState,
+    Snapshot,
+};
+
+/// A membership change in the older or the newer form.
+pub trait ConfChangeI {
+    /// The change in the newer form, by value.
+    fn into_v2(self) -> ConfChangeV2;
+
+    /// The change in the newer form, borrowed if it already is.
+    fn as_v2(&self) -> Cow<'_, ConfChangeV2>;
+
+    /// The change in the older form, if that is what it is; nothing is converted.
+    fn as_v1(&self) -> Option<&ConfChange>;
+}
+
+impl ConfChangeI for ConfChange {
+    fn into_v2(self) -> ConfChangeV2 {
+        let change = new_conf_change_single(self.node_id, self.get_change_type());
+        let transition = ConfChangeTransition::Auto.into();
+        ConfChangeV2 {
+            transition,
+            changes: vec![change],
+            context: self.context,
+        }
+    }
+
+    fn as_v2(&self) -> Cow<'_, ConfChangeV2> {
+        Cow::Owned(self.clone().into_v2())
+    }
+
+    fn as_v1(&self) -> Option<&ConfChange> {
+        Some(self)
+    }
+}
+
+impl ConfChangeI for ConfChangeV2 {
+    fn into_v2(self) -> ConfChangeV2 {
+        self
+    }
+
+    fn as_v2(&self) -> Cow<'_, ConfChangeV2> {
+        Cow::Borrowed(self)
+    }
+
+    fn as_v1(&self) -> Option<&ConfChange> {
+        None
+    }
+}
+
+impl ConfChangeV2 {
+    /// Whether the change goes through a joint phase, and if so whether raft itself ends it.
+    ///
+    /// Several members never change in one step under `Auto`, although some such changes could:
+    /// that depends on the configuration they meet, which this message does not know.
+    pub fn enter_joint(&self) -> Option<bool> {
+        match self.get_transition() {
+            ConfChangeTransition::Auto => (self.changes.len() > 1).then_some(true),
+            ConfChangeTransition::Implicit => Some(true),
+            ConfChangeTransition::Explicit => Some(false),
+        }
+    }
+
+    /// Whether the change ends a joint phase: it names no member and no transition.
+    pub fn leave_joint(&self) -> bool {
+        self.changes.is_empty() && self.get_transition() == ConfChangeTransition::Auto
+    }
+}
+
+impl Snapshot {
+    /// Whether this is the absence of a snapshot: log indexes start at 1.
+    pub fn is_empty(&self) -> bool {
+        self.get_metadata().index == 0
+    }
+}
+
+/// Voters first, learners second, no joint phase.
+impl<V, L> From<(V, L)> for ConfState
+where
+    V: IntoIterator<Item = u64>,
+    L: IntoIterator<Item = u64>,
+{
+    fn from((voters, learners): (V, L)) -> Self {
+        let voters = voters.into_iter().collect();
+        let learners = learners.into_iter().collect();
+        Self {
+            voters,
+            learners,
+            ..Self::default()
+        }
+    }
+}
+
+/// Whether both name the same members in the same roles, in whatever order.
+#[must_use]
+pub fn conf_state_eq(left: &ConfState, right: &ConfState) -> bool {
+    // Both sides nearly always come from the same log in the same order.
+    left == right || canonical(left) == canonical(right)
+}
+
+/// The same membership with each list sorted and free of repeats.
+fn canonical(state: &ConfState) -> ConfState {
+    let mut state = state.clone();
+    let ConfState {
+        voters,
+        learners,
+        voters_outgoing,
+        learners_next,
+        auto_leave: _,
+    } = &mut state;
+    for members in [voters, learners, voters_outgoing, learners_next] {
+        members.sort_unstable();
+        members.dedup();
+    }
+    state
+}
+
+/// A change of one member.
+pub fn new_conf_change_single(node_id: u64, change_type: ConfChangeType) -> ConfChangeSingle {
+    ConfChangeSingle {
+        change_type: change_type.into(),
+        node_id,
+    }
+}
+
+/// Reads changes written as words: `v1` makes 1 a voter, `l2` makes 2 a learner, `r3` removes 3.
+///
+/// # Errors
+/// Names the first word that is none of these. (A plain string, since `raft` expects that.)
+pub fn parse_conf_change(text: &str) -> Result<Vec<ConfChangeSingle>, String> {
+    text.split_ascii_whitespace().map(parse_word).collect()
+}
+
+/// Reads one word of [`parse_conf_change`].
+fn parse_word(word: &str) -> Result<ConfChangeSingle, String> {
+    let (change_type, id) = match word.split_at_checked(1) {
+        Some(("v", id)) => (ConfChangeType::AddNode, id),
+        Some(("l", id)) => (ConfChangeType::AddLearnerNode, id),
+        Some(("r", id)) => (ConfChangeType::RemoveNode, id),
+        _ => return Err(format!("`{word}` does not start with v, l or r")),
+    };
+    let node_id = id
+        .parse()
+        .map_err(|error| format!("`{word}` has no raft id: {error}"))?;
+    Ok(new_conf_change_single(node_id, change_type))
+}
+
+/// Writes changes in the notation that [`parse_conf_change`] reads.
+pub fn stringify_conf_change(changes: &[ConfChangeSingle]) -> String {
+    let words: Vec<String> = changes.iter().map(word).collect();
+    words.join(" ")
+}
+
+/// Writes one word of [`stringify_conf_change`].
+fn word(change: &ConfChangeSingle) -> String {
+    let letter = match change.get_change_type() {
+        ConfChangeType::AddNode => 'v',
+        ConfChangeType::AddLearnerNode => 'l',
+        ConfChangeType::RemoveNode => 'r',
+    };
+    format!("{letter}{}", change.node_id)
+}

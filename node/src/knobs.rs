@@ -1,0 +1,171 @@
+//! Every internal number in one table: what it is, its default, and the range that simulation draws it from.
+//!
+//! Operators set [`crate::config::Config`]; knobs are ours. A knob exists only when a bound or a trade-off needs a number.
+
+use std::time::Duration;
+
+/// How fast a group's clocks tick: the operator's choice of profile (inventory X-1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// One rack or room: heartbeat 50 ms, election 150-300 ms.
+    Lan,
+    /// Between rooms or small sites (default): heartbeat 100 ms, election 500-1000 ms.
+    Edge,
+    /// Between cities: heartbeat 200 ms, election 1000-2000 ms.
+    Wan,
+}
+
+/// Timings of a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// One raft-rs tick.
+    pub tick: Duration,
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Least ticks of silence before an election.
+    pub election_ticks_min: usize,
+    /// Ticks of silence that are always too many (exclusive bound of the draw).
+    pub election_ticks_max: usize,
+}
+
+impl Profile {
+    /// The timings.
+    pub fn timing(self) -> Timing {
+        let (tick_ms, heartbeat_ticks, election_ticks_min, election_ticks_max) = match self {
+            Profile::Lan => (10, 5, 15, 30),
+            Profile::Edge => (50, 2, 10, 20),
+            Profile::Wan => (100, 2, 10, 20),
+        };
+        Timing {
+            tick: Duration::from_millis(tick_ms),
+            heartbeat_ticks,
+            election_ticks_min,
+            election_ticks_max,
+        }
+    }
+
+    /// The longest silence after which an election has surely begun.
+    pub fn election_max(self) -> Duration {
+        let timing = self.timing();
+        timing.tick * u32::try_from(timing.election_ticks_max).unwrap_or(u32::MAX)
+    }
+}
+
+macro_rules! knobs {
+    ($($(#[$meta:meta])* $name:ident: $kind:ty = $default:expr, $range:expr;)*) => {
+        /// The internal numbers of one node.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Knobs {
+            $($(#[$meta])* pub $name: $kind,)*
+        }
+
+        impl Default for Knobs {
+            fn default() -> Self {
+                Knobs { $($name: $default,)* }
+            }
+        }
+
+        impl Knobs {
+            /// Every knob drawn from its simulation range: `draw(low, high)` gives a number in `low..=high`.
+            pub fn drawn(mut draw: impl FnMut(u64, u64) -> u64) -> Self {
+                $(let $name = { let range: (u64, u64) = $range; draw(range.0, range.1) };)*
+                Knobs { $($name: FromDraw::from_draw($name),)* }
+            }
+
+            /// Name, value and simulation range of every knob, for `/stats` and documents.
+            pub fn table(&self) -> Vec<(&'static str, String, (u64, u64))> {
+                vec![$((stringify!($name), format!("{:?}", self.$name), $range),)*]
+            }
+        }
+    };
+}
+
+/// A knob's value from a drawn number (milliseconds for durations).
+trait FromDraw {
+    /// The value.
+    fn from_draw(number: u64) -> Self;
+}
+
+impl FromDraw for usize {
+    fn from_draw(number: u64) -> Self {
+        usize::try_from(number).unwrap_or(usize::MAX)
+    }
+}
+
+impl FromDraw for u64 {
+    fn from_draw(number: u64) -> Self {
+        number
+    }
+}
+
+impl FromDraw for Duration {
+    fn from_draw(number: u64) -> Self {
+        Duration::from_millis(number)
+    }
+}
+
+knobs! {
+    /// Size of a WAL segment file, bytes.
+    segment_bytes: u64 = 16 << 20, (64 << 10, 512 << 10);
+    /// Entries between snapshots (inventory K-K1, T-23).
+    snapshot_entries: u64 = 10_000, (50, 2_000);
+    /// Entries kept in the log below a snapshot, for followers that are a little behind (inventory K-K7).
+    snapshot_margin: u64 = 100, (5, 100);
+    /// Log bytes since the last snapshot that force one whatever the entry count, bytes.
+    snapshot_log_bytes: u64 = 64 << 20, (64 << 10, 4 << 20);
+    /// A snapshot by entries waits until the log since the last one has at least this share of its size, percent: bounds write amplification.
+    snapshot_ratio_percent: u64 = 50, (10, 100);
+    /// Snapshot files kept.
+    snapshots_kept: usize = 2, (1, 3);
+    /// Bytes of one snapshot chunk on the wire.
+    snapshot_chunk_bytes: usize = 256 << 10, (1 << 10, 64 << 10);
+    /// Proposals, reads and admin requests waiting for the node's loop.
+    request_queue_len_max: usize = 4096, (64, 1024);
+    /// Raft messages waiting for the node's loop.
+    inbox_len_max: usize = 4096, (64, 1024);
+    /// Requests handled per turn of the loop.
+    turn_len_max: usize = 256, (1, 64);
+    /// Frames waiting for one peer connection; more are dropped and the peer is reported unreachable.
+    peer_queue_len_max: usize = 1024, (32, 512);
+    /// Forwarded requests under way from one peer.
+    forward_len_max: usize = 2048, (32, 512);
+    /// Largest frame between peers, bytes.
+    frame_bytes_max: usize = 64 << 20, (8 << 20, 8 << 20);
+    /// Largest append message, bytes.
+    append_bytes_max: u64 = 1 << 20, (4 << 10, 256 << 10);
+    /// Append messages in flight to one follower.
+    append_inflight_max: usize = 256, (2, 64);
+    /// Proposed bytes not yet committed.
+    uncommitted_bytes_max: u64 = 64 << 20, (1 << 20, 16 << 20);
+    /// Time to connect to a peer and shake hands.
+    connect_timeout: Duration = Duration::from_millis(1_000), (300, 1_500);
+    /// First pause before connecting again.
+    reconnect_min: Duration = Duration::from_millis(20), (10, 50);
+    /// Longest pause before connecting again.
+    reconnect_max: Duration = Duration::from_millis(500), (200, 1_000);
+    /// Silence on a peer connection that has something to say, after which it is dropped.
+    peer_idle_timeout: Duration = Duration::from_millis(5_000), (1_500, 5_000);
+    /// Longest time a client's request may take when it names no limit.
+    request_timeout: Duration = Duration::from_millis(5_000), (2_000, 5_000);
+    /// A lost read-index request is asked again after this.
+    read_retry: Duration = Duration::from_millis(300), (100, 500);
+    /// Silence of a snapshot transfer after which the leader gives it up.
+    snapshot_timeout: Duration = Duration::from_millis(10_000), (2_000, 6_000);
+    /// How often the free space of the disk is looked at.
+    disk_check: Duration = Duration::from_millis(1_000), (200, 1_000);
+    /// Free bytes below which the node takes no more writes (at least 4 segments; inventory T-34).
+    disk_low_bytes: u64 = 256 << 20, (2 << 20, 4 << 20);
+    /// Longest orderly stop: leadership transfer included.
+    stop_timeout: Duration = Duration::from_millis(5_000), (2_000, 5_000);
+    /// Sessions remembered; the least recently used is forgotten beyond.
+    sessions_max: u64 = 10_000, (8, 64);
+    /// Revisions of history kept when nobody compacts by hand.
+    history_revisions: u64 = 100_000, (200, 5_000);
+    /// Entries that may wait to be applied before the loop stops taking requests.
+    apply_backlog_max: usize = 8_192, (64, 2_048);
+    /// Block cache of the store, bytes.
+    store_cache_bytes: u64 = 32 << 20, (64 << 10, 512 << 10);
+    /// Memtable of the store, bytes.
+    store_memtable_bytes: u64 = 16 << 20, (16 << 10, 256 << 10);
+}

@@ -1,0 +1,87 @@
+//! Time. A node's monotonic clock starts at an arbitrary origin and may drift; its wall clock may also jump.
+//!
+//! Time-outs, leases and ages use [`Clock::now`] alone. [`Clock::wall_ms`] is for people and for the stamp that a leader
+//! puts on an entry; nothing safe may depend on it (inventory X-14).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A reading of the monotonic clock: time since the clock's own origin. Comparable on one node only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mono(pub Duration);
+
+impl Mono {
+    /// Time from `earlier` to `self`; zero when `earlier` is later.
+    pub fn since(self, earlier: Mono) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The reading `span` after this one.
+    pub fn plus(self, span: Duration) -> Mono {
+        Mono(self.0.saturating_add(span))
+    }
+}
+
+/// A future that ends when its time has come. `Sync`, because hyper's timers must be.
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// What a clock must do; the simulated one skews, drifts, jumps and freezes.
+pub trait ClockDriver: Send + Sync {
+    /// The monotonic clock.
+    fn now(&self) -> Mono;
+    /// Milliseconds since the Unix epoch on this node's wall clock.
+    fn wall_ms(&self) -> u64;
+    /// Ends when [`ClockDriver::now`] has reached `deadline`.
+    fn sleep_until(&self, deadline: Mono) -> Sleep;
+}
+
+/// A node's clock.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn ClockDriver>);
+
+/// The time allowed for something has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("timed out after {after:?}")]
+pub struct Elapsed {
+    /// How long was waited.
+    pub after: Duration,
+}
+
+impl Clock {
+    /// A clock over `driver`.
+    pub fn new(driver: impl ClockDriver + 'static) -> Self {
+        Clock(Arc::new(driver))
+    }
+
+    /// The monotonic clock.
+    pub fn now(&self) -> Mono {
+        self.0.now()
+    }
+
+    /// Milliseconds since the Unix epoch, for people and entry stamps.
+    pub fn wall_ms(&self) -> u64 {
+        self.0.wall_ms()
+    }
+
+    /// Ends after `span` on this clock.
+    pub fn sleep(&self, span: Duration) -> Sleep {
+        self.sleep_until(self.now().plus(span))
+    }
+
+    /// Ends when the clock reads `deadline` or later.
+    pub fn sleep_until(&self, deadline: Mono) -> Sleep {
+        self.0.sleep_until(deadline)
+    }
+
+    /// The output of `work`, or [`Elapsed`] when it takes longer than `span`. `work` is dropped then: what it had
+    /// begun in the world may still happen.
+    pub async fn timeout<F: Future>(&self, span: Duration, work: F) -> Result<F::Output, Elapsed> {
+        tokio::select! {
+            biased; // Work that is done in the same instant as the time-out counts as done.
+            output = work => Ok(output),
+            () = self.sleep(span) => Err(Elapsed { after: span }),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The door to the world: clock, network, storage lanes, randomness, the node's journal, and its tasks.
+//!
+//! A node receives the world as one value, [`Env`]. The real half of every seam is in `rt::real`; the simulated
+//! half lives in the crate `sim`. No other module of `node` names a clock, a socket, a thread or a random source
+//! (`wal`, `store` and `snapshot` touch files, but only inside [`Lane::run`]). Nothing here has a `cfg` for the simulator.
+//!
+//! Reading order: [`clock`], [`net`], [`lane`], [`rng`], [`journal`], [`tasks`], then `real`.
+
+pub mod clock;
+pub mod http;
+pub mod journal;
+pub mod lane;
+pub mod net;
+pub mod real;
+pub mod rng;
+pub mod tasks;
+
+pub use clock::{Clock, Mono};
+pub use journal::{Event, Journal};
+pub use lane::{Lane, Lanes};
+pub use net::{Net, Stream};
+pub use rng::Rngs;
+pub use tasks::Tasks;
+
+/// Everything a node may ask of the world.
+#[derive(Clone)]
+pub struct Env {
+    /// Time: monotonic, wall, sleep.
+    pub clock: Clock,
+    /// Byte streams to peers and clients.
+    pub net: Net,
+    /// Where blocking storage work runs.
+    pub lanes: Lanes,
+    /// Named random streams.
+    pub rngs: Rngs,
+    /// Where the node writes what happened to it.
+    pub journal: Journal,
+}

@@ -1,0 +1,204 @@
+//! The real half of the seam: the operating system's clock, TCP, a thread per lane, entropy, and logs.
+//!
+//! Only `src-bin` (and tests against the real world) builds this; the simulator never does.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this file is the real half of the seam: here, and only here, the operating system is named"
+)]
+
+use super::clock::{ClockDriver, Mono, Sleep};
+use super::journal::{Event, JournalSink};
+use super::lane::{Job, LaneDriver, LanesDriver};
+use super::net::{BoxFuture, Listener, NetDriver, Stream};
+use super::{Clock, Env, Journal, Lanes, Net, Rngs};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+/// Jobs that may wait on one lane; more make the submitter's thread wait, which the bounds above it prevent.
+const LANE_QUEUE_LEN_MAX: usize = 1024;
+
+/// The world as it is, journal into the log under `name`.
+pub fn env(name: &str) -> io::Result<Env> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| io::Error::other(format!("no entropy: {error}")))?;
+    Ok(Env {
+        clock: Clock::new(OsClock {
+            origin: Instant::now(),
+        }),
+        net: Net::new(Tcp),
+        lanes: Lanes::new(Threads),
+        rngs: Rngs::from_seed(seed),
+        journal: Journal::new(Log {
+            node: name.to_owned(),
+        }),
+    })
+}
+
+/// The operating system's clocks.
+struct OsClock {
+    /// Zero of the monotonic clock.
+    origin: Instant,
+}
+
+impl ClockDriver for OsClock {
+    fn now(&self) -> Mono {
+        Mono(self.origin.elapsed())
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep_until(&self, deadline: Mono) -> Sleep {
+        Box::pin(tokio::time::sleep_until((self.origin + deadline.0).into()))
+    }
+}
+
+/// TCP without Nagle's delay.
+struct Tcp;
+
+impl NetDriver for Tcp {
+    fn listen(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        let address = address.to_owned();
+        Box::pin(async move {
+            let inner = TcpListener::bind(&address).await.map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+            })?;
+            let local = inner.local_addr()?.to_string();
+            Ok(Box::new(TcpDoor { inner, local }) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Stream>> {
+        let address = address.to_owned();
+        Box::pin(async move {
+            let stream = TcpStream::connect(&address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Stream)
+        })
+    }
+}
+
+/// A listening TCP socket.
+struct TcpDoor {
+    /// The socket.
+    inner: TcpListener,
+    /// Its address.
+    local: String,
+}
+
+impl Listener for TcpDoor {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Stream, String)>> {
+        Box::pin(async move {
+            let (stream, from) = self.inner.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok((Box::new(stream) as Stream, from.to_string()))
+        })
+    }
+
+    fn local_address(&self) -> String {
+        self.local.clone()
+    }
+}
+
+/// Opens a thread per lane.
+struct Threads;
+
+impl LanesDriver for Threads {
+    fn open(&self, name: &'static str) -> Arc<dyn LaneDriver> {
+        let (jobs, queue) = mpsc::sync_channel::<(Job, oneshot::Sender<()>)>(LANE_QUEUE_LEN_MAX);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                while let Ok((job, done)) = queue.recv() {
+                    job();
+                    // Nobody waits any more when the caller was dropped; the work counts all the same.
+                    done.send(()).ok();
+                }
+            });
+        // Without its threads a node cannot do anything; there is nobody to report to yet.
+        thread.expect("the operating system refuses a thread: raise the process limit (ulimit -u)");
+        Arc::new(LaneThread { jobs })
+    }
+}
+
+/// The sending end of a lane's queue; the thread ends when it is dropped.
+struct LaneThread {
+    /// Jobs with the word that they have run.
+    jobs: mpsc::SyncSender<(Job, oneshot::Sender<()>)>,
+}
+
+impl LaneDriver for LaneThread {
+    fn submit(&self, job: Job) -> BoxFuture<'static, bool> {
+        let (done, ran) = oneshot::channel();
+        let sent = self.jobs.send((job, done)).is_ok();
+        Box::pin(async move { sent && ran.await.is_ok() })
+    }
+}
+
+/// The journal as log lines.
+struct Log {
+    /// The node's name, on every line.
+    node: String,
+}
+
+impl JournalSink for Log {
+    fn record(&self, event: &Event) {
+        let node = self.node.as_str();
+        match event {
+            Event::Applied { .. }
+            | Event::Proposed { .. }
+            | Event::Persisted { .. }
+            | Event::Committed { .. } => tracing::trace!(node, ?event),
+            Event::Voted { .. } | Event::Truncated { .. } => tracing::debug!(node, ?event),
+            Event::Poisoned { reason } => {
+                tracing::error!(node, %reason, "poisoned: this node acknowledges nothing any more")
+            }
+            Event::Refused { detail } => tracing::warn!(node, %detail, "refused"),
+            Event::Peer { peer, up, detail } => {
+                tracing::info!(node, %peer, up, %detail, "peer connection")
+            }
+            Event::RoleChanged {
+                role, term, leader, ..
+            } => tracing::info!(node, %role, %term, %leader, "role changed"),
+            Event::Started {
+                cluster,
+                applied,
+                last,
+                term,
+                ..
+            } => {
+                tracing::info!(node, %cluster, %applied, %last, %term, "started");
+            }
+            Event::Recovered { detail } => tracing::info!(node, %detail, "log recovered"),
+            Event::StoreRebuilt { reason } => tracing::warn!(node, %reason, "store is rebuilt"),
+            Event::ReadOnly { on, free_bytes } => {
+                tracing::warn!(node, on, free_bytes, "read-only mode")
+            }
+            Event::Stopping { reason } => tracing::info!(node, %reason, "stopping"),
+            Event::MembershipChanged {
+                voters,
+                learners,
+                index,
+                ..
+            } => {
+                tracing::info!(node, ?voters, ?learners, %index, "membership changed");
+            }
+            Event::SnapshotCut { index, bytes, .. } => {
+                tracing::info!(node, %index, bytes, "snapshot cut")
+            }
+            Event::SnapshotInstalled { index, .. } => {
+                tracing::info!(node, %index, "snapshot installed")
+            }
+            Event::Trimmed { first, .. } => tracing::info!(node, %first, "log trimmed"),
+        }
+    }
+}

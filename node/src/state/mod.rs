@@ -1,0 +1,2 @@
+//! The replicated state machine, pure.
+pub mod command;
