@@ -269,3 +269,116 @@ implement! {
         context = Bytes::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_empty_constant_is_the_default() {
+        assert_eq!(Entry::EMPTY, Entry::default());
+        assert_eq!(SnapshotMetadata::EMPTY, SnapshotMetadata::default());
+        assert_eq!(Snapshot::EMPTY, Snapshot::default());
+        assert_eq!(Message::EMPTY, Message::default());
+        assert_eq!(HardState::EMPTY, HardState::default());
+        assert_eq!(ConfState::EMPTY, ConfState::default());
+        assert_eq!(ConfChange::EMPTY, ConfChange::default());
+        assert_eq!(ConfChangeSingle::EMPTY, ConfChangeSingle::default());
+        assert_eq!(ConfChangeV2::EMPTY, ConfChangeV2::default());
+    }
+
+    #[test]
+    fn a_missing_part_reads_as_empty_and_appears_when_edited() {
+        let mut snapshot = Snapshot::default();
+        assert_eq!(
+            snapshot.get_metadata().get_conf_state(),
+            &ConfState::default()
+        );
+        assert_eq!(snapshot.metadata, None, "reading makes nothing");
+        snapshot.mut_metadata().mut_conf_state().set_voters(vec![1]);
+        assert_eq!(snapshot.take_metadata().take_conf_state().voters, [1]);
+        assert_eq!(snapshot.metadata, None);
+    }
+
+    #[test]
+    fn taking_leaves_the_field_empty() {
+        let mut message = Message::default();
+        message.set_entries(vec![Entry {
+            data: Bytes::from_static(b"x"),
+            ..Entry::default()
+        }]);
+        assert_eq!(message.take_entries()[0].take_data(), "x");
+        assert_eq!(message, Message::default());
+    }
+
+    #[test]
+    fn every_message_type_is_stored_and_read_back() {
+        let mut message = Message::default();
+        for number in 0..19 {
+            let msg_type = MessageType::try_from(number).expect("a number of the schema");
+            message.set_msg_type(msg_type);
+            assert_eq!(
+                (message.msg_type, message.get_msg_type()),
+                (number, msg_type)
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "unvalidated EntryType number 3")]
+    fn an_unknown_number_is_not_read_as_another_variant() {
+        Entry {
+            entry_type: 3,
+            ..Entry::default()
+        }
+        .get_entry_type();
+    }
+
+    #[test]
+    fn the_protobuf_trait_encodes_like_prost() {
+        let change = ConfChange {
+            node_id: 300,
+            id: 1,
+            ..ConfChange::default()
+        };
+        let wire = change.write_to_bytes().expect("encodes");
+        assert_eq!(wire, prost::Message::encode_to_vec(&change));
+        assert_eq!(change.compute_size() as usize, wire.len());
+        assert_eq!(
+            change.write_length_delimited_to_bytes().expect("encodes")[1..],
+            wire
+        );
+        assert_eq!(
+            ConfChange::parse_from_bytes(&wire).expect("decodes"),
+            change
+        );
+        let mut merged = ConfChange {
+            node_id: 1,
+            ..ConfChange::default()
+        };
+        merged.merge_from_bytes(&wire).expect("decodes");
+        assert_eq!(merged, change);
+    }
+
+    #[test]
+    fn a_stream_is_read_to_its_limit_and_no_further() {
+        let state = HardState {
+            term: 1,
+            vote: 2,
+            commit: 3,
+        };
+        let mut wire = state.write_length_delimited_to_bytes().expect("encodes");
+        wire.push(0xff);
+        let mut is = CodedInputStream::from_bytes(&wire);
+        assert_eq!(is.read_message::<HardState>().expect("decodes"), state);
+        assert_eq!(is.pos() as usize, wire.len() - 1);
+    }
+
+    #[test]
+    fn damaged_bytes_are_an_error_that_says_why() {
+        let error = ConfChangeV2::default()
+            .merge_from_bytes(&[0xff; 3])
+            .expect_err("not a message");
+        assert!(matches!(&error, ProtobufError::IoError(e) if e.to_string().contains("varint")));
+    }
+}

@@ -2,6 +2,8 @@
 //! notation of one word per member for tests and logs.
 //!
 //! Left out: whether a change is allowed in the present configuration; `raft` decides that.
+//! Every function that reads a change's type panics on an unknown number, as the accessors do:
+//! better before such a change is in the log than on every replica that applies it.
 
 use std::borrow::Cow;
 
@@ -167,4 +169,114 @@ fn word(change: &ConfChangeSingle) -> String {
         ConfChangeType::RemoveNode => 'r',
     };
     format!("{letter}{}", change.node_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(transition: ConfChangeTransition, words: &str) -> ConfChangeV2 {
+        let changes = parse_conf_change(words).expect("valid words");
+        ConfChangeV2 {
+            transition: transition.into(),
+            changes,
+            ..ConfChangeV2::default()
+        }
+    }
+
+    #[test]
+    fn the_older_form_converts_with_its_context() {
+        let context = bytes::Bytes::from_static(b"why");
+        let mut old = ConfChange {
+            node_id: 4,
+            context,
+            id: 9,
+            ..ConfChange::default()
+        };
+        old.set_change_type(ConfChangeType::AddLearnerNode);
+        let new = old.as_v2().into_owned();
+        assert_eq!(stringify_conf_change(&new.changes), "l4");
+        assert_eq!(
+            (new.context.as_ref(), new.enter_joint()),
+            (&b"why"[..], None)
+        );
+        assert_eq!((old.as_v1(), new.as_v1()), (Some(&old), None));
+        assert!(matches!(new.as_v2(), Cow::Borrowed(_)));
+        assert_eq!(old.into_v2(), new.clone().into_v2());
+    }
+
+    #[test]
+    fn the_transition_and_the_number_of_members_decide_on_a_joint_phase() {
+        use ConfChangeTransition::{Auto, Explicit, Implicit};
+        assert_eq!(change(Auto, "").enter_joint(), None);
+        assert_eq!(change(Auto, "v1").enter_joint(), None);
+        assert_eq!(change(Auto, "v1 r2").enter_joint(), Some(true));
+        assert_eq!(change(Implicit, "v1").enter_joint(), Some(true));
+        assert_eq!(change(Explicit, "v1 r2").enter_joint(), Some(false));
+    }
+
+    #[test]
+    fn only_an_empty_automatic_change_leaves_a_joint_phase() {
+        use ConfChangeTransition::{Auto, Explicit};
+        let context = bytes::Bytes::from_static(b"x");
+        assert!(
+            ConfChangeV2 {
+                context,
+                ..ConfChangeV2::default()
+            }
+            .leave_joint()
+        );
+        assert!(!change(Auto, "v1").leave_joint());
+        assert!(!change(Explicit, "").leave_joint());
+    }
+
+    #[test]
+    fn words_are_read_and_written() {
+        let changes = parse_conf_change(" v1\tl2 \n r18446744073709551615 ").expect("valid words");
+        assert_eq!(
+            stringify_conf_change(&changes),
+            "v1 l2 r18446744073709551615"
+        );
+        assert_eq!(parse_conf_change(" "), Ok(vec![]));
+        for wrong in [
+            "v",
+            "x1",
+            "v-1",
+            "1",
+            "v1,l2",
+            "é1",
+            "r18446744073709551616",
+        ] {
+            assert!(parse_conf_change(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn memberships_are_compared_without_order() {
+        let state = ConfState::from(([1, 2, 3], [4]));
+        assert!(conf_state_eq(
+            &state,
+            &ConfState::from((vec![3, 1, 2, 1], vec![4]))
+        ));
+        assert!(!conf_state_eq(&state, &ConfState::from(([1, 2], [4]))));
+        assert!(!conf_state_eq(&state, &ConfState::from(([1, 2, 3, 4], []))));
+        assert!(!conf_state_eq(
+            &state,
+            &ConfState {
+                auto_leave: true,
+                ..state.clone()
+            }
+        ));
+    }
+
+    #[test]
+    fn a_snapshot_is_empty_until_it_has_an_index() {
+        let mut snapshot = Snapshot {
+            data: bytes::Bytes::from_static(b"x"),
+            metadata: None,
+        };
+        assert!(snapshot.is_empty());
+        snapshot.mut_metadata().index = 1;
+        assert!(!snapshot.is_empty());
+    }
 }

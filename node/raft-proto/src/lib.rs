@@ -17,13 +17,16 @@
 //! - Decoding does not validate. An enum field holds whatever number arrived; its `get_` accessor
 //!   panics on a number the schema does not know, and never returns some other variant instead.
 //!   Whoever takes messages from outside (Seaworthy's peer port) converts them with
-//!   `MessageType::try_from(number)` and the like, and refuses unknown numbers before `step`.
+//!   `MessageType::try_from(number)` and the like, and refuses unknown numbers before `step`:
+//!   the message's type, its entries' types, and the membership change encoded in the data of a
+//!   proposed entry, which `step` decodes too.
 //!
 //! # Left out
 //! - Accessors that `raft` 0.7.0 does not call: every field is public.
 //! - Unknown fields: prost drops them, so re-encoding a message of a newer schema loses them.
 //! - The `protobuf` crate's own parser and reflection. Only its trait and its error type are used,
-//!   because `raft` names them.
+//!   because `raft` names them; `descriptor` and `mut_unknown_fields` panic, and `raft` calls
+//!   neither.
 
 mod accessors;
 mod confchange;

@@ -1,4 +1,4 @@
-//! The ten messages and four enums that `raft` exchanges and stores.
+//! The nine messages and four enums that `raft` exchanges and stores.
 //!
 //! Invariant: a field's number and wire type are those of `eraftpb.proto` and never change, since
 //! they are on disk and on the wire. Enum fields are declared `int32` (the same bytes as an enum):
@@ -268,4 +268,168 @@ pub struct ConfChangeV2 {
     /// Bytes for the application, applied together with the change.
     #[prost(bytes = "bytes", tag = "3")]
     pub context: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of a fixed field: each test value is its own field number, so a swap would show.
+    fn bytes(number: u8) -> Bytes {
+        Bytes::copy_from_slice(&[number])
+    }
+
+    /// Encodes to exactly `wire`, and `wire` decodes to the same message.
+    #[track_caller]
+    fn assert_wire<M: Prost + PartialEq + Default + std::fmt::Debug>(message: M, wire: &[u8]) {
+        assert_eq!(message.encode_to_vec(), wire);
+        assert_eq!(M::decode(wire).expect("own encoding"), message);
+    }
+
+    #[test]
+    fn entry_fields_have_the_schema_numbers() {
+        let entry = Entry {
+            entry_type: 1,
+            term: 2,
+            index: 3,
+            data: bytes(4),
+            context: bytes(6),
+            sync_log: true,
+        };
+        assert_wire(
+            entry,
+            &[0x08, 1, 0x10, 2, 0x18, 3, 0x22, 1, 4, 0x28, 1, 0x32, 1, 6],
+        );
+    }
+
+    #[test]
+    fn snapshot_fields_have_the_schema_numbers() {
+        let conf_state = ConfState {
+            voters: vec![1],
+            learners: vec![2],
+            voters_outgoing: vec![3],
+            learners_next: vec![4],
+            auto_leave: true,
+        };
+        // Repeated numbers are packed: a length, then the numbers.
+        let state = [0x0a, 1, 1, 0x12, 1, 2, 0x1a, 1, 3, 0x22, 1, 4, 0x28, 1];
+        assert_wire(conf_state.clone(), &state);
+        let metadata = SnapshotMetadata {
+            conf_state: Some(conf_state),
+            index: 2,
+            term: 3,
+        };
+        let snapshot = Snapshot {
+            data: bytes(1),
+            metadata: Some(metadata),
+        };
+        let wire = [
+            &[0x0a, 1, 1, 0x12, 20, 0x0a, 14][..],
+            &state,
+            &[0x10, 2, 0x18, 3],
+        ]
+        .concat();
+        assert_wire(snapshot, &wire);
+    }
+
+    #[test]
+    fn message_fields_have_the_schema_numbers() {
+        let message = Message {
+            msg_type: 1,
+            to: 2,
+            from: 3,
+            term: 4,
+            log_term: 5,
+            index: 6,
+            entries: vec![Entry::default()],
+            commit: 8,
+            commit_term: 15,
+            snapshot: Some(Snapshot::default()),
+            request_snapshot: 13,
+            reject: true,
+            reject_hint: 11,
+            context: bytes(12),
+            deprecated_priority: 14,
+            priority: 16,
+        };
+        let low = [
+            0x08, 1, 0x10, 2, 0x18, 3, 0x20, 4, 0x28, 5, 0x30, 6, 0x3a, 0, 0x40, 8,
+        ];
+        let high = [
+            0x4a, 0, 0x50, 1, 0x58, 11, 0x62, 1, 12, 0x68, 13, 0x70, 14, 0x78, 15,
+        ];
+        assert_wire(message, &[&low[..], &high, &[0x80, 1, 16]].concat());
+    }
+
+    #[test]
+    fn state_and_change_fields_have_the_schema_numbers() {
+        assert_wire(
+            HardState {
+                term: 1,
+                vote: 2,
+                commit: 3,
+            },
+            &[0x08, 1, 0x10, 2, 0x18, 3],
+        );
+        let change = ConfChange {
+            id: 1,
+            change_type: 2,
+            node_id: 3,
+            context: bytes(4),
+        };
+        assert_wire(change, &[0x08, 1, 0x10, 2, 0x18, 3, 0x22, 1, 4]);
+        let single = ConfChangeSingle {
+            change_type: 1,
+            node_id: 2,
+        };
+        let many = ConfChangeV2 {
+            transition: 1,
+            changes: vec![single],
+            context: bytes(3),
+        };
+        assert_wire(many, &[0x08, 1, 0x12, 4, 0x08, 1, 0x10, 2, 0x1a, 1, 3]);
+    }
+
+    #[test]
+    fn default_fields_take_no_bytes_and_unknown_fields_are_skipped() {
+        assert_wire(Message::default(), &[]);
+        let newer = [0x10, 7, 0x9a, 0x06, 2, 1, 2];
+        let state = HardState::decode(&newer[..]).expect("a field of a newer schema");
+        assert_eq!(
+            state,
+            HardState {
+                vote: 7,
+                ..HardState::default()
+            }
+        );
+    }
+
+    #[test]
+    fn enum_numbers_end_where_the_schema_ends() {
+        assert_eq!(
+            MessageType::try_from(18),
+            Ok(MessageType::MsgRequestPreVoteResponse)
+        );
+        assert!(MessageType::try_from(19).is_err());
+        assert!(MessageType::try_from(-1).is_err());
+        assert!(EntryType::try_from(3).is_err());
+        assert!(ConfChangeType::try_from(3).is_err());
+        assert!(ConfChangeTransition::try_from(3).is_err());
+    }
+
+    #[test]
+    fn decoding_from_bytes_shares_the_payload() {
+        let entry = Entry {
+            data: Bytes::from(vec![7; 64]),
+            ..Entry::default()
+        };
+        let wire = Bytes::from(entry.encode_to_vec());
+        let decoded = Entry::decode(wire.clone()).expect("own encoding");
+        let within = wire.as_ptr_range();
+        assert!(
+            within.contains(&decoded.data.as_ptr()),
+            "a decoded payload is not copied"
+        );
+        assert_eq!(decoded.clone().data.as_ptr(), decoded.data.as_ptr());
+    }
 }
