@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 pub mod handle;
 pub mod knobs;
+pub mod raft;
 pub mod rt;
 pub mod state;
 pub mod types;
