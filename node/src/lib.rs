@@ -14,3 +14,4 @@ pub mod knobs;
 pub mod rt;
 pub mod state;
 pub mod types;
+pub mod wal;
