@@ -15,3 +15,4 @@ pub mod raft;
 pub mod rt;
 pub mod state;
 pub mod types;
+pub mod wal;
