@@ -12,5 +12,7 @@ pub mod error;
 pub mod handle;
 pub mod knobs;
 pub mod rt;
+pub mod snapshot;
 pub mod state;
+pub mod store;
 pub mod types;
