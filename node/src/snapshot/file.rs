@@ -233,10 +233,11 @@ impl<'p> Reader<'p> {
 }
 
 /// Reads a whole file, checks everything that can be checked, and hands over each block's payload.
-fn walk(path: &Path, mut each: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<Meta, Error> {
+fn walk(path: &Path, mut each: impl FnMut(Vec<u8>) -> Result<(), Error>) -> Result<Meta, Error> {
     let mut reader = Reader::open(path)?;
     let header = reader.header()?;
     let mut sum = Sum::default();
+    let mut last_key = Vec::new();
     loop {
         let checksum = reader.checksum.digest();
         let (kind, payload) = reader.frame()?;
@@ -245,9 +246,14 @@ fn walk(path: &Path, mut each: impl FnMut(&[u8]) -> Result<(), Error>) -> Result
             Kind::Block => {
                 for record in format::records(&payload) {
                     let (key, value) = record.ok_or_else(|| reader.bad("a block is broken"))?;
+                    if key <= &last_key[..] {
+                        return Err(reader.bad("its records are out of order"));
+                    }
+                    last_key.clear();
+                    last_key.extend(key);
                     sum.add(key, value);
                 }
-                each(&payload)?;
+                each(payload)?;
             }
             Kind::Trailer => {
                 let trailer: Trailer = format::decode(&payload).map_err(|why| reader.bad(why))?;
@@ -276,7 +282,7 @@ pub fn load(path: &Path, store: &Store) -> Result<Meta, Error> {
     let mut bytes = 0;
     let meta = walk(path, |block| {
         bytes += block.len();
-        waiting.push(block.to_vec());
+        waiting.push(block);
         if bytes >= LOAD_BYTES {
             commit(store, &waiting)?;
             waiting.clear();

@@ -17,6 +17,9 @@ pub(super) const FRAME_BYTES: usize = 9;
 /// A block is closed when its records reach this size, bytes.
 pub(super) const BLOCK_BYTES: usize = 64 << 10;
 
+/// Longest key of a record, bytes: the longest that a store takes.
+const KEY_BYTES_MAX: usize = 65_535;
+
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -173,7 +176,10 @@ fn split_record<'b>(block: &mut &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
     let (key, rest) = block.split_at_checked(key_length)?;
     let (value, rest) = rest.split_at_checked(value_length)?;
     *block = rest;
-    Some((key, value))
+    // The store panics on other keys.
+    (1..=KEY_BYTES_MAX)
+        .contains(&key.len())
+        .then_some((key, value))
 }
 
 /// Takes a length off a block.

@@ -2,14 +2,14 @@
 
 use super::apply::{Batch, Step, Stop, refuse};
 use super::command::{
-    Compare, Delete, DeleteDone, Done, Expect, Get, KeyEvent, KeyValue, Put, PutDone, Refusal,
-    Refused, Relation, StepDone, Target, Txn, TxnDone, TxnOp, TxnStep,
+    Compare, Delete, DeleteDone, Done, Expect, KeyEvent, KeyValue, Put, PutDone, Refusal, Refused,
+    Relation, StepDone, Target, Txn, TxnDone, TxnOp, TxnStep,
 };
 use super::command::{Step as StepResult, TxnStep as Do};
 use super::read::{self, Span};
 use super::record::{Current, Past, decode, encode};
 use super::view::{Error, View};
-use super::{KEY_BYTES_MAX, VALUE_BYTES_MAX, keys};
+use super::{VALUE_BYTES_MAX, keys};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -277,13 +277,7 @@ fn invalid(message: &str) -> Stop {
 
 /// Refuses a key that is empty or too long.
 fn check_key(key: &[u8]) -> Result<(), Stop> {
-    if key.is_empty() {
-        return Err(invalid("the key is empty"));
-    }
-    if key.len() > KEY_BYTES_MAX {
-        return Err(invalid("the key is too long"));
-    }
-    Ok(())
+    check_span(key, &[])
 }
 
 /// Refuses a put that makes no sense.
@@ -296,10 +290,8 @@ fn check_put(put: &Put) -> Result<(), Stop> {
 
 /// Refuses a delete that makes no sense.
 fn check_delete(delete: &Delete) -> Result<(), Stop> {
-    if delete.range_end.is_empty() {
-        return check_key(&delete.key);
-    }
-    if delete.expect.is_some() {
+    check_span(&delete.key, &delete.range_end)?;
+    if !delete.range_end.is_empty() && delete.expect.is_some() {
         return Err(invalid("a condition goes with one key, not with a range"));
     }
     Ok(())
@@ -324,7 +316,7 @@ fn check_branch(branch: &[TxnOp]) -> Result<(), Stop> {
                 delete.expect.is_some()
             }
             Some(TxnStep::Get(get)) => {
-                check_get(get)?;
+                check_span(&get.key, &get.range_end)?;
                 false
             }
             None => return Err(invalid("unknown step in a transaction")),
@@ -340,10 +332,7 @@ fn check_branch(branch: &[TxnOp]) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Refuses a get that makes no sense.
-fn check_get(get: &Get) -> Result<(), Stop> {
-    match get.range_end.is_empty() {
-        true => check_key(&get.key),
-        false => Ok(()),
-    }
+/// Refuses a key or range that makes no sense.
+fn check_span(key: &[u8], range_end: &[u8]) -> Result<(), Stop> {
+    read::check_span(key, range_end).map_err(invalid)
 }

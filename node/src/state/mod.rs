@@ -30,6 +30,8 @@ mod lease;
 mod read;
 mod record;
 mod session;
+#[cfg(test)]
+mod tests;
 mod view;
 mod writes;
 

@@ -4,6 +4,7 @@
 //! revision names the record before it. That costs a walk over the events since; one key that existed then and now is
 //! found faster, along its own chain of events.
 
+use super::KEY_BYTES_MAX;
 use super::command::{Get, GetDone, KeyValue};
 use super::keys;
 use super::record::{self, Applied, Current, Meta, Past, decode, fetch};
@@ -194,11 +195,9 @@ pub fn read(
     range_max: u64,
 ) -> Result<(GetDone, Revision, Index), ReadError> {
     let (meta, applied) = record::founded(view)?;
-    if get.key.is_empty() && get.range_end.is_empty() {
-        return Err(ReadError::Invalid {
-            why: "the key is empty".to_owned(),
-        });
-    }
+    check_span(&get.key, &get.range_end).map_err(|why| ReadError::Invalid {
+        why: why.to_owned(),
+    })?;
     check_revision(get.revision, &meta)?;
     let mut get = get.clone();
     if get.revision == meta.revision {
@@ -207,6 +206,18 @@ pub fn read(
     let done = lookup(view, &get, range_max)?;
     let Applied { index, .. } = applied;
     Ok((done, Revision(meta.revision), Index(index)))
+}
+
+/// Whether a key or range makes sense; says why not.
+pub(super) fn check_span(key: &[u8], range_end: &[u8]) -> Result<(), &'static str> {
+    if key.is_empty() && range_end.is_empty() {
+        return Err("the key is empty");
+    }
+    // Stores below have a limit of their own, and one of them panics beyond it.
+    match key.len().max(range_end.len()) > KEY_BYTES_MAX {
+        true => Err("the key is too long"),
+        false => Ok(()),
+    }
 }
 
 /// Whether the state at `revision` can be read.
