@@ -15,6 +15,8 @@
 mod dir;
 mod file;
 mod format;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 pub use dir::{Listed, file_name, list, prepare, remove_old};

@@ -22,6 +22,8 @@
 //! Left out: what the records mean ([`crate::state`]), and rebuilding ([`crate::snapshot`], the node's loop).
 
 mod marker;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use view::StoreView;
