@@ -13,6 +13,8 @@ pub mod handle;
 pub mod knobs;
 pub mod raft;
 pub mod rt;
+pub mod snapshot;
 pub mod state;
+pub mod store;
 pub mod types;
 pub mod wal;
