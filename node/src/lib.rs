@@ -13,4 +13,6 @@ pub mod handle;
 pub mod knobs;
 pub mod rt;
 pub mod state;
+pub mod transport;
 pub mod types;
+pub mod wire;
