@@ -358,3 +358,209 @@ async fn guarded<T>(
         () = limit => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing any more")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Reason, Reject};
+    use super::*;
+    use proptest::prelude::*;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    const MAX: usize = 1 << 16;
+
+    fn reject(text: &str) -> Reject {
+        Reject::new(Reason::NotReady, text)
+    }
+
+    fn encoded(text: &str) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        encode(&mut bytes, Kind::Reject, &reject(text), MAX).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_frame_has_exactly_these_bytes() {
+        let mut bytes = BytesMut::new();
+        encode(&mut bytes, Kind::Ack, &(), MAX).unwrap();
+        let crc = crc32c::crc32c(&[VERSION, 5]).to_le_bytes();
+        assert_eq!(bytes[..4], [2, 0, 0, 0]);
+        assert_eq!(bytes[4..8], crc);
+        assert_eq!(bytes[8..], [VERSION, 5]);
+    }
+
+    #[test]
+    fn every_kind_is_found_by_its_number() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_byte(kind as u8), Some(kind));
+        }
+        assert_eq!(Kind::from_byte(0), None);
+        assert_eq!(Kind::from_byte(14), None);
+    }
+
+    #[test]
+    fn another_version_is_named_before_the_checksum_is_believed() {
+        let mut bytes = encoded("x");
+        bytes[HEADER_LEN] = VERSION + 1;
+        bytes[4] ^= 0xff;
+        let error = decode(&mut bytes, MAX).unwrap_err();
+        assert!(matches!(error, Error::Version { theirs } if theirs == VERSION + 1));
+    }
+
+    #[test]
+    fn a_length_over_the_limit_ends_before_the_payload() {
+        let mut bytes = BytesMut::from(&b"GET / HTTP/1.1\r\n"[..]);
+        assert!(matches!(decode(&mut bytes, MAX), Err(Error::Length { .. })));
+        let mut short = BytesMut::from(&[1, 0, 0, 0, 0, 0, 0, 0, 1][..]);
+        assert!(matches!(decode(&mut short, MAX), Err(Error::Length { .. })));
+    }
+
+    #[test]
+    fn a_message_too_large_leaves_the_buffer_as_it_was() {
+        let mut bytes = encoded("kept");
+        let before = bytes.clone();
+        let error = encode(&mut bytes, Kind::Reject, &reject(&"x".repeat(50)), 40);
+        assert!(matches!(error, Err(Error::TooLarge { max: 40, .. })));
+        assert_eq!(bytes, before);
+    }
+
+    #[test]
+    fn an_unknown_kind_and_a_kind_out_of_place_are_errors() {
+        let mut bytes = encoded("x");
+        bytes[HEADER_LEN + 1] = 99;
+        let crc = crc32c::crc32c(&bytes[HEADER_LEN..]).to_le_bytes();
+        bytes[4..8].copy_from_slice(&crc);
+        assert!(matches!(
+            decode(&mut bytes, MAX),
+            Err(Error::UnknownKind(99))
+        ));
+        let frame = decode(&mut encoded("x"), MAX).unwrap().unwrap();
+        let opened = frame.open::<()>(Kind::Ack, "an acknowledgement");
+        assert!(matches!(opened, Err(Error::Unexpected { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_inside_a_frame_is_torn_and_between_frames_is_closed() {
+        let bytes = encoded("x");
+        let mut whole = FrameReader::new(&bytes[..], MAX);
+        assert!(whole.next().await.unwrap().is_some());
+        assert!(whole.next().await.unwrap().is_none());
+        let mut cut = FrameReader::new(&bytes[..bytes.len() - 1], MAX);
+        assert!(matches!(cut.next().await, Err(Error::Torn { .. })));
+    }
+
+    /// Counts writes and flushes; takes at most `piece` bytes at a time.
+    struct Counting {
+        piece: usize,
+        bytes: Vec<u8>,
+        writes: usize,
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let taken = data.len().min(self.piece);
+            self.bytes.extend_from_slice(&data[..taken]);
+            self.writes += 1;
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn written(piece: usize) -> Counting {
+        let to = Counting {
+            piece,
+            bytes: Vec::new(),
+            writes: 0,
+            flushes: 0,
+        };
+        let mut writer = FrameWriter::new(to, MAX);
+        for number in 0..10 {
+            let message = reject(&number.to_string());
+            writer.push(Kind::Reject, &message).unwrap();
+        }
+        writer.flush(std::future::pending).await.unwrap();
+        writer.flush(std::future::pending).await.unwrap();
+        writer.stream
+    }
+
+    #[tokio::test]
+    async fn many_frames_leave_in_one_write_and_one_flush() {
+        let one = written(usize::MAX).await;
+        assert_eq!((one.writes, one.flushes), (1, 1));
+        let partial = written(7).await;
+        assert_eq!(partial.bytes, one.bytes);
+        assert_eq!(partial.flushes, 1);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_takes_nothing_is_given_up() {
+        let (near, _far) = tokio::io::duplex(16);
+        let mut writer = FrameWriter::new(near, MAX);
+        writer
+            .push(Kind::Reject, &reject("longer than the window"))
+            .unwrap();
+        let error = writer.flush(|| std::future::ready(())).await.unwrap_err();
+        assert!(matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::TimedOut));
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_back_however_the_stream_is_split(
+            texts in prop::collection::vec(".{0,300}", 1..20),
+            splits in prop::collection::vec(1usize..200, 1..50),
+        ) {
+            let mut stream = BytesMut::new();
+            for text in &texts {
+                encode(&mut stream, Kind::Reject, &reject(text), MAX).unwrap();
+            }
+            let (mut buffer, mut found) = (BytesMut::new(), Vec::new());
+            for size in splits.iter().cycle() {
+                if stream.is_empty() {
+                    break;
+                }
+                let size = (*size).min(stream.len());
+                buffer.extend_from_slice(&stream.split_to(size));
+                while let Some(frame) = decode(&mut buffer, MAX).unwrap() {
+                    let message: Reject = frame.open(Kind::Reject, "a refusal").unwrap();
+                    found.push(message.text);
+                }
+            }
+            prop_assert_eq!(found, texts);
+            prop_assert!(buffer.is_empty());
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Some(frame)) = decode(&mut buffer, MAX) {
+                frame.open::<Reject>(Kind::Reject, "a refusal").ok();
+            }
+        }
+
+        #[test]
+        fn a_changed_byte_is_never_taken_for_the_message(
+            text in ".{1,100}",
+            at in any::<prop::sample::Index>(),
+            bit in 0u32..8,
+        ) {
+            let mut bytes = encoded(&text);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            // A longer length waits for more; everything else is an error.
+            prop_assert!(!matches!(decode(&mut bytes, MAX), Ok(Some(_))));
+        }
+    }
+}

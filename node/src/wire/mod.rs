@@ -10,6 +10,8 @@
 pub mod frame;
 pub mod greeting;
 pub mod raft;
+#[cfg(test)]
+mod raft_tests;
 pub mod request;
 
 pub use frame::{Frame, FrameReader, FrameWriter, Kind};

@@ -262,3 +262,87 @@ pub struct SnapshotChunk {
     #[prost(string, tag = "5")]
     pub error: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Leader;
+
+    fn travelled(ask: Ask) -> Ask {
+        let wire = Forward::new(7, 100, ask).encode_to_vec();
+        let forward = Forward::decode(&wire[..]).unwrap();
+        assert_eq!((forward.id, forward.left_ms), (7, 100));
+        forward.open().unwrap()
+    }
+
+    #[test]
+    fn every_request_arrives_as_it_left() {
+        let change = |change| Ask::Change(change);
+        let text = str::to_owned;
+        let (name, peer, http) = (text("n"), text("p:1"), text("h:1"));
+        let id = NodeId(9);
+        for ask in [
+            Ask::Propose(Command {
+                seq: 3,
+                ..Command::default()
+            }),
+            Ask::ReadBarrier,
+            change(MemberChange::Add { name, peer, http }),
+            change(MemberChange::Promote { id }),
+            change(MemberChange::Remove { id }),
+            change(MemberChange::Transfer { to: id }),
+        ] {
+            assert_eq!(travelled(ask.clone()), ask);
+        }
+    }
+
+    #[test]
+    fn an_unknown_request_is_an_error_that_changed_nothing() {
+        let change = WireChange {
+            verb: 99,
+            ..WireChange::default()
+        };
+        for ask in [None, Some(WireAsk::Change(change))] {
+            let forward = Forward {
+                ask,
+                ..Forward::default()
+            };
+            let error = forward.open().unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument);
+            assert!(!error.outcome_unknown);
+        }
+    }
+
+    #[test]
+    fn every_answer_and_error_arrives_as_it_left() {
+        let leader = Leader {
+            id: NodeId(2),
+            name: "b".to_owned(),
+            http: "h:2".to_owned(),
+        };
+        let error = Error::new(Code::NotLeader, "elsewhere")
+            .unknown()
+            .hint("ask there")
+            .leader(Some(leader));
+        for answer in [
+            Ok(Answer::Outcome(Outcome {
+                revision: 5,
+                ..Outcome::default()
+            })),
+            Ok(Answer::ReadIndex(Index(0))),
+            Ok(Answer::Member(NodeId(4))),
+            Err(error),
+        ] {
+            let wire = ForwardReply::new(1, answer.clone()).encode_to_vec();
+            let reply = ForwardReply::decode(&wire[..]).unwrap();
+            assert_eq!(reply.open(), answer);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_leaves_the_outcome_unknown() {
+        assert!(error_from_json("{").outcome_unknown);
+        let empty = ForwardReply::default().open().unwrap_err();
+        assert!(empty.outcome_unknown);
+    }
+}
