@@ -16,5 +16,7 @@ pub mod rt;
 pub mod snapshot;
 pub mod state;
 pub mod store;
+pub mod transport;
 pub mod types;
 pub mod wal;
+pub mod wire;
