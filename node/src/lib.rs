@@ -7,10 +7,13 @@
 //! No code outside [`rt`] touches a clock, socket, thread, process, environment variable or random source; there is
 //! no `cfg(madsim)` and no test hook. See `docs/ARCHITECTURE.md`.
 
+pub mod api;
+pub mod client;
 pub mod config;
 pub mod error;
 pub mod handle;
 pub mod knobs;
+pub mod metrics;
 pub mod raft;
 pub mod rt;
 pub mod snapshot;
