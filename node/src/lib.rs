@@ -7,6 +7,8 @@
 //! No code outside [`rt`] touches a clock, socket, thread, process, environment variable or random source; there is
 //! no `cfg(madsim)` and no test hook. See `docs/ARCHITECTURE.md`.
 
+pub mod bench;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod handle;

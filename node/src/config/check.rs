@@ -204,8 +204,18 @@ impl Config {
             return;
         };
         let doors = [
-            ("peer", &own.peer, &self.listen.peer, &self.listen.advertise_peer),
-            ("http", &own.http, &self.listen.http, &self.listen.advertise_http),
+            (
+                "peer",
+                &own.peer,
+                &self.listen.peer,
+                &self.listen.advertise_peer,
+            ),
+            (
+                "http",
+                &own.http,
+                &self.listen.http,
+                &self.listen.advertise_http,
+            ),
         ];
         for (kind, listed, listens, advertised) in doors {
             let same = advertised.as_ref() == Some(listed) || port(listed) == port(listens);
@@ -233,7 +243,10 @@ impl Config {
                 count - 1
             )
         } else if count > MEMBERS_WISE_MAX {
-            format!("{count} voting members make every write wait for {} disks", count / 2 + 1)
+            format!(
+                "{count} voting members make every write wait for {} disks",
+                count / 2 + 1
+            )
         } else {
             return;
         };
@@ -443,7 +456,10 @@ mod tests {
     fn joining_needs_somebody_to_join() {
         let mut config = config(0);
         config.cluster.join = true;
-        assert_eq!(told(&config), vec![(Level::Error, "cluster.members".into())]);
+        assert_eq!(
+            told(&config),
+            vec![(Level::Error, "cluster.members".into())]
+        );
     }
 
     #[test]

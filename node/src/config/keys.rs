@@ -86,8 +86,11 @@ pub fn find(path: &str) -> Option<&'static Key> {
 
 /// True when `path` names a table of the file.
 pub fn is_section(path: &str) -> bool {
-    KEYS.iter()
-        .any(|key| key.path.split_once('.').is_some_and(|parts| parts.0 == path))
+    KEYS.iter().any(|key| {
+        key.path
+            .split_once('.')
+            .is_some_and(|parts| parts.0 == path)
+    })
 }
 
 /// The environment variable that sets `path`.

@@ -69,7 +69,13 @@ impl Loaded {
         let values = Value::try_from(&self.config).expect("a configuration is plain data");
         keys::KEYS
             .iter()
-            .map(|key| (key.path, shown(at(&values, key.path)), self.origin(key.path)))
+            .map(|key| {
+                (
+                    key.path,
+                    shown(at(&values, key.path)),
+                    self.origin(key.path),
+                )
+            })
             .collect()
     }
 }
@@ -263,7 +269,9 @@ impl FileWalk<'_> {
         let fits = match key.kind {
             Kind::Text => given.is_str(),
             Kind::Flag => given.is_bool(),
-            Kind::Number => given.as_integer().is_some_and(|n| !n.as_str().starts_with('-')),
+            Kind::Number => given
+                .as_integer()
+                .is_some_and(|n| !n.as_str().starts_with('-')),
             Kind::Word(words) => given.as_str().is_some_and(|word| words.contains(&word)),
             Kind::Members => given.is_array(),
         };
@@ -274,7 +282,12 @@ impl FileWalk<'_> {
         if !fits {
             to.found.push(Finding::error(
                 self.place(value.span().start),
-                format!("`{}` takes {}, not this {}", key.path, key.kind.words(), given.type_str()),
+                format!(
+                    "`{}` takes {}, not this {}",
+                    key.path,
+                    key.kind.words(),
+                    given.type_str()
+                ),
                 key.what,
             ));
         } else if let Some(members) = given.as_array() {
@@ -309,9 +322,13 @@ impl FileWalk<'_> {
             }
         }
         for leaf in keys::MEMBER_KEYS {
-            if !table.iter().any(|(name, _)| name.get_ref().as_ref() == *leaf) {
+            if !table
+                .iter()
+                .any(|(name, _)| name.get_ref().as_ref() == *leaf)
+            {
                 let message = format!("a member without `{leaf}`");
-                to.found.push(Finding::error(place.clone(), message, advice));
+                to.found
+                    .push(Finding::error(place.clone(), message, advice));
             }
         }
     }
@@ -347,7 +364,9 @@ fn value_of(kind: Kind, text: &str) -> Option<Value> {
             "false" | "0" => Some(Value::Boolean(false)),
             _ => None,
         },
-        Kind::Word(words) => words.contains(&text).then(|| Value::String(text.to_owned())),
+        Kind::Word(words) => words
+            .contains(&text)
+            .then(|| Value::String(text.to_owned())),
         Kind::Members => members_of(text),
     }
 }
@@ -372,7 +391,8 @@ fn is_service_link(rest: &str) -> bool {
 
 /// The value at a dotted path.
 fn at<'a>(values: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(values, |value, name| value.get(name))
+    path.split('.')
+        .try_fold(values, |value, name| value.get(name))
 }
 
 /// A value for people.
@@ -535,7 +555,10 @@ http = "127.0.0.1:8001"
     fn the_table_of_keys_is_the_type() {
         let text = format!(
             "profile = \"lan\"\n{}\n[limits]\n[storage]\nsnapshot_entries = 1\ndisk_low_bytes = 1\n",
-            FILE.replace("[listen]", "[listen]\nadvertise_http = \"h:1\"\nadvertise_peer = \"h:2\"")
+            FILE.replace(
+                "[listen]",
+                "[listen]\nadvertise_http = \"h:1\"\nadvertise_peer = \"h:2\""
+            )
         );
         let loaded = load(&sources(&text)).unwrap();
         let mut paths = Vec::new();
