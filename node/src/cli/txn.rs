@@ -134,7 +134,9 @@ fn comparison(words: &[&str]) -> Result<Value, &'static str> {
             ("number", json!(number))
         }
         _ => {
-            return Err("the target is one of version, create_revision, mod_revision, lease, value");
+            return Err(
+                "the target is one of version, create_revision, mod_revision, lease, value",
+            );
         }
     };
     Ok(json!({ "key": key, "target": target, "relation": relation, name: with }))
