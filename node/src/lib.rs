@@ -7,7 +7,10 @@
 //! No code outside [`rt`] touches a clock, socket, thread, process, environment variable or random source; there is
 //! no `cfg(madsim)` and no test hook. See `docs/ARCHITECTURE.md`.
 
+<<<<<<< HEAD
 pub mod api;
+pub mod bench;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod error;
