@@ -7,7 +7,6 @@
 //! No code outside [`rt`] touches a clock, socket, thread, process, environment variable or random source; there is
 //! no `cfg(madsim)` and no test hook. See `docs/ARCHITECTURE.md`.
 
-<<<<<<< HEAD
 pub mod api;
 pub mod bench;
 pub mod cli;
@@ -17,6 +16,7 @@ pub mod error;
 pub mod handle;
 pub mod knobs;
 pub mod metrics;
+pub mod node;
 pub mod raft;
 pub mod rt;
 pub mod snapshot;
