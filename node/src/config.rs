@@ -55,6 +55,18 @@ fn edge() -> Profile {
     Profile::Edge
 }
 
+impl Config {
+    /// The peer address that others reach this node by.
+    pub fn peer_address(&self) -> String {
+        self.listen.advertise_peer.clone().unwrap_or_else(|| self.listen.peer.clone())
+    }
+
+    /// The HTTP address that others reach this node by.
+    pub fn http_address(&self) -> String {
+        self.listen.advertise_http.clone().unwrap_or_else(|| self.listen.http.clone())
+    }
+}
+
 /// Listening addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -107,10 +107,27 @@ pub(crate) struct Applied {
     pub(crate) took: Duration,
 }
 
+/// The place of the store, which an installed snapshot replaces.
+pub(crate) struct Slot {
+    /// The store; missing only when its replacement failed, which ends the node.
+    store: Option<Store>,
+    /// Where it lies.
+    dir: PathBuf,
+    /// Its sizes.
+    knobs: Knobs,
+}
+
+impl Slot {
+    /// The store.
+    pub(crate) fn store(&self) -> &Store {
+        self.store.as_ref().expect("a node whose store could not be replaced has ended")
+    }
+}
+
 /// The applier of one node.
 pub(crate) struct Applier {
     /// The store; locked by one job on the lane at a time.
-    store: Arc<Mutex<Store>>,
+    store: Arc<Mutex<Slot>>,
     /// Where it is written.
     lane: Lane,
     /// For durations.
@@ -125,9 +142,16 @@ pub(crate) struct Applier {
 
 impl Applier {
     /// An applier into `store` on `lane`.
-    pub(crate) fn new(store: Store, lane: Lane, clock: Clock, knobs: &Knobs) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        dir: PathBuf,
+        lane: Lane,
+        clock: Clock,
+        knobs: &Knobs,
+    ) -> Self {
+        let slot = Slot { store: Some(store), dir, knobs: knobs.clone() };
         Applier {
-            store: Arc::new(Mutex::new(store)),
+            store: Arc::new(Mutex::new(slot)),
             lane,
             clock,
             queue: VecDeque::new(),
@@ -180,7 +204,7 @@ impl Applier {
     }
 
     /// The store, to be read or closed on a lane.
-    pub(crate) fn store(&self) -> Arc<Mutex<Store>> {
+    pub(crate) fn store(&self) -> Arc<Mutex<Slot>> {
         Arc::clone(&self.store)
     }
 
@@ -197,12 +221,12 @@ impl Applier {
 }
 
 /// The store. A job that panicked would have ended the process, so the lock is never poisoned.
-pub(crate) fn lock(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
+pub(crate) fn lock(store: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
     store.lock().expect("no job panics while it holds the store")
 }
 
 /// Applies `items`: entries as one atomic batch, or one other thing.
-fn apply_batch(store: &mut Store, items: Vec<Item>) -> Result<Applied, String> {
+fn apply_batch(slot: &mut Slot, items: Vec<Item>) -> Result<Applied, String> {
     let mut applied = Applied::default();
     let mut changed = false;
     let mut entries = Vec::new();
@@ -214,27 +238,38 @@ fn apply_batch(store: &mut Store, items: Vec<Item>) -> Result<Applied, String> {
                 entries.push((entry, Some((conf, member, removed))));
             }
             Item::Install(path) => {
-                snapshot::load(&path, store).map_err(|error| error.to_string())?;
+                install(&path, slot)?;
                 changed = true;
-                let position = position(store)?;
+                let position = position(slot.store())?;
                 applied.installed = Some(position);
             }
             Item::Cut => {
-                let view = store.view().map_err(|error| error.to_string())?;
+                let view = slot.store().view();
                 applied.picture = Some(Picture { view });
             }
             Item::Refresh => changed = true,
             Item::Leases => {
                 applied.all_leases = true;
-                applied.leases = all_leases(store)?;
+                applied.leases = all_leases(slot.store())?;
             }
         }
     }
     if !entries.is_empty() {
-        apply_entries(store, entries, &mut applied)?;
+        apply_entries(slot.store(), entries, &mut applied)?;
     }
-    finish(store, changed || applied.members.is_some(), &mut applied)?;
+    finish(slot.store(), changed || applied.members.is_some(), &mut applied)?;
     Ok(applied)
+}
+
+/// Puts the snapshot file in the place of everything.
+fn install(path: &std::path::Path, slot: &mut Slot) -> Result<(), String> {
+    let words = |error: crate::store::Error| error.to_string();
+    // The old store lets go of its files before a new one is made in its place.
+    slot.store = None;
+    let store = Store::create(&slot.dir, &slot.knobs).map_err(words)?;
+    snapshot::load(path, &store).map_err(|error| error.to_string())?;
+    slot.store = Some(store);
+    Ok(())
 }
 
 /// An entry with what the core says of it when it changes the configuration.
@@ -242,7 +277,7 @@ type Prepared = (Entry, Option<(ConfState, Option<Member>, Option<NodeId>)>);
 
 /// Applies entries as one atomic batch.
 fn apply_entries(
-    store: &mut Store,
+    store: &Store,
     entries: Vec<Prepared>,
     applied: &mut Applied,
 ) -> Result<(), String> {

@@ -140,7 +140,8 @@ pub(crate) async fn boot(
     let store_lane = shared.env.lanes.open("store");
     let dirs = Dirs::new(&shared.config.data_dir);
     let fresh_life = Incarnation(shared.env.rngs.stream("incarnation").next_u64() | 1);
-    let options = wal::Options { segment_bytes: shared.knobs.segment_bytes };
+    // Segments are rows of sectors; a drawn size need not be.
+    let options = wal::Options::new((shared.knobs.segment_bytes / 512 * 512).max(8 << 10));
     let opened = {
         let (dirs, name) = (dirs.clone(), shared.config.name.clone());
         wal_lane.run(move || open(&dirs, &name, options, fresh_life)).await
@@ -178,7 +179,7 @@ fn open(
 ) -> Result<Opened, String> {
     let io = |what: &str, error: std::io::Error| format!("{what} {}: {error}", dirs.root.display());
     std::fs::create_dir_all(&dirs.root).map_err(|error| io("creating", error))?;
-    std::fs::create_dir_all(&dirs.snapshots).map_err(|error| io("creating", error))?;
+    snapshot::prepare(&dirs.snapshots).map_err(|error| error.to_string())?;
     let note = read_note(&dirs.identity)?;
     if let Some(note) = note.as_ref().filter(|note| note.name != name) {
         return Err(format!(
@@ -494,7 +495,7 @@ fn rebuild(
     journal.record(Event::Recovered { detail: recovered.verdict.to_string() });
     let founding = Founding::decode(genesis.extra.clone()).map_err(|error| error.to_string())?;
     let group = recovered.groups.remove(&CONTROL_GROUP).unwrap_or_default();
-    let mark = group.mark.unwrap_or_default();
+    let mark = group.snapshot.unwrap_or_default();
     let last = group.entries.last().map_or(mark.index, |entry| entry.index).max(mark.index);
     let store = open_state(dirs, knobs, &genesis, &founding, &group, last, journal)?;
     let words = |error: state::Error| error.to_string();
@@ -525,7 +526,7 @@ fn open_state(
     last: Index,
     journal: &crate::rt::Journal,
 ) -> Result<Store, String> {
-    let mark = group.mark.unwrap_or_default();
+    let mark = group.snapshot.unwrap_or_default();
     let reason = match Store::open(&dirs.store, knobs) {
         Ok(store) => match check_state(&store, genesis, mark.index, last) {
             Ok(()) => return Ok(store),
@@ -534,20 +535,20 @@ fn open_state(
         Err(error) => error.to_string(),
     };
     journal.record(Event::StoreRebuilt { reason });
-    Store::destroy(&dirs.store).map_err(|error| error.to_string())?;
-    let mut store = Store::open(&dirs.store, knobs).map_err(|error| error.to_string())?;
+    let mut store = Store::create(&dirs.store, knobs).map_err(|error| error.to_string())?;
     if mark.index == Index(0) {
         return Ok(store);
     }
     let usable = snapshot::list(&dirs.snapshots).map_err(|error| error.to_string())?;
-    for file in usable.iter().filter(|file| file.index >= mark.index && file.index <= last) {
-        match snapshot::load(&file.path, &mut store) {
+    let fits = |index: Index| index >= mark.index && index <= last;
+    for file in usable.iter().filter(|file| file.meta.as_ref().is_ok_and(|meta| fits(meta.index))) {
+        match snapshot::load(&file.path, &store) {
             Ok(_) => return Ok(store),
             Err(error) => {
                 let reason = format!("snapshot {}: {error}", file.path.display());
                 journal.record(Event::StoreRebuilt { reason });
-                Store::destroy(&dirs.store).map_err(|error| error.to_string())?;
-                store = Store::open(&dirs.store, knobs).map_err(|error| error.to_string())?;
+                drop(store);
+                store = Store::create(&dirs.store, knobs).map_err(|error| error.to_string())?;
             }
         }
     }

@@ -43,7 +43,7 @@ mod run;
 mod serve;
 mod snapshots;
 
-use crate::config::Config;
+use crate::config::{Config, Level};
 use crate::handle::{Condition, Handle, Status};
 use crate::knobs::Knobs;
 use crate::metrics::Metrics;
@@ -115,7 +115,7 @@ struct Shared {
     /// Connections to peers.
     transport: Transport,
     /// The numbers it tells of itself.
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     /// The picture of the node.
     status: Arc<watch::Sender<Status>>,
 }
@@ -147,9 +147,10 @@ impl Shared {
 /// Starts a node: opens its doors, then its data, then takes part. The doors answer from the first moment (health says what it
 /// waits for); the future ends when they are open.
 pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, StartError> {
-    let problems = config.problems();
-    if !problems.is_empty() {
-        return Err(StartError::Config(problems.join("; ")));
+    let wrong = config.validate().into_iter().filter(|one| one.level == Level::Error);
+    let wrong: Vec<String> = wrong.map(|one| one.to_string()).collect();
+    if !wrong.is_empty() {
+        return Err(StartError::Config(wrong.join("; ")));
     }
     let knobs = adjusted(knobs, &config);
     let listen = async |what, address: &str| {
@@ -161,11 +162,11 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
         (peer_listener.local_address(), http_listener.local_address());
 
     let tasks = Tasks::default();
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Metrics::new();
     let (status, pictures) = watch::channel(first_picture(&config));
     let (requests, request_queue) = mpsc::channel(knobs.request_queue_len_max);
     let (inbound, inbox) = mpsc::channel(knobs.inbox_len_max);
-    let text = Arc::clone(&metrics);
+    let text = metrics.clone();
     let handle = Handle::new(
         requests,
         pictures,
@@ -183,14 +184,12 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
         inbound,
         advertise: config.peer_address(),
     });
-    crate::api::serve(crate::api::Setup {
-        env: env.clone(),
-        tasks: tasks.clone(),
-        listener: http_listener,
-        handle: handle.clone(),
+    let options = crate::api::Options {
+        name: config.name.clone(),
         limits: config.limits.clone(),
-        metrics: Arc::clone(&metrics),
-    });
+        watch_progress: knobs.watch_progress,
+    };
+    crate::api::serve(&env, &tasks, http_listener, handle.clone(), metrics.clone(), options);
     let shared = Shared {
         env,
         config: Arc::new(config),

@@ -155,6 +155,15 @@ impl Waiter {
         }
     }
 
+    /// What was asked for is under way; there is nothing more to wait for.
+    pub(crate) fn done(self) {
+        match self {
+            Waiter::Change(id, reply) => drop(reply.send(Ok(id))),
+            Waiter::RemoteChange(id, reply) => drop(reply.send(Ok(Answer::Member(id)))),
+            Waiter::Command(_) | Waiter::Remote(_) | Waiter::Nobody => {}
+        }
+    }
+
     /// Gives another node's answer to who waits here.
     pub(crate) fn answer(self, answer: Result<Answer, Error>) {
         let odd = || Error::new(Code::Internal, "the leader answered something else").unknown();

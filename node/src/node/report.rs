@@ -71,13 +71,26 @@ impl Run {
 
     /// The numbers that follow from the picture.
     fn tell_metrics(&self) {
+        let metrics = &self.shared.metrics;
         let status = self.shared.status.borrow();
-        self.shared.metrics.report(&status);
+        metrics.set_leader(status.role == Role::Leader);
+        metrics.set_peers(status.members.len() as u64);
+        let entries = status.last_index.0 + 1 - status.first_index.0;
+        metrics.set_log(status.last_index.0, entries);
+        metrics.set_progress(status.commit_index.0, status.applied_index.0);
+        metrics.set_term(status.term.0);
+        metrics.set_elections(status.elections);
+        metrics.set_read_only(status.read_only);
+        for member in &status.members {
+            if let Some(lag) = member.replication_lag {
+                metrics.set_replication_lag(&member.member.name, lag);
+            }
+        }
         if let Some(stats) = self.writer.stats() {
-            self.shared.metrics.wal(stats.bytes, stats.segments as u64);
+            metrics.set_wal(stats.bytes, stats.segments as u64);
         }
         if let Some(free) = self.disk_free {
-            self.shared.metrics.disk_free(free);
+            metrics.set_disk_free(free);
         }
     }
 }

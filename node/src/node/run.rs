@@ -111,6 +111,8 @@ pub(super) struct Run {
     pub(super) read_only: bool,
     /// Free bytes at the last look.
     pub(super) disk_free: Option<u64>,
+    /// Learners that take the place of a member that lost its disk: they are made voters without being asked for.
+    pub(super) replaces: std::collections::BTreeSet<u64>,
     /// The lane of reads, and what runs on it.
     pub(super) read_lane: Lane,
     pub(super) serving: Option<crate::rt::net::BoxFuture<'static, Served>>,
@@ -152,10 +154,7 @@ impl Run {
             uncommitted_bytes_max: shared.knobs.uncommitted_bytes_max,
             rng: shared.env.rngs.stream(&format!("election {}", booted.identity.incarnation)),
         };
-        let last = {
-            use crate::raft::log::last_of;
-            last_of(&booted.log)
-        };
+        let last = booted.log.last().0;
         let core = Core::new(settings, booted.log).map_err(|error| error.to_string())?;
         let clock = shared.env.clock.clone();
         let now = clock.now();
@@ -175,7 +174,13 @@ impl Run {
             me: booted.identity,
             core,
             writer: Writer::new(booted.wal, booted.wal_lane, clock.clone()),
-            applier: Applier::new(booted.store, booted.store_lane, clock.clone(), &shared.knobs),
+            applier: Applier::new(
+                booted.store,
+                super::boot::Dirs::new(&shared.config.data_dir).store,
+                booted.store_lane,
+                clock.clone(),
+                &shared.knobs,
+            ),
             proposals: Proposals::new(nonce),
             reads: Reads::new(nonce),
             leases: Leases::default(),
@@ -192,6 +197,7 @@ impl Run {
             elections: 0,
             read_only: false,
             disk_free: None,
+            replaces: std::collections::BTreeSet::new(),
             read_lane: shared.env.lanes.open("read"),
             serving: None,
             stopping: None,
@@ -422,7 +428,7 @@ impl Run {
     /// Works are durable.
     fn on_written(&mut self, written: Written) {
         if !written.took.is_zero() {
-            self.shared.metrics.wal_synced(written.took);
+            self.shared.metrics.observe_sync(written.took);
         }
         for (term, candidate) in written.votes.into_iter().filter(|(_, who)| who.0 != 0) {
             self.record(Event::Voted { group: GROUP, term, candidate });
@@ -438,7 +444,9 @@ impl Run {
 
     /// A batch was applied.
     fn on_applied(&mut self, applied: Applied) {
-        self.shared.metrics.applied(applied.entries.len(), applied.took);
+        if !applied.entries.is_empty() {
+            self.shared.metrics.observe_storage("apply", "ok", applied.took);
+        }
         if let Some((index, term, state_hash)) = applied.installed {
             self.record(Event::SnapshotInstalled { group: GROUP, index, state_hash });
             self.applied = (index, term);
@@ -463,7 +471,7 @@ impl Run {
                 });
             }
             if let Some(done) = self.proposals.applied(entry.index, &entry.context, entry.outcome) {
-                self.shared.metrics.committed(now.since(done.since));
+                self.shared.metrics.observe_commit(now.since(done.since));
             }
         }
         (self.applied, self.revision) = (applied.applied, applied.revision);
@@ -506,7 +514,7 @@ impl Run {
         }
         if role == Role::Candidate && before.0 != Role::Candidate {
             self.elections += 1;
-            self.shared.metrics.election();
+            self.shared.metrics.set_elections(self.elections);
         }
         self.record(Event::RoleChanged { group: GROUP, role, term, leader });
         if before.0 != role {
@@ -607,7 +615,7 @@ impl Run {
         // An idle store that is closed in order need not be rebuilt at the next start.
         if self.applier.is_idle() {
             let store = self.applier.store();
-            let closing = self.read_lane.run(move || super::apply::lock(&store).close());
+            let closing = self.read_lane.run(move || super::apply::lock(&store).store().close());
             if let Ok(Err(error)) = closing.await {
                 tracing::warn!(%error, "the store was not closed in order; it will be rebuilt");
             }

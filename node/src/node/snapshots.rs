@@ -12,10 +12,11 @@ use crate::error::{Code, Error};
 use crate::handle::{Reply, SnapshotInfo};
 use crate::rt::{Event, Lane, Mono};
 use crate::snapshot;
-use crate::transport::SnapshotSource;
+use crate::transport::{ReadPiece, SnapshotSource};
 use crate::types::{Index, NodeId, Role, Term};
 use crate::wal::{self, Record};
 use crate::wire::{SnapshotFile, SnapshotRequest};
+use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType, Snapshot};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -145,7 +146,7 @@ impl Run {
                     index: info.index,
                     bytes: info.bytes,
                 });
-                self.shared.metrics.snapshot_cut();
+                self.shared.metrics.count_snapshot();
                 self.release_log(&info);
                 for reply in askers {
                     drop(reply.send(Ok(info.clone())));
@@ -169,7 +170,11 @@ impl Run {
         if info.index <= self.snapshots.newest && self.snapshots.newest_bytes > 0 {
             return;
         }
-        self.offer(info);
+        let name = snapshot::file_name(info.index.0, info.term.0);
+        match snapshot::read_meta(&self.snapshots.dirs.snapshots.join(name)) {
+            Ok(meta) => self.offer(&meta),
+            Err(error) => return self.poison(&format!("the snapshot just written: {error}")),
+        }
         let mark = wal::SnapshotMark { index: info.index, term: info.term };
         self.writer.write_records(vec![Record::SnapshotMark { group: GROUP, mark }]);
         let margin = self.shared.knobs.snapshot_margin;
@@ -184,16 +189,15 @@ impl Run {
     }
 
     /// Offers a snapshot to followers.
-    fn offer(&mut self, info: &SnapshotInfo) {
+    fn offer(&mut self, info: &snapshot::Meta) {
         self.snapshots.newest = info.index;
         self.snapshots.newest_bytes = info.bytes;
-        let Ok(checksum) = u64::from_str_radix(&info.checksum, 16) else { return };
         let mut offered = Snapshot::default();
         let meta = offered.mut_metadata();
         meta.index = info.index.0;
         meta.term = info.term.0;
-        meta.set_conf_state(info.conf.clone());
-        offered.data = SnapshotFile { size: info.bytes, checksum }.to_data();
+        meta.set_conf_state(super::apply::from_state_conf(&info.conf));
+        offered.data = SnapshotFile { size: info.bytes, checksum: info.checksum }.to_data();
         self.core.log_mut().offer(offered);
     }
 
@@ -201,9 +205,10 @@ impl Run {
     pub(super) fn offer_newest_snapshot(&mut self) {
         let Ok(files) = snapshot::list(&self.snapshots.dirs.snapshots) else { return };
         let (base, last) = (self.core.log().base().0, self.core.log().last().0);
-        let fits = files.into_iter().find(|file| file.index >= base && file.index <= last);
-        if let Some(info) = fits.and_then(|file| snapshot::info(&file.path).ok()) {
-            self.offer(&info);
+        let metas = files.into_iter().filter_map(|file| file.meta.ok());
+        let fits = metas.into_iter().find(|meta| meta.index >= base && meta.index <= last);
+        if let Some(meta) = fits {
+            self.offer(&meta);
         }
     }
 
@@ -257,8 +262,8 @@ impl Run {
     pub(super) fn snapshot_installed(&mut self, index: Index) {
         let Some(path) = self.snapshots.fetched.remove(&index) else { return };
         self.snapshots.fetched.clear();
-        if let Ok(info) = snapshot::info(&path) {
-            self.offer(&info);
+        if let Ok(meta) = snapshot::read_meta(&path) {
+            self.offer(&meta);
         }
     }
 
@@ -271,17 +276,12 @@ impl Run {
     ) {
         let now = self.now();
         self.snapshots.moved.insert(from, now);
-        let path = snapshot::path(
-            &self.snapshots.dirs.snapshots,
-            Index(request.index),
-            Term(request.term),
-        );
+        let name = snapshot::file_name(request.index, request.term);
+        let path = self.snapshots.dirs.snapshots.join(name);
         let lane = self.snapshots.lane.clone();
-        let chunk_bytes = self.shared.knobs.snapshot_chunk_bytes;
         self.shared.tasks.spawn(async move {
-            let source = SnapshotSource::open(lane, path, chunk_bytes).await;
             // The asker may be gone.
-            drop(reply.send(source));
+            drop(reply.send(open_source(lane, path).await));
         });
     }
 
@@ -314,6 +314,26 @@ impl Run {
     }
 }
 
+/// Opens a snapshot file for a follower that fetches it.
+async fn open_source(lane: Lane, path: PathBuf) -> Result<SnapshotSource, Error> {
+    let shown = path.clone();
+    let size = lane.run(move || snapshot::read_meta(&shown).map(|meta| meta.bytes)).await;
+    let gone = |why: String| {
+        Error::new(Code::NotFound, format!("the snapshot is not here any more: {why}"))
+    };
+    let total = size.map_err(|closed| gone(closed.to_string()))?;
+    let total = total.map_err(|error| gone(error.to_string()))?;
+    let read: ReadPiece = Box::new(move |offset, length_max| {
+        let path = path.clone();
+        let job = lane.run(move || snapshot::read_chunk(&path, offset, length_max));
+        Box::pin(async move {
+            let chunk = job.await.map_err(std::io::Error::other)?;
+            chunk.map(Bytes::from).map_err(std::io::Error::other)
+        })
+    });
+    Ok(SnapshotSource { total, read })
+}
+
 /// Receives a snapshot file, from where an earlier try ended, and verifies it.
 async fn receive(
     transport: crate::transport::Transport,
@@ -324,25 +344,28 @@ async fn receive(
     term: Term,
     file: SnapshotFile,
 ) -> Result<PathBuf, String> {
-    let open = lane.run(move || snapshot::Receiver::open(&dir, index, term, file.size, file.checksum));
+    let offer = snapshot::Offer { index, term, bytes: file.size, checksum: file.checksum };
+    let open = lane.run(move || snapshot::Receiver::open(&dir, offer));
     let receiver = open.await.map_err(|closed| closed.to_string())?;
     let receiver = receiver.map_err(|error| error.to_string())?;
-    let offset = receiver.len();
-    let receiver = std::sync::Arc::new(std::sync::Mutex::new(receiver));
+    let offset = receiver.offset();
+    let receiver = std::sync::Arc::new(std::sync::Mutex::new(Some(receiver)));
     let (sink_lane, sink) = (lane.clone(), std::sync::Arc::clone(&receiver));
     let request = SnapshotRequest { group: GROUP.0, index: index.0, term: term.0, offset };
     let transfer = transport.fetch_snapshot(from, request, file, move |at, bytes| {
         let sink = std::sync::Arc::clone(&sink);
         let job = sink_lane.run(move || {
             let mut receiver = sink.lock().expect("one job at a time holds the receiver");
+            let receiver = receiver.as_mut().expect("the receiver ends after the last piece");
             receiver.append(at, &bytes).map_err(std::io::Error::other)
         });
         Box::pin(async move { job.await.map_err(std::io::Error::other)? })
     });
     transfer.await.map_err(|error| error.to_string())?;
     let finish = lane.run(move || {
-        let mut receiver = receiver.lock().expect("the transfer has ended");
-        receiver.finish().map_err(|error| error.to_string())
+        let receiver = receiver.lock().expect("the transfer has ended").take();
+        let receiver = receiver.expect("the receiver ends here");
+        receiver.finish().map(|(_, path)| path).map_err(|error| error.to_string())
     });
     finish.await.map_err(|closed| closed.to_string())?
 }

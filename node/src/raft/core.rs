@@ -133,6 +133,11 @@ impl Core {
         self.redraw();
     }
 
+    /// What must hold of a message against this node's own state before [`Core::step`].
+    pub fn admit(&self, message: &Message) -> Result<(), crate::wire::Invalid> {
+        crate::wire::raft::admit(message, &self.raw)
+    }
+
     /// A validated message from a peer.
     pub fn step(&mut self, message: Message) {
         // Messages from unknown or removed peers are refused by raft-rs; there is nothing to do about them.

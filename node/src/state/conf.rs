@@ -18,6 +18,8 @@ pub struct Genesis {
     pub members: Vec<Member>,
     /// Shared bounds; never from a node's own knobs, which may differ ([`super::command::Op::SetLimits`] changes them).
     pub limits: Limits,
+    /// Position of the founding in the log; entries go on after it.
+    pub position: (Index, Term),
 }
 
 /// A committed change of the configuration.
@@ -35,7 +37,7 @@ pub struct ConfEntry {
     pub remove: Option<NodeId>,
 }
 
-/// The first writes of a founded cluster: position 0, revision 0.
+/// The first writes of a founded cluster: revision 0.
 pub fn genesis(genesis: &Genesis) -> Writes {
     let mut voters: Vec<u64> = genesis.members.iter().map(|member| member.id).collect();
     voters.sort_unstable();
@@ -60,9 +62,11 @@ pub fn genesis(genesis: &Genesis) -> Writes {
     for member in &genesis.members {
         set(keys::member(member.id), encode(member));
     }
+    let (index, term) = genesis.position;
     let applied = Applied {
+        index: index.0,
+        term: term.0,
         state_hash: hash,
-        ..Applied::default()
     };
     writes.set(Bytes::from_static(&keys::APPLIED), Some(encode(&applied)));
     writes

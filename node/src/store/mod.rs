@@ -42,6 +42,12 @@ const CACHED_FILES_MAX: usize = 100;
 /// Name of the one keyspace.
 const KEYSPACE: &str = "state";
 
+/// Free bytes of the file system that holds `dir`, as an ordinary user may use them.
+pub fn free_bytes(dir: &Path) -> std::io::Result<u64> {
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// Why the store does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

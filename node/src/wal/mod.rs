@@ -204,6 +204,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// An error after which nothing more is certain.
+    pub fn poisoned(why: String) -> Error {
+        Error::Poisoned { why }
+    }
+
+    /// True when nothing was written for want of space, and a later try may go better.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Full { .. })
+    }
+
     /// For `map_err`: an error while `what` is read.
     fn reading(what: &str) -> impl FnOnce(io::Error) -> Error {
         let doing = format!("reading {what}");
