@@ -65,6 +65,12 @@ impl Door {
         known.removed.extend(gone);
     }
 
+    /// Back to the state of a fresh node.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        *self.known() = Known::default();
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known
             .lock()

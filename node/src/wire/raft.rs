@@ -5,8 +5,9 @@
 //! refuses everything that no correct node sends. What depends on the receiver's state as well is checked by [`admit`],
 //! which the node's loop calls right before `step`.
 //!
-//! Not accepted although raft-rs knows them: `MsgPropose` and a `MsgTransferLeader` on behalf of a third node, because
-//! requests travel as [`super::Forward`], and negative priorities (a node of term zero would panic over one).
+//! Neither sent nor accepted although raft-rs knows them: `MsgPropose` and `MsgTransferLeader`, because requests travel as
+//! [`super::Forward`] (and raft-rs 0.7.0 panics when a follower that knows a leader receives a `MsgTransferLeader`). Negative
+//! priorities are refused too: a node of term zero would panic over one.
 //!
 //! A snapshot's contents never travel here: `Snapshot.data` is an encoded [`SnapshotFile`], by which the receiver fetches
 //! the file over a connection of its own.
@@ -227,6 +228,7 @@ pub enum Invalid {
 
 /// `message` of `group` as it travels; payloads are shared, not copied.
 pub fn to_wire(group: GroupId, message: &Message) -> Result<RaftMessage, Invalid> {
+    message_type(message.msg_type)?;
     let snapshot = message.snapshot.as_ref().map(snapshot_to_wire);
     Ok(RaftMessage {
         group: group.0,
@@ -369,7 +371,6 @@ fn message_type(number: i32) -> Result<MessageType, Invalid> {
         | MessageType::MsgSnapshot
         | MessageType::MsgHeartbeat
         | MessageType::MsgHeartbeatResponse
-        | MessageType::MsgTransferLeader
         | MessageType::MsgTimeoutNow
         | MessageType::MsgReadIndex
         | MessageType::MsgReadIndexResp
@@ -380,7 +381,8 @@ fn message_type(number: i32) -> Result<MessageType, Invalid> {
         | MessageType::MsgPropose
         | MessageType::MsgUnreachable
         | MessageType::MsgSnapStatus
-        | MessageType::MsgCheckQuorum => Err(Invalid::NotForWire(kind)),
+        | MessageType::MsgCheckQuorum
+        | MessageType::MsgTransferLeader => Err(Invalid::NotForWire(kind)),
     }
 }
 
