@@ -25,8 +25,8 @@ pub struct Entry {
 
 /// Why a command ends early.
 pub(super) enum Stop {
-    /// With an outcome.
-    Refused(Refused),
+    /// With an outcome; boxed, for most commands are not refused.
+    Refused(Box<Refused>),
     /// With a broken store.
     Error(Error),
 }
@@ -39,11 +39,11 @@ impl From<Error> for Stop {
 
 /// A refusal.
 pub(super) fn refuse(why: Refusal, message: impl Into<String>) -> Stop {
-    Stop::Refused(Refused {
+    Stop::Refused(Box::new(Refused {
         why: why.into(),
         message: message.into(),
         current: None,
-    })
+    }))
 }
 
 /// The command under way.
@@ -221,7 +221,7 @@ impl<'a> Batch<'a> {
             Ok(done) => done,
             Err(Stop::Refused(refused)) => {
                 assert_eq!(step.events, 0, "a refused command changes nothing");
-                Done::Refused(refused)
+                Done::Refused(*refused)
             }
             Err(Stop::Error(error)) => return Err(error),
         };

@@ -94,7 +94,7 @@ impl Batch<'_> {
     fn set_member(&mut self, id: u64, member: Option<&Member>) -> Result<(), Error> {
         let key = keys::member(id);
         let old = self.over.get(&key)?;
-        let new = member.map(|member| encode(member));
+        let new = member.map(encode);
         if old.is_some() || new.is_some() {
             self.over.replace(key, old.as_deref(), new);
         }

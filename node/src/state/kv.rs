@@ -1,11 +1,11 @@
 //! Keys: put, delete, transaction, and the one place that changes a key's record ([`Batch::change`]).
 
 use super::apply::{Batch, Step, Stop, refuse};
+use super::command::Step as StepResult;
 use super::command::{
     Compare, Delete, DeleteDone, Done, Expect, KeyEvent, KeyValue, Put, PutDone, Refusal, Refused,
     Relation, StepDone, Target, Txn, TxnDone, TxnOp, TxnStep,
 };
-use super::command::{Step as StepResult, TxnStep as Do};
 use super::read::{self, Span};
 use super::record::{Current, Past, decode, encode};
 use super::view::{Error, View};
@@ -63,9 +63,9 @@ impl Batch<'_> {
     /// One step of a transaction that was checked.
     fn txn_step(&mut self, step: &mut Step, op: &TxnOp) -> Result<StepResult, Error> {
         Ok(match &op.step {
-            Some(Do::Put(put)) => StepResult::Put(self.put(step, put)?),
-            Some(Do::Delete(delete)) => StepResult::Delete(self.delete(step, delete)?),
-            Some(Do::Get(get)) => {
+            Some(TxnStep::Put(put)) => StepResult::Put(self.put(step, put)?),
+            Some(TxnStep::Delete(delete)) => StepResult::Delete(self.delete(step, delete)?),
+            Some(TxnStep::Get(get)) => {
                 StepResult::Get(read::lookup(&self.over, get, read::TXN_RANGE_MAX)?)
             }
             None => unreachable!("an empty step was refused"),
@@ -76,8 +76,8 @@ impl Batch<'_> {
     fn check_reach(&self, branch: &[TxnOp]) -> Result<(), Stop> {
         for op in branch {
             match &op.step {
-                Some(Do::Put(put)) => self.check_lease(put.lease)?,
-                Some(Do::Get(get)) => self.check_revision(get.revision)?,
+                Some(TxnStep::Put(put)) => self.check_lease(put.lease)?,
+                Some(TxnStep::Get(get)) => self.check_revision(get.revision)?,
                 _ => {}
             }
         }
@@ -119,11 +119,11 @@ impl Batch<'_> {
         if holds {
             return Ok(());
         }
-        Err(Stop::Refused(Refused {
+        Err(Stop::Refused(Box::new(Refused {
             why: Refusal::Precondition.into(),
             message: "the key is not as the condition expects".to_owned(),
             current: kv,
-        }))
+        })))
     }
 
     /// Writes a key; all checks are done.

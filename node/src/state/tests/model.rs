@@ -2,6 +2,11 @@
 //!
 //! The reference knows nothing of records, chains, sweeps or hashes, so that it cannot share their mistakes.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "the reference values brevity over speed"
+)]
+
 use super::super::command::*;
 use super::super::*;
 use super::founded;
