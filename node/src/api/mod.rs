@@ -28,6 +28,13 @@ pub mod txn;
 mod watch;
 pub mod wire;
 
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod tests;
+
 use crate::config::Limits;
 use crate::handle::Handle;
 use crate::metrics::Metrics;
