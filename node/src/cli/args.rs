@@ -31,8 +31,8 @@ Exit codes:
   2 wrong command line 6 outcome unknown: the write may have been done or not
   3 not found          7 looked and found something wrong (health, config check, debug wal)
 
-Environment: SEAWORTHY_ENDPOINTS, SEAWORTHY_OUTPUT, SEAWORTHY_TIMEOUT, SEAWORTHY_CONFIG; every setting of
-a node as SEAWORTHY_<SECTION>__<KEY>.";
+Environment: SEAWORTHY_ENDPOINTS, SEAWORTHY_OUTPUT, SEAWORTHY_TIMEOUT, SEAWORTHY_CONFIG;
+every setting of a node as SEAWORTHY_<SECTION>__<KEY> (see `seaworthy config keys`).";
 
 /// The command line.
 #[derive(Clone, Debug, Parser)]
