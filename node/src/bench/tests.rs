@@ -1,4 +1,8 @@
 //! The load generator against fake servers: counts, latencies, coordinated omission, errors.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests run in the real world: #[tokio::test] builds a runtime, golden texts are files"
+)]
 
 use crate::cli::fake::Fake;
 use serde_json::{Value, json};

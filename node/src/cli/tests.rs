@@ -1,6 +1,10 @@
 //! Commands typed against a fake server: what is asked, what is printed, how they end. Help is a golden text.
 //!
 //! `SEAWORTHY_GOLDEN=1 cargo test -p node help` writes the golden text anew; a person reads the difference.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests run in the real world: #[tokio::test] builds a runtime, golden texts are files"
+)]
 
 use super::args::{Cli, duration};
 use super::fake::{Asked, Fake};
@@ -445,10 +449,6 @@ fn the_grammar_is_sound() {
 }
 
 #[test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "re-recording writes the golden file; tests run in the real world"
-)]
 fn help_is_as_recorded() {
     let mut text = String::new();
     let mut root = Cli::command();
