@@ -1,6 +1,6 @@
 //! One client: a connection, a request under way on it, and the next one when the plan says so.
 
-use super::plan::{Due, Plan, Request};
+use super::plan::{Due, Pace, Plan, Request};
 use super::report::Tally;
 use super::wire::{Connection, Requests};
 use crate::rt::{Clock, Env, Mono, Net};
@@ -27,7 +27,7 @@ pub(super) struct Shared {
 impl Shared {
     /// The numbers, when all clients have ended: what was due but never begun has waited too.
     pub(super) fn finish(&self, now: Mono) -> Tally {
-        let mut tally = std::mem::replace(&mut *self.lock(), Tally::new());
+        let mut tally = std::mem::take(&mut *self.lock());
         let window = self.plan.window;
         let mut number = self.arrivals.load(Ordering::Relaxed);
         while let Due::At(due) = self.plan.due(number) {
@@ -92,7 +92,13 @@ impl Client {
                 return;
             };
             let request = self.shared.plan.request(number, &mut self.rng);
-            let result = self.send(request).await;
+            let mut result = self.send(request).await;
+            for _ in 1..self.shared.plan.tries() {
+                if result.is_err() {
+                    self.clock.sleep(PAUSE).await;
+                    result = self.send(request).await;
+                }
+            }
             self.count(begin, &result);
             if result.is_err() {
                 self.clock.sleep(PAUSE).await;
@@ -100,10 +106,12 @@ impl Client {
         }
     }
 
-    /// True when there is nothing left to begin.
+    /// True when there is nothing left to begin, or no use in it: what could not be filled cannot be read.
     fn is_over(&self, number: u64) -> bool {
-        self.clock.now() >= self.shared.plan.window.end
-            || self.shared.plan.due(number) == Due::Never
+        let plan = &self.shared.plan;
+        self.clock.now() >= plan.window.end
+            || plan.due(number) == Due::Never
+            || (plan.pace == Pace::Fill && self.shared.lock().errors > 0)
     }
 
     /// Waits for the `number`th request's turn; gives the time its latency counts from.

@@ -6,6 +6,9 @@ use crate::rt::Mono;
 use rand_core::RngCore;
 use std::time::Duration;
 
+/// Tries to write a key that is to be read later.
+const FILL_TRIES: u32 = 5;
+
 /// The span that is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
@@ -92,6 +95,14 @@ impl Plan {
         plan.window.measure_from = plan.window.start;
         plan.window.end = Mono(Duration::MAX);
         plan
+    }
+
+    /// How often a request is sent before it counts as failed: a measured one once.
+    pub fn tries(&self) -> u32 {
+        match self.pace {
+            Pace::Fill => FILL_TRIES,
+            Pace::Closed | Pace::Open { .. } => 1,
+        }
     }
 
     /// The `number`th request of all.

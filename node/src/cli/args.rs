@@ -17,6 +17,9 @@ pub const ENDPOINTS: &str = "http://127.0.0.1:8001,http://127.0.0.1:8002,http://
 /// How long a command waits unless told otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The heading of flags that every command has.
+const EVERYWHERE: &str = "Everywhere";
+
 const AFTER_HELP: &str = "\
 Try it:
   seaworthy dev                          three nodes on this machine; Ctrl-C ends them
@@ -31,8 +34,8 @@ Exit codes:
   2 wrong command line 6 outcome unknown: the write may have been done or not
   3 not found          7 looked and found something wrong (health, config check, debug wal)
 
-Environment: SEAWORTHY_ENDPOINTS, SEAWORTHY_OUTPUT, SEAWORTHY_TIMEOUT, SEAWORTHY_CONFIG; every setting of
-a node as SEAWORTHY_<SECTION>__<KEY>.";
+Environment: SEAWORTHY_ENDPOINTS, SEAWORTHY_OUTPUT, SEAWORTHY_TIMEOUT, SEAWORTHY_CONFIG;
+every setting of a node as SEAWORTHY_<SECTION>__<KEY> (see `seaworthy config keys`).";
 
 /// The command line.
 #[derive(Clone, Debug, Parser)]
@@ -52,13 +55,14 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Global {
     /// Nodes to ask, tried in order [env: SEAWORTHY_ENDPOINTS] [default: the nodes of `seaworthy dev`]
-    #[arg(long, global = true, value_delimiter = ',', value_name = "URL,...")]
+    #[arg(long, global = true, value_delimiter = ',', value_name = "URL,...", help_heading = EVERYWHERE)]
     pub endpoints: Vec<String>,
-    /// For people or for programs [env: SEAWORTHY_OUTPUT] [default: table]
-    #[arg(long, global = true, value_enum, value_name = "FORM")]
+    /// table for people (default) or json for programs [env: SEAWORTHY_OUTPUT]
+    #[arg(long, global = true, value_enum, value_name = "FORM", help_heading = EVERYWHERE)]
+    #[arg(hide_possible_values = true)]
     pub output: Option<Output>,
     /// Longest wait for an answer, such as 500ms, 5s, 1m [env: SEAWORTHY_TIMEOUT] [default: 10s]
-    #[arg(long, global = true, value_parser = duration, value_name = "TIME")]
+    #[arg(long, global = true, value_parser = duration, value_name = "TIME", help_heading = EVERYWHERE)]
     pub timeout: Option<Duration>,
 }
 
@@ -261,6 +265,7 @@ pub struct Put {
 pub struct Freshness {
     /// linearizable (default), bounded or local
     #[arg(long, value_name = "WORD", value_parser = ["linearizable", "bounded", "local"])]
+    #[arg(hide_possible_values = true)]
     pub consistency: Option<String>,
     /// With --consistency bounded: greatest age
     #[arg(long, value_name = "TIME", value_parser = duration)]

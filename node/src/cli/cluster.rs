@@ -102,8 +102,8 @@ async fn members(verb: Members, remote: &Remote) -> Result<Answer, Error> {
             Ok(Answer { json, text })
         }
         Members::Add { name, peer, http } => {
-            let body = json!({ "name": name, "peer": peer, "http": http }).to_string();
-            let ask = Ask::write(Method::POST, "/v1/cluster/members", body);
+            let body = json!({ "name": name, "peer": peer, "http": http });
+            let ask = Ask::post("/v1/cluster/members", &body);
             let json = remote.ask(&ask).await?;
             let id = table::field(&json, "id");
             let text = format!(
@@ -155,7 +155,7 @@ async fn transfer(to: Option<&str>, remote: &Remote) -> Result<Answer, Error> {
         Some(member) => json!({ "to": id_of(member, remote).await? }),
         None => json!({}),
     };
-    let ask = Ask::write(Method::POST, "/v1/cluster/transfer", body.to_string());
+    let ask = Ask::post("/v1/cluster/transfer", &body);
     let json = remote.ask(&ask).await?;
     let text = format!("member {} leads\n", table::field(&json, "id"));
     Ok(Answer { json, text })
@@ -193,7 +193,7 @@ struct Pulse {
 /// Asks every member, or every endpoint when the members cannot be listed.
 async fn health(remote: &Remote, output: Output, world: &World) -> Result<Exit, Error> {
     let mut patient = remote.clone();
-    // One round: whoever is unwell must not make the question itself wait.
+    // Half for finding the members, half for asking them: the whole keeps to the time that was allowed.
     patient.timeout = remote.timeout / 2;
     let (cluster, members) = patient.members().await.unwrap_or_default();
     let asked: Vec<(String, Value)> = if members.is_empty() {

@@ -85,7 +85,8 @@ fn flags(settings: &Settings) -> Result<Vec<(String, String, String)>, Error> {
 /// A configuration that cannot be used, as one error.
 fn refused(found: &[Finding]) -> Error {
     let count = found.iter().filter(|one| one.level == Level::Error).count();
-    let lines: Vec<String> = found.iter().map(|one| format!("  {one}")).collect();
+    let indented = |one: &Finding| format!("  {}", one.to_string().replace('\n', "\n  "));
+    let lines: Vec<String> = found.iter().map(indented).collect();
     let plural = if count == 1 { "error" } else { "errors" };
     Error::usage(
         format!(

@@ -73,14 +73,13 @@ async fn get(options: &Get, remote: &Remote, output: Output, world: &World) -> R
     let value = table::bytes(&json, "value").unwrap_or_default();
     if options.raw {
         world.out_bytes(&value)?;
-        return Ok(Exit::Ok);
-    }
-    let text = if options.long {
-        long(&json)
+    } else if options.long || output == Output::Json {
+        let text = long(&json);
+        world.answer(output, &Answer { json, text })?;
     } else {
-        String::from_utf8_lossy(&value).into_owned() + "\n"
-    };
-    world.answer(output, &Answer { json, text })?;
+        // The bytes as they are, whatever they are: a script wants them so, and a person sees text as text.
+        world.out_bytes(&[&value[..], b"\n"].concat())?;
+    }
     Ok(Exit::Ok)
 }
 
@@ -186,8 +185,7 @@ fn lease(kv: &Value) -> String {
 }
 
 async fn compact(revision: u64, remote: &Remote) -> Result<Answer, Error> {
-    let body = json!({ "revision": revision }).to_string();
-    let ask = Ask::write(Method::POST, "/v1/compact", body);
+    let ask = Ask::post("/v1/compact", &json!({ "revision": revision }));
     Ok(Answer {
         json: remote.ask(&ask).await?,
         text: format!("history at and below revision {revision} is given up\n"),

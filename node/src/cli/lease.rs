@@ -18,8 +18,7 @@ pub async fn run(
     let ask = match &verb {
         Lease::Grant { ttl } => {
             let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            let body = json!({ "ttl_ms": ttl_ms }).to_string();
-            Ask::write(Method::POST, "/v1/leases", body)
+            Ask::post("/v1/leases", &json!({ "ttl_ms": ttl_ms }))
         }
         Lease::Keepalive { id } => {
             Ask::write(Method::POST, format!("/v1/leases/{id}/keepalive"), "")

@@ -21,7 +21,7 @@ pub mod watch;
 pub mod world;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Largest answer taken into memory, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// The kind of a body that is just bytes.
+const BYTES: &str = "application/octet-stream";
 /// Pause before asking a cluster without a leader again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -34,6 +36,8 @@ pub struct Ask {
     pub path: String,
     /// Body; empty for none.
     pub body: Bytes,
+    /// What the body is.
+    kind: &'static str,
     /// True when it may change something.
     pub writes: bool,
 }
@@ -45,17 +49,27 @@ impl Ask {
             method: Method::GET,
             path: path.into(),
             body: Bytes::new(),
+            kind: BYTES,
             writes: false,
         }
     }
 
-    /// Changes something.
+    /// Changes something; the body is bytes.
     pub fn write(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
         Ask {
             method,
             path: path.into(),
             body: body.into(),
+            kind: BYTES,
             writes: true,
+        }
+    }
+
+    /// Changes something by `POST`; the body is JSON.
+    pub fn post(path: impl Into<String>, body: &Value) -> Self {
+        Ask {
+            kind: "application/json",
+            ..Ask::write(Method::POST, path, body.to_string())
         }
     }
 }
@@ -321,8 +335,8 @@ fn request(endpoint: &str, ask: &Ask, accept: &str) -> Result<Request<Full<Bytes
         .uri(&ask.path)
         .header("host", endpoint)
         .header("accept", accept);
-    if ask.body.first().is_some_and(|byte| *byte == b'{') {
-        request = request.header("content-type", "application/json");
+    if !ask.body.is_empty() {
+        request = request.header("content-type", ask.kind);
     }
     request
         .body(Full::new(ask.body.clone()))

@@ -8,7 +8,6 @@ use super::kv;
 use super::remote::{Ask, Remote};
 use super::table;
 use super::world::{Answer, World};
-use http::Method;
 use serde_json::{Map, Value, json};
 
 /// The text form, for `--help`.
@@ -48,8 +47,7 @@ pub async fn run(
     } else {
         parsed(file, &text)?
     };
-    let ask = Ask::write(Method::POST, "/v1/txn", Value::to_string(&body));
-    let json = remote.ask(&ask).await?;
+    let json = remote.ask(&Ask::post("/v1/txn", &body)).await?;
     let held = json.get("succeeded").and_then(Value::as_bool);
     let text = told(&json, held == Some(true));
     world.answer(output, &Answer { json, text })?;
