@@ -62,6 +62,7 @@ fn filled(dir: &Path) -> Store {
             sessions_max: 10_000,
             history_revisions: 100_000,
         },
+        position: (Index(0), Term(0)),
     };
     store.write(&state::genesis(&genesis)).expect("writable");
     for _ in 0..KEYS / 200 {

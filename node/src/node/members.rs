@@ -278,7 +278,7 @@ impl Run {
             };
             let command = Command { op: Some(Op::MemberUpdate(member)), ..Command::default() };
             // Dropped proposals are made again with the next chore.
-            drop(self.propose(command, Waiter::Nobody, deadline).is_ok());
+            self.propose(command, Waiter::Nobody, deadline).ok();
             return Ok(());
         }
         let Some(old) = self.members.iter().find(|one| one.name == join.name) else {

@@ -50,7 +50,6 @@ use crate::metrics::Metrics;
 use crate::rt::{Env, Event, Tasks};
 use crate::transport::{Door, Setup, Transport};
 use crate::types::{ClusterId, Incarnation, Index, NodeId, Revision, Role, Term};
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -121,11 +120,6 @@ struct Shared {
 }
 
 impl Shared {
-    /// A directory or file of the node.
-    fn path(&self, name: &str) -> PathBuf {
-        self.config.data_dir.join(name)
-    }
-
     /// Changes the picture's condition.
     fn set_condition(&self, condition: Condition) {
         self.status.send_if_modified(|status| {

@@ -212,7 +212,7 @@ fn lock(wal: &Mutex<Wal>) -> MutexGuard<'_, Wal> {
 /// Writes and syncs one batch.
 fn append_and_sync(wal: &mut Wal, records: &[Record]) -> Result<(), wal::Error> {
     wal.append(records)?;
-    wal.sync()
+    wal.sync().map(|_| ())
 }
 
 /// Everything that became durable together.

@@ -40,8 +40,6 @@ pub(crate) struct Read {
     pub(crate) wanted: Wanted,
     /// When to give up.
     pub(crate) deadline: Mono,
-    /// When it arrived.
-    pub(crate) since: Mono,
 }
 
 /// A round of read index.
@@ -229,7 +227,7 @@ mod tests {
     fn read(consistency: Consistency) -> (Read, oneshot::Receiver<Result<(GetDone, Stamp), Error>>) {
         let (reply, answer) = oneshot::channel();
         let wanted = Wanted::Data { query: Get::default(), consistency, reply };
-        (Read { wanted, deadline: at(1_000), since: at(0) }, answer)
+        (Read { wanted, deadline: at(1_000) }, answer)
     }
 
     #[test]

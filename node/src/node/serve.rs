@@ -61,7 +61,7 @@ impl Run {
             Request::Read { query, consistency, deadline, reply } => {
                 let wanted = Wanted::Data { query, consistency, reply };
                 let now = self.now();
-                self.reads.arrive(Read { wanted, deadline, since: now }, now);
+                self.reads.arrive(Read { wanted, deadline }, now);
             }
             Request::History { from, key, range_end, reply } => {
                 if from > self.revision {
@@ -113,7 +113,7 @@ impl Run {
         if let Ask::ReadBarrier = ask {
             let now = self.now();
             let wanted = Wanted::Barrier(Box::new(super::proposals::adapt(reply, Answer::ReadIndex)));
-            self.reads.arrive(Read { wanted, deadline, since: now }, now);
+            self.reads.arrive(Read { wanted, deadline }, now);
             return;
         }
         let waiter = Waiter::Remote(reply);

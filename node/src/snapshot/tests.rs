@@ -32,6 +32,7 @@ fn some_state(entries: u64) -> Memory {
             sessions_max: 10,
             history_revisions: 100,
         },
+        position: (Index(0), Term(0)),
     }));
     let writes = {
         let mut batch = Batch::new(&memory).unwrap();

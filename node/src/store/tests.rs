@@ -29,6 +29,7 @@ fn genesis() -> Writes {
             sessions_max: 10,
             history_revisions: 50,
         },
+        position: (Index(0), Term(0)),
     })
 }
 

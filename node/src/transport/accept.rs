@@ -130,6 +130,7 @@ async fn member(shared: &Arc<Shared>, link: &mut Link, hello: Hello) -> Result<(
         let text = "this node belongs to no cluster yet";
         return turn_away(shared, link, Reject::new(Reason::NotReady, text)).await;
     };
+    super::meet(shared, &hello);
     let end = enter(shared, hello.sender(), purpose);
     let welcome = Welcome {
         id: me.id.0,

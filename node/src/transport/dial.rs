@@ -115,6 +115,7 @@ async fn shake_hands(
         to: id.0,
         purpose: purpose.into(),
         name: me.name,
+        peer: shared.advertise.clone(),
     };
     link.say(shared, Kind::Hello, &hello).await?;
     let frame = link.hear().await?;

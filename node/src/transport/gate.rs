@@ -45,6 +45,8 @@ struct Known {
     members: BTreeMap<NodeId, Incarnation>,
     /// Ids that were members once.
     removed: BTreeSet<NodeId>,
+    /// Ids from here on were not given out yet, as far as this node knows.
+    next_id: NodeId,
 }
 
 impl Door {
@@ -55,8 +57,12 @@ impl Door {
 
     /// From now on these are the members, each with its recorded incarnation (zero accepts any). Ids that disappear count
     /// as removed.
-    pub fn set_members(&self, members: BTreeMap<NodeId, Incarnation>) {
+    ///
+    /// A caller with an id of `next_id` or above is let in too: this node may lag behind and learn of that member only from it.
+    /// Zero lets no stranger in.
+    pub fn set_members(&self, members: BTreeMap<NodeId, Incarnation>, next_id: NodeId) {
         let mut known = self.known();
+        known.next_id = next_id;
         let before = std::mem::replace(&mut known.members, members);
         let gone: Vec<NodeId> = before
             .into_keys()
@@ -101,6 +107,7 @@ impl Gate for Door {
                     "node {sender} was removed from the cluster: to come back it needs an empty data directory and a new join"
                 ),
             )),
+            None if known.next_id.0 != 0 && sender >= known.next_id => Ok(()),
             None => Err(Reject::new(
                 Reason::UnknownMember,
                 format!("node {} knows no member {sender}", me.id),

@@ -41,7 +41,7 @@ use crate::rt::net::{BoxFuture, Listener};
 use crate::rt::{Env, Event, Mono, Tasks};
 use crate::types::{GroupId, Incarnation, NodeId};
 use crate::wire::{
-    Answer, Ask, Join, Joined, Probe, ProbeAnswer, Purpose, Reject, SnapshotFile, SnapshotRequest,
+    Answer, Ask, Hello, Join, Joined, Probe, ProbeAnswer, Purpose, Reject, SnapshotFile, SnapshotRequest,
 };
 use bytes::Bytes;
 use raft::eraftpb::Message;
@@ -136,6 +136,8 @@ pub struct Setup {
     pub gate: Arc<dyn Gate>,
     /// The loop's queue.
     pub inbound: mpsc::Sender<Inbound>,
+    /// The peer address that others reach this node by.
+    pub advertise: String,
 }
 
 /// The node's connections. A clone is the same transport.
@@ -157,6 +159,8 @@ struct Shared {
     gate: Arc<dyn Gate>,
     /// The loop's queue.
     inbound: mpsc::Sender<Inbound>,
+    /// The peer address that others reach this node by.
+    advertise: String,
     /// News about peers on their way to the loop.
     reports: report::Reports,
     /// Peers by id.
@@ -224,6 +228,7 @@ impl Transport {
             tasks: setup.tasks,
             gate: setup.gate,
             inbound: setup.inbound,
+            advertise: setup.advertise,
             reports: report::Reports::default(),
             peers: Mutex::default(),
             incoming: Mutex::default(),
@@ -310,6 +315,21 @@ impl Transport {
         let shared = Arc::clone(&self.shared);
         Box::pin(snapshot::fetch(shared, from, request, file, sink))
     }
+}
+
+/// Makes the caller a peer until the next [`Transport::set_peers`], if the gate let it in although this node does not
+/// know it: a node that lags behind learns of new members only from them, and must be able to answer.
+fn meet(shared: &Arc<Shared>, hello: &Hello) {
+    if hello.peer.is_empty() {
+        return;
+    }
+    let address = PeerAddress {
+        name: hello.name.clone(),
+        peer: hello.peer.clone(),
+        incarnation: Incarnation(hello.incarnation),
+    };
+    let mut peers = shared.peers();
+    peers.entry(hello.sender()).or_insert_with(|| start_peer(shared, hello.sender(), address));
 }
 
 /// A peer with its two tasks.

@@ -82,7 +82,7 @@ async fn start(net: &TestNet, id: u64, knobs: Knobs, inbox_len: usize) -> Node {
     let (sender, inbound) = mpsc::channel(inbox_len);
     let door = Arc::new(Door::default());
     door.set_me(identity(id, 10 + id));
-    door.set_members([1, 2].map(|id| (NodeId(id), Incarnation(10 + id))).into());
+    door.set_members([1, 2].map(|id| (NodeId(id), Incarnation(10 + id))).into(), NodeId(0));
     let tasks = Tasks::default();
     let transport = Transport::start(Setup {
         env: env.clone(),
@@ -91,6 +91,7 @@ async fn start(net: &TestNet, id: u64, knobs: Knobs, inbox_len: usize) -> Node {
         listener,
         gate: Arc::clone(&door) as Arc<dyn Gate>,
         inbound: sender,
+        advertise: String::new(),
     });
     Node {
         transport,
@@ -378,6 +379,7 @@ async fn greet(net: &TestNet, change: impl FnOnce(&mut Hello)) -> Result<Welcome
         to: 1,
         purpose: Purpose::Raft.into(),
         name: "n2".to_owned(),
+        peer: String::new(),
     };
     change(&mut hello);
     let stream = Net::new(net.clone()).connect(&address(1)).await.unwrap();
@@ -420,9 +422,9 @@ async fn callers_that_do_not_belong_here_are_refused_with_a_reason() {
         Reason::BadGreeting
     );
     one.refusal("belongs to cluster").await;
-    one.door.set_members([(NodeId(1), Incarnation(11))].into());
+    one.door.set_members([(NodeId(1), Incarnation(11))].into(), NodeId(0));
     assert_eq!(reason(&|_| ()).await, Reason::Removed);
-    one.door.set_members([(NodeId(2), Incarnation(0))].into());
+    one.door.set_members([(NodeId(2), Incarnation(0))].into(), NodeId(0));
     assert!(
         greet(&net, |hello| hello.incarnation = 77).await.is_ok(),
         "not recorded yet"

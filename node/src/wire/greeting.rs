@@ -39,6 +39,9 @@ pub struct Hello {
     /// The caller's name, for people.
     #[prost(string, tag = "6")]
     pub name: String,
+    /// The caller's peer address, by which a node that does not know the caller yet can answer it.
+    #[prost(string, tag = "7")]
+    pub peer: String,
 }
 
 impl Hello {

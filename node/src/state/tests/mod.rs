@@ -29,6 +29,7 @@ pub(super) fn founded(sessions_max: u64, history_revisions: u64) -> Memory {
             sessions_max,
             history_revisions,
         },
+        position: (Index(0), Term(0)),
     }));
     memory
 }
