@@ -19,13 +19,13 @@ fn program(line: &str) -> Command {
 }
 
 fn run(line: &str) -> (i32, String, String) {
-    told(program(line).output().unwrap())
+    told(program(line).output().expect("the program was built"))
 }
 
 fn told(output: Output) -> (i32, String, String) {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let text = |bytes| String::from_utf8(bytes).expect("the program writes text");
     (
-        output.status.code().unwrap(),
+        output.status.code().expect("no signal ended it"),
         text(output.stdout),
         text(output.stderr),
     )

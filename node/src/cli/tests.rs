@@ -247,26 +247,30 @@ async fn dead_endpoints_are_passed_over() {
 #[tokio::test]
 async fn watch_prints_changes_and_goes_on_where_it_broke() {
     let fake = Fake::new(|asked| {
-        let first = "id: 5\nevent: put\ndata: {\"key\":\"a\",\"value\":\"1\"}\n\n\
-                     id: 6\nevent: put\ndata: {\"key\":\"b\",\"value\":\"2\"}\n\n";
-        let second = "id: 6\nevent: put\ndata: {\"key\":\"b\",\"value\":\"2\"}\n\n\
-                      id: 6\nevent: delete\ndata: {\"key\":\"c\"}\n\n\
-                      id: 7\nevent: progress\ndata: {\"revision\":7}\n\n";
-        let third = "id: 9\nevent: put\ndata: {\"key\":\"d\",\"value\":\"4\"}\n\n";
+        let event = |id: &str, kind: &str, key: &str, revision: u64| {
+            let data = json!({"key": key, "value": "v", "mod_revision": revision});
+            format!("{id}event: {kind}\ndata: {data}\n\n")
+        };
+        let first = event("id: 5\n", "put", "a", 5) + &event("", "put", "b", 6);
+        let second = event("", "put", "b", 6)
+            + &event("id: 6\n", "delete", "c", 6)
+            + "id: 7\nevent: progress\ndata: {\"revision\":7}\n\n"
+            + "event: error\ndata: {\"code\":\"shutting_down\",\"message\":\"x\",\"retryable\":true,\"outcome_unknown\":false}\n\n";
+        let third = event("id: 9\n", "put", "d", 9);
         let text = match asked.line.as_str() {
             "GET /v1/watch?prefix=x%2F&from=5" => first,
             "GET /v1/watch?prefix=x%2F&from=6" => second,
             "GET /v1/watch?prefix=x%2F&from=8" => third,
             other => panic!("nobody asks {other}"),
         };
-        (200, text.to_owned())
+        (200, text)
     })
     .await;
     let typed = fake.types("kv watch x/ --prefix --from 5 --count 4").await;
     assert_eq!(typed.code, 0, "{}", typed.err);
     assert_eq!(
         typed.out,
-        "5  put     a  1\n6  put     b  2\n6  delete  c\n9  put     d  4\n"
+        "5  put     a  v\n6  put     b  v\n6  delete  c\n9  put     d  v\n"
     );
     let json = fake
         .types("kv watch x/ --prefix --from 5 --count 1 --output json")

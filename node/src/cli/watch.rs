@@ -6,6 +6,7 @@ use super::remote::{Path, Remote};
 use super::table;
 use super::world::World;
 use crate::error::{self, Code};
+use crate::rt::Clock;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -13,13 +14,15 @@ use std::time::Duration;
 
 /// Pause before following again after a lost connection.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Silence after which a watch is taken for dead; nodes say something far more often.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Longest event taken into memory, bytes.
 const EVENT_BYTES_MAX: usize = 16 << 20;
 
 /// One server-sent event.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Event {
-    /// Revision.
+    /// Revision, on the last event of it.
     id: Option<u64>,
     /// `put`, `delete`, `progress`, `compacted` or `error`.
     kind: String,
@@ -110,7 +113,7 @@ pub async fn run(
         match remote.follow(&watching.path()).await {
             Ok(body) => {
                 seen = true;
-                if watching.print(body).await? {
+                if watching.print(body, &remote.clock).await? {
                     return Ok(Exit::Ok);
                 }
             }
@@ -141,15 +144,17 @@ impl Watching<'_> {
             .into()
     }
 
-    /// Prints what comes; true when enough was printed.
-    async fn print(&mut self, mut body: Incoming) -> Result<bool, Error> {
+    /// Prints what comes; true when enough was printed, false when the watch broke and may go on elsewhere.
+    async fn print(&mut self, mut body: Incoming, clock: &Clock) -> Result<bool, Error> {
         let mut parser = Parser::default();
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Ok(Some(Ok(frame))) = clock.timeout(SILENCE, body.frame()).await {
             let Some(bytes) = frame.data_ref() else {
                 continue;
             };
             for event in parser.take(bytes) {
-                self.event(&event)?;
+                if !self.event(&event)? {
+                    return Ok(false);
+                }
                 if self
                     .options
                     .count
@@ -166,36 +171,45 @@ impl Watching<'_> {
         Ok(false)
     }
 
-    fn event(&mut self, event: &Event) -> Result<(), Error> {
+    /// Takes one event; false when it says that the watch may go on elsewhere.
+    fn event(&mut self, event: &Event) -> Result<bool, Error> {
         match event.kind.as_str() {
-            "put" | "delete" => self.change(event),
-            "progress" => {
-                if let Some(id) = event.id {
-                    self.seen_through(id);
-                }
-                Ok(())
+            "put" | "delete" => self.change(event)?,
+            "progress" => {}
+            kind => {
+                let error = refused(kind, &event.data);
+                return if error.retryable {
+                    Ok(false)
+                } else {
+                    Err(error.into())
+                };
             }
-            kind => Err(refused(kind, &event.data)),
         }
+        // An id says that its revision has been told to the end.
+        if let Some(id) = event.id {
+            self.seen_through(id);
+        }
+        Ok(true)
     }
 
     fn change(&mut self, event: &Event) -> Result<(), Error> {
-        if let Some(id) = event.id {
-            let again = self.printed_of_last > 0 && self.next == Some(id + 1);
+        let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
+        let told = data.get("mod_revision").and_then(Value::as_u64);
+        if let Some(revision) = told.or(event.id) {
+            let again = self.printed_of_last > 0 && self.next == Some(revision + 1);
             if again && self.skip > 0 {
                 self.skip -= 1;
                 return Ok(());
             }
             if !again {
-                self.next = Some(id + 1);
+                self.next = Some(revision + 1);
                 self.printed_of_last = 0;
                 self.skip = 0;
             }
             self.printed_of_last += 1;
         }
         self.printed += 1;
-        let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
-        self.world.out(&self.line(event, data))
+        self.world.out(&self.line(event, told.or(event.id), data))
     }
 
     fn seen_through(&mut self, revision: u64) {
@@ -205,33 +219,32 @@ impl Watching<'_> {
         }
     }
 
-    fn line(&self, event: &Event, mut data: Value) -> String {
+    fn line(&self, event: &Event, revision: Option<u64>, mut data: Value) -> String {
         if self.output == Output::Json {
             if let Value::Object(fields) = &mut data {
                 fields.insert("event".to_owned(), event.kind.clone().into());
-                fields.entry("revision").or_insert(event.id.into());
+                fields.entry("revision").or_insert(revision.into());
             }
             return format!("{data}\n");
         }
-        let revision = event.id.map_or("-".to_owned(), |id| id.to_string());
-        let record = data.get("kv").unwrap_or(&data);
-        let key = table::cell(table::bytes(record, "key"));
+        let revision = revision.map_or("-".to_owned(), |number| number.to_string());
+        let key = table::cell(table::bytes(&data, "key"));
         match event.kind.as_str() {
             "delete" => format!("{revision}  delete  {key}\n"),
             _ => {
-                let value = table::cell(table::bytes(record, "value"));
+                let value = table::cell(table::bytes(&data, "value"));
                 format!("{revision}  put     {key}  {value}\n")
             }
         }
     }
 }
 
-/// The server's word that the watch cannot go on.
-fn refused(kind: &str, data: &str) -> Error {
+/// The server's word that it ends the watch.
+fn refused(kind: &str, data: &str) -> error::Error {
     let value: Value = serde_json::from_str(data).unwrap_or_default();
     let ours = value.get("error").unwrap_or(&value).clone();
     if let Ok(error) = serde_json::from_value::<error::Error>(ours) {
-        return error.into();
+        return error;
     }
     let (code, message) = match kind {
         "compacted" => (Code::Compacted, "the revision asked for was compacted away"),
@@ -239,7 +252,6 @@ fn refused(kind: &str, data: &str) -> Error {
     };
     error::Error::new(code, message)
         .hint("read the keys again, then watch from the revision of that answer")
-        .into()
 }
 
 #[cfg(test)]
