@@ -227,7 +227,7 @@ impl ClockDriver for SimClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        let since = self.with(State::wall_ns) / NS_PER_MS;
+        let since = self.with(State::wall_ns).div_euclid(NS_PER_MS);
         u64::try_from(i128::from(EPOCH_MS) + since).unwrap_or(0)
     }
 

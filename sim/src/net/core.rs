@@ -18,7 +18,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -235,10 +235,10 @@ impl Core {
         Arc::clone(&self.hosts[usize::from(host.0)].name)
     }
 
-    /// True when `life` has not ended.
+    /// True when neither `life` nor the network has ended.
     pub(super) fn is_current(&self, life: Life) -> bool {
         let host = &self.hosts[usize::from(life.host.0)];
-        host.up && host.incarnation == life.incarnation
+        !self.ended && host.up && host.incarnation == life.incarnation
     }
 
     /// True when `host` has power.
