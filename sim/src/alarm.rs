@@ -1,13 +1,16 @@
 //! One exact timer on madsim's queue.
 //!
 //! madsim's `sleep` lasts 1 ms at least, but a `Sleep` that is reset keeps its deadline to the nanosecond; links of 50 us
-//! and disks of 100 us need that. madsim cannot cancel a timer and adds one for each poll, so an alarm
-//! remembers for whom it is armed. Time here is the simulation's own: the span since the runtime started.
+//! and disks of 100 us need that. madsim adds a timer for each poll and cannot take one back: a time-out that was not
+//! needed would wake its task long afterwards, and keep it in memory until then. So an alarm arms one timer, for a slot
+//! that holds the waker; a dropped alarm leaves an empty slot. Time here is the simulation's own: the span since
+//! the runtime started.
 
 use madsim::time::TimeHandle;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 /// Farther deadlines are cut to this distance, so that no sum overflows; nobody waits so long in a simulation.
@@ -24,14 +27,49 @@ pub(crate) fn arm(time: &TimeHandle, at: Duration, waker: &Waker) {
     }
 }
 
+/// Whom a timer wakes; nobody once its alarm is gone.
+#[derive(Default)]
+struct Slot {
+    /// The task that waits.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Slot {
+    /// Replaces the waker by `waker`.
+    fn set(&self, waker: Option<Waker>) {
+        let mut place = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *place, waker);
+        drop(place);
+        drop(old);
+    }
+
+    /// True when `waker`'s task is the one that waits.
+    fn holds(&self, waker: &Waker) -> bool {
+        let place = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        place.as_ref().is_some_and(|held| held.will_wake(waker))
+    }
+}
+
+impl Wake for Slot {
+    /// Called by madsim under its timer lock: waking a task only queues it.
+    fn wake(self: Arc<Self>) {
+        let mut place = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let waker = place.take();
+        drop(place);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 /// A future that ends at an instant of the simulation's time.
 pub(crate) struct Alarm {
     /// The simulation's time.
     time: TimeHandle,
     /// When it ends, since the runtime started.
     at: Duration,
-    /// Who is woken by the timer that is armed.
-    armed: Option<Waker>,
+    /// Whom the timer for `at` wakes, once there is one.
+    slot: Option<Arc<Slot>>,
 }
 
 impl Alarm {
@@ -40,15 +78,22 @@ impl Alarm {
         Alarm {
             time,
             at,
-            armed: None,
+            slot: None,
         }
     }
 
-    /// Moves the alarm; the timer armed before fires for nothing.
+    /// Moves the alarm; the timer armed before fires for nobody.
     pub(crate) fn move_to(&mut self, at: Duration) {
         if at != self.at {
             self.at = at;
-            self.armed = None;
+            self.disarm();
+        }
+    }
+
+    /// Leaves the timer to nobody.
+    fn disarm(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            slot.set(None);
         }
     }
 }
@@ -60,11 +105,22 @@ impl Future for Alarm {
         if self.time.elapsed() >= self.at {
             return Poll::Ready(());
         }
-        let armed = self.armed.as_ref();
-        if !armed.is_some_and(|waker| waker.will_wake(context.waker())) {
-            arm(&self.time, self.at, context.waker());
-            self.armed = Some(context.waker().clone());
+        match &self.slot {
+            Some(slot) if slot.holds(context.waker()) => {}
+            Some(slot) => slot.set(Some(context.waker().clone())),
+            None => {
+                let slot = Arc::new(Slot::default());
+                slot.set(Some(context.waker().clone()));
+                arm(&self.time, self.at, &Waker::from(Arc::clone(&slot)));
+                self.slot = Some(slot);
+            }
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.disarm();
     }
 }

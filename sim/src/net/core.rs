@@ -141,7 +141,8 @@ impl Shared {
 
     /// Runs `work` on the state; then wakes and tells.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Core) -> T) -> T {
-        let mut core = self.core.lock().expect("no panic under the network's lock");
+        // Poisoned by a panic that already ends the run: the streams that it drops still come here.
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let result = work(&mut core);
         let wakes = std::mem::take(&mut core.wakes);
         let notes = std::mem::take(&mut core.notes);

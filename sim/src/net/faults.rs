@@ -212,12 +212,15 @@ impl Core {
         });
     }
 
-    /// Changes one direction.
+    /// Changes one direction, and tells of it if it behaves otherwise now.
     fn change(&mut self, from: HostId, to: HostId, change: impl FnOnce(&mut Link, Duration)) {
         let now = self.now();
         if let Some(link) = self.links.get_mut(&(from, to)) {
+            let before = link.manner(now);
             change(link, now);
-            self.note(Note::Changed(self.pair(from, to)));
+            if link.manner(now) != before {
+                self.note(Note::Changed(self.pair(from, to)));
+            }
         }
     }
 

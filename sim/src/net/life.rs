@@ -25,14 +25,16 @@ impl Core {
             return;
         }
         let (reader, writer) = (end.reader.take(), end.writer.take());
+        // A connection that has failed is forgotten already; its kernel speaks only when asked.
+        let speaks = connected && end.error.is_none();
         let rude = !end.unread.is_empty() || !end.held;
-        let quiet = end.error.is_some() || std::mem::replace(&mut end.shut, true);
+        let ended = std::mem::replace(&mut end.shut, true);
         end.unread.clear();
         self.wake(reader);
         self.wake(writer);
-        if connected && rude {
+        if speaks && rude {
             self.send_rst(id, side.peer());
-        } else if connected && !quiet {
+        } else if speaks && !ended {
             self.transmit(id, side, Load::Fin);
         }
         self.forget_if_over(id);

@@ -55,15 +55,26 @@ impl Link {
         self.base + if now < until { extra } else { Duration::ZERO }
     }
 
+    /// Bandwidth, in bytes per second.
+    fn rate(&self, now: Duration) -> u64 {
+        let (squeezed, until) = self.squeezed;
+        let bound = if now < until { squeezed } else { u64::MAX };
+        self.bytes_per_s.min(bound).max(1)
+    }
+
+    /// Everything that can be changed about the link but blocks: latency, rate, loss, flips.
+    pub(super) fn manner(&self, now: Duration) -> (Duration, u64, f64, f64) {
+        (
+            self.latency(now),
+            self.rate(now),
+            self.loss,
+            self.flip_chance,
+        )
+    }
+
     /// Hands `bytes` to the link; gives the moment at which the last one has left.
     pub(super) fn depart(&mut self, now: Duration, bytes: usize) -> Duration {
-        let (squeezed, until) = self.squeezed;
-        let rate = if now < until {
-            squeezed.min(self.bytes_per_s)
-        } else {
-            self.bytes_per_s
-        };
-        let ns = (bytes as u64).saturating_mul(1_000_000_000) / rate.max(1);
+        let ns = (bytes as u64).saturating_mul(1_000_000_000) / self.rate(now);
         self.busy_until = self.busy_until.max(now) + Duration::from_nanos(ns);
         self.busy_until
     }

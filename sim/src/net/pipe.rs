@@ -428,8 +428,15 @@ impl Core {
         let Some((from, to)) = self.route(id, side) else {
             return;
         };
-        self.counters.give_ups += 1;
-        self.note(Note::GaveUp(self.pair(from, to)));
+        let heard = self
+            .conns
+            .get(&id)
+            .is_some_and(|conn| conn.ends[side.index()].open);
+        // A socket that was closed before has nobody to tell.
+        if heard {
+            self.counters.give_ups += 1;
+            self.note(Note::GaveUp(self.pair(from, to)));
+        }
         self.fail(id, side, ErrorKind::TimedOut);
     }
 

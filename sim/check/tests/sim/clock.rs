@@ -2,6 +2,10 @@
 
 use crate::support::*;
 use node::rt::{Clock, Mono};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 #[test]
@@ -148,5 +152,27 @@ fn endless_sleep_does_not_overflow() {
         assert!(within(S, clock.sleep(Duration::MAX)).await.is_none());
         world.clocks.set_drift("a", -100_000);
         assert!(within(S, clock.sleep(Duration::MAX)).await.is_none());
+    });
+}
+
+#[test]
+fn dropped_sleeps_wake_nobody_later() {
+    simulate(8, exact(), |world| async move {
+        let clock = env(&world, "a").clock;
+        let polls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&polls);
+        let busy = clock.clone();
+        drop(tokio::spawn(async move {
+            for _ in 0..100 {
+                busy.timeout(10 * S, busy.sleep(MS)).await.unwrap();
+            }
+            poll_fn::<(), _>(|_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Poll::Pending
+            })
+            .await;
+        }));
+        clock.sleep(60 * S).await;
+        assert_eq!(polls.load(Ordering::Relaxed), 1);
     });
 }

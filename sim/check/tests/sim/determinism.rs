@@ -129,7 +129,6 @@ fn traces() -> String {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "another process is the point")]
 fn same_seed_gives_the_same_trace_in_three_processes() {
     if std::env::var(CHILD).is_ok() {
         println!("traces={}", traces());

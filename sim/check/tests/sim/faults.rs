@@ -394,3 +394,34 @@ fn ended_network_wakes_everybody() {
         assert!(caller.read(&mut [0; 1]).await.is_err());
     });
 }
+
+#[test]
+#[should_panic(expected = "no host nobody")]
+fn misspelt_fault_ends_the_run_with_its_own_panic() {
+    simulate(19, exact(), |world| async move {
+        // Streams that are alive are dropped by the panic, and come back to the network.
+        let _open = connected(&world).await;
+        world.network.isolate("nobody");
+    });
+}
+
+#[test]
+fn full_backlog_makes_calls_wait() {
+    let config = NetConfig {
+        backlog_len_max: 1,
+        ..exact()
+    };
+    simulate(20, config, |world| async move {
+        let (a, b) = (env(&world, "a"), env(&world, "b"));
+        let mut listener = b.net.listen("b:1").await.unwrap();
+        let _first = a.net.connect("b:1").await.unwrap();
+        pause(5 * MS).await;
+        assert!(within(500 * MS, a.net.connect("b:1")).await.is_none());
+        let call = tokio::spawn(async move { a.net.connect("b:1").await });
+        pause(10 * MS).await;
+        listener.accept().await.unwrap();
+        let start = now();
+        drop(call.await.unwrap().unwrap());
+        assert!(now() - start > 900 * MS && now() - start < 1_100 * MS);
+    });
+}

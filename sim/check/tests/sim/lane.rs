@@ -1,8 +1,4 @@
 //! Lanes: order, costs, and their end.
-#![expect(
-    clippy::disallowed_macros,
-    reason = "the bill is per simulation thread, as the simulated disk's is"
-)]
 
 use crate::support::*;
 use node::rt::lane::{Closed, Lane};

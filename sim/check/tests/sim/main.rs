@@ -2,6 +2,12 @@
 //!
 //! Run: `RUSTFLAGS='--cfg madsim' cargo test -p sim-check --target-dir target/sim`. Without the cfg there is nothing to test.
 #![cfg(madsim)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    reason = "tests may fail anywhere, print, and start threads and processes around a simulation"
+)]
 
 mod clock;
 mod determinism;

@@ -70,7 +70,10 @@ where
             result
         })
     };
-    std::thread::spawn(run).join().unwrap()
+    match std::thread::spawn(run).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 /// The simulation's time.
