@@ -5,7 +5,7 @@
 //! (`research/simulated-network.md`, section 4), so this one uses only its executor and timers.
 //!
 //! Map: [`Network`] is the door for the runner (its faults are in `faults`), `stream` the door for nodes; `core` holds
-//! state, queue and pump; `dial`, `pipe`, `life` are what happens to connections; `conn` and `link` are plain state;
+//! state, queue and pump; `dial`, `pipe`, `window`, `life` are what happens to connections; `conn` and `link` are plain state;
 //! `config` and `trace` speak for themselves.
 //!
 //! Invariants: bytes of one direction arrive in order and once; nothing arrives through a blocked link; a process that has
@@ -24,6 +24,7 @@ mod link;
 mod pipe;
 mod stream;
 mod trace;
+mod window;
 
 pub use config::{NetConfig, Span};
 pub use stream::{HostNet, SimListener, SimStream};

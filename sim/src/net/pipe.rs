@@ -1,10 +1,9 @@
-//! How bytes travel: windows, order, loss, retransmission, resets.
+//! How bytes travel: order, loss, retransmission, resets.
 //!
 //! Only the first segment of a direction has an event, so a connection under partition costs one event per
 //! retransmission, whatever waits behind it. A segment passes if its link is open when it is sent and when it arrives and the
 //! host there has power; otherwise it is sent again with doubling waits until `give_up`, then the sender's end fails.
-//! Acknowledgements cost no events while all goes well: a writer looks at what it has learnt of reads when it writes.
-//! A writer that waits for room wakes at the next such moment, or probes a silent peer.
+//! Acknowledgements cost no events; only one that is dropped leads to a later look at whether the way back is open again.
 //!
 //! Left out: congestion windows (a link's bandwidth is shared in order of sending), reordering (TCP hides it), and
 //! the packets of one segment (loss is drawn per segment of at most 64 KiB).
@@ -71,27 +70,6 @@ impl Core {
         end.shut.then(|| ErrorKind::BrokenPipe.into())
     }
 
-    /// Bytes that `side` may write now.
-    fn room(&mut self, id: ConnId, side: Side) -> usize {
-        let (now, window) = (self.now(), self.config.window_bytes);
-        let Some((from, to)) = self.route(id, side) else {
-            return 0;
-        };
-        let deaf = self.blocked(to, from);
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return 0;
-        };
-        let pipe = conn.pipe(side);
-        while !deaf
-            && let Some((at, len)) = pipe.releases.front().copied()
-            && at <= now
-        {
-            pipe.outstanding -= len;
-            pipe.releases.pop_front();
-        }
-        window.saturating_sub(pipe.outstanding)
-    }
-
     /// Reads what there is, or waits for some.
     pub(super) fn poll_read(
         &mut self,
@@ -144,91 +122,6 @@ impl Core {
                 unread.pop_front();
             }
         }
-    }
-
-    /// `reader` has read `len` bytes; its peer learns of it after the way back.
-    fn release(&mut self, id: ConnId, reader: Side, len: usize) {
-        let now = self.now();
-        let writer = reader.peer();
-        let Some((from, to)) = self.route(id, reader) else {
-            return;
-        };
-        let link = self.links.get(&(from, to));
-        let back = link.map_or(self.config.loopback.min, |link| link.latency(now));
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return;
-        };
-        let waits = conn.end(writer).writer.is_some();
-        let releases = &mut conn.pipe(writer).releases;
-        match releases.back_mut() {
-            Some((at, sum)) if *at >= now + back => *sum += len,
-            _ => releases.push_back((now + back, len)),
-        }
-        if waits {
-            self.arm_room(id, writer);
-        }
-    }
-
-    /// Sees to it that `side`, which waits to write, looks at its window when it may have changed.
-    fn arm_room(&mut self, id: ConnId, side: Side) {
-        let (now, probe) = (self.now(), self.config.rto_max);
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return;
-        };
-        let pipe = conn.pipe(side);
-        // A moment that has passed means that the way back is blocked: ask again later.
-        let next = pipe.releases.front().map(|(at, _)| *at);
-        let at = next.filter(|at| *at > now).unwrap_or(now + probe);
-        if pipe.room_at.is_none_or(|armed| at < armed) {
-            pipe.room_at = Some(at);
-            self.schedule(at, Event::Room(id, side));
-        }
-    }
-
-    /// A writer that waits looks at its window, or probes.
-    pub(super) fn on_room(&mut self, id: ConnId, side: Side) {
-        let now = self.now();
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return;
-        };
-        if conn.pipe(side).room_at.is_none_or(|at| at > now) {
-            return; // An earlier look has taken its place.
-        }
-        conn.pipe(side).room_at = None;
-        if conn.end(side).writer.is_none() || !conn.end(side).alive() {
-            return;
-        }
-        if self.room(id, side) > 0 {
-            self.wake_end(id, side, false);
-        } else if self.probe(id, side) {
-            self.arm_room(id, side);
-        }
-    }
-
-    /// Asks the peer whether it is there; false when the connection has failed.
-    fn probe(&mut self, id: ConnId, side: Side) -> bool {
-        let (now, give_up) = (self.now(), self.config.give_up);
-        let Some((from, to)) = self.route(id, side) else {
-            return false;
-        };
-        let silent = !self.is_up(to) || self.blocked(from, to) || self.blocked(to, from);
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return false;
-        };
-        if !silent {
-            conn.pipe(side).probe_lost = None;
-            // A kernel that does not know the connection answers a probe with a reset.
-            if !conn.end(side.peer()).alive() {
-                self.send_rst(id, side);
-            }
-            return true;
-        }
-        let since = *conn.pipe(side).probe_lost.get_or_insert(now);
-        if now - since >= give_up {
-            self.give_up(id, side);
-            return false;
-        }
-        true
     }
 
     /// Ends the direction of `side` after what it has written.
@@ -424,7 +317,7 @@ impl Core {
     }
 
     /// `side` has heard nothing for too long: its end fails, and nobody tells the peer.
-    fn give_up(&mut self, id: ConnId, side: Side) {
+    pub(super) fn give_up(&mut self, id: ConnId, side: Side) {
         let Some((from, to)) = self.route(id, side) else {
             return;
         };
@@ -495,7 +388,7 @@ impl Core {
     }
 
     /// Wakes the reader (or else the writer) of `side`.
-    fn wake_end(&mut self, id: ConnId, side: Side, reader: bool) {
+    pub(super) fn wake_end(&mut self, id: ConnId, side: Side, reader: bool) {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };

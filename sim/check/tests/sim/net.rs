@@ -287,3 +287,34 @@ fn abandoned_call_leaves_nothing_behind() {
         assert_eq!(world.network.open_connections(), 0);
     });
 }
+
+#[test]
+fn bytes_arrive_whole_through_short_outages() {
+    for seed in 0..10 {
+        let config = NetConfig {
+            bytes_per_s: 100_000,
+            partial_chance: 0.1,
+            ..NetConfig::default()
+        };
+        simulate(seed, config, |world| async move {
+            let (caller, callee) = connected(&world).await;
+            let mut rng = world.rngs().stream("test");
+            let mut bytes = vec![0; 1 << 20];
+            rng.fill_bytes(&mut bytes);
+            let nemesis = world.clone();
+            drop(tokio::spawn(async move {
+                let mut rng = nemesis.rngs().stream("nemesis");
+                loop {
+                    let (from, to) = [("a", "b"), ("b", "a")][rng.random_range(0..2)];
+                    let span = Duration::from_millis(rng.random_range(1..4_000));
+                    nemesis.network.clog(from, to, span);
+                    pause(Duration::from_millis(rng.random_range(1..8_000))).await;
+                }
+            }));
+            let took = transfer(caller, callee, bytes.into(), rng).await;
+            assert!(took > 10 * S && took < 200 * S, "{took:?}");
+            let counters = world.network.counters();
+            assert_eq!((counters.give_ups, counters.resets), (0, 0));
+        });
+    }
+}
