@@ -6,6 +6,7 @@ use rand::Rng;
 use sim::NetConfig;
 use sim::SimWorld;
 use sim::net::Note;
+use std::io::ErrorKind;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,7 +50,7 @@ async fn serve(world: SimWorld, host: &'static str, hash: Hash) {
     }
 }
 
-/// Calls hosts of chance with messages of chance.
+/// Calls hosts of chance with messages of chance, until its process is killed.
 async fn call(world: SimWorld, host: &'static str, hash: Hash) {
     let env = env(&world, host);
     let mut rng = env.rngs.stream("calls");
@@ -64,19 +65,27 @@ async fn call(world: SimWorld, host: &'static str, hash: Hash) {
         };
         let outcome = env.clock.timeout(2 * S, talk).await;
         note(&hash, &format!("{host}>{to} {outcome:?}"));
-        env.clock
-            .sleep(Duration::from_millis(rng.random_range(1..100)))
-            .await;
+        if matches!(outcome, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionAborted) {
+            return;
+        }
+        let span = Duration::from_millis(rng.random_range(1..100));
+        env.clock.sleep(span).await;
     }
 }
 
+/// Starts the tasks of `host`'s next process.
+fn start(world: &SimWorld, host: &'static str, hash: &Hash) {
+    drop(tokio::spawn(serve(world.clone(), host, Arc::clone(hash))));
+    drop(tokio::spawn(call(world.clone(), host, Arc::clone(hash))));
+}
+
 /// Faults of chance.
-async fn disturb(world: SimWorld) {
+async fn disturb(world: SimWorld, hash: Hash) {
     let mut rng = world.rngs().stream("nemesis");
-    for _ in 0..60 {
+    for _ in 0..80 {
         let host = HOSTS[rng.random_range(0..HOSTS.len())];
         let other = HOSTS[rng.random_range(0..HOSTS.len())];
-        match rng.random_range(0..8) {
+        match rng.random_range(0..10) {
             0 => world.network.isolate(host),
             1 => world.network.clog(host, other, S),
             2 => world.network.swizzle(&HOSTS, 3 * S),
@@ -86,10 +95,30 @@ async fn disturb(world: SimWorld) {
             6 => world
                 .clocks
                 .jump_wall(host, rng.random_range(-5_000..5_000)),
+            7 => {
+                world.network.host_killed(host);
+                start(&world, host, &hash);
+            }
+            8 => {
+                world.network.host_power_loss(host);
+                pause(Duration::from_millis(rng.random_range(1..5_000))).await;
+                world.network.host_up(host);
+                start(&world, host, &hash);
+            }
             _ => world.network.heal_all(),
         }
         pause(Duration::from_millis(rng.random_range(1..1_000))).await;
     }
+}
+
+/// Ends every process and waits until the network has forgotten their connections.
+async fn settle(world: &SimWorld) {
+    world.network.heal_all();
+    for host in HOSTS {
+        world.network.host_killed(host);
+    }
+    pause(200 * S).await;
+    assert_eq!(world.network.open_connections(), 0);
 }
 
 /// The hash of everything that happens in the story of `seed`.
@@ -108,10 +137,10 @@ fn trace(seed: u64) -> u64 {
             world.network.add_host(host);
         }
         for host in HOSTS {
-            drop(tokio::spawn(serve(world.clone(), host, Arc::clone(&heard))));
-            drop(tokio::spawn(call(world.clone(), host, Arc::clone(&heard))));
+            start(&world, host, &heard);
         }
-        disturb(world.clone()).await;
+        disturb(world.clone(), Arc::clone(&heard)).await;
+        settle(&world).await;
         world.network.counters()
     });
     assert!(

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use node::rt::Stream;
-use sim::net::Note;
+use sim::net::{NetTrace, Note};
 use sim::{NetConfig, Network, SimWorld};
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
@@ -424,4 +424,46 @@ fn full_backlog_makes_calls_wait() {
         drop(call.await.unwrap().unwrap());
         assert!(now() - start > 900 * MS && now() - start < 1_100 * MS);
     });
+}
+
+#[test]
+fn nothing_of_a_run_survives_it() {
+    let trace: NetTrace = Arc::new(|_, _| {});
+    let alive = Arc::downgrade(&trace);
+    simulate_traced(21, exact(), trace, sim::lane::no_debt, |world| async move {
+        let handle = madsim::runtime::Handle::current();
+        let served = world.clone();
+        let node = handle
+            .create_node()
+            .init(move || {
+                let world = served.clone();
+                async move {
+                    let env = env(&world, "b");
+                    let mut listener = env.net.listen("b:1").await.unwrap();
+                    let lane = env.lanes.open("wal");
+                    loop {
+                        let (mut stream, _) = listener.accept().await.unwrap();
+                        let (clock, lane) = (env.clock.clone(), lane.clone());
+                        drop(tokio::spawn(async move {
+                            lane.run(|| ()).await.unwrap();
+                            let mut buffer = [0; 8];
+                            drop(clock.timeout(1_000 * S, stream.read(&mut buffer)).await);
+                        }));
+                    }
+                }
+            })
+            .build();
+        pause(MS).await;
+        let a = env(&world, "a");
+        let _stream = a.net.connect("b:1").await.unwrap();
+        pause(S).await;
+        // How a runner ends a run: kill the nodes, end the network, let both be noticed.
+        handle.kill(node.id());
+        world.network.shutdown();
+        pause(MS).await;
+    });
+    assert!(
+        alive.upgrade().is_none(),
+        "tasks of the run hold the network"
+    );
 }
