@@ -5,6 +5,8 @@
 //! own offset, and may be jumped both ways and frozen. Sleeps follow the monotonic clock: when its rate changes,
 //! every pending sleep of the host is re-armed, so it ends at the right local time to the nanosecond.
 //!
+//! Each process sees the monotonic clock from zero at its own start: a reading kept on disk or sent to a peer means nothing.
+//!
 //! A sleep into the future takes 1 ms of the simulation's time at least, which is tokio's own grain. A deadline that has
 //! passed is ready at once, as in tokio: a loop over it never lets time move. Left out: leap seconds, per-CPU skew.
 
@@ -57,6 +59,11 @@ impl Clocks {
             .clone()
     }
 
+    /// The clock of `host` for a process that starts now.
+    pub fn start(&self, host: &str) -> SimClock {
+        self.of(host).started()
+    }
+
     /// The simulation's own time: the span since the runtime started.
     pub fn global(&self) -> Duration {
         self.time.elapsed()
@@ -94,8 +101,10 @@ impl Default for Clocks {
 pub struct SimClock {
     /// The simulation's time.
     time: TimeHandle,
-    /// How this clock differs from it.
+    /// How this host's clock differs from it.
     state: Arc<Mutex<State>>,
+    /// The host's monotonic reading that this process calls zero, in nanoseconds.
+    origin_ns: i128,
 }
 
 /// A rate since an anchor, an offset, and who sleeps.
@@ -169,7 +178,14 @@ impl SimClock {
         SimClock {
             time,
             state: Arc::default(),
+            origin_ns: 0,
         }
+    }
+
+    /// The same clock as a process that starts now sees it: its monotonic reading starts at zero, as in production.
+    fn started(mut self) -> Self {
+        self.origin_ns = self.with(|state, now| state.mono_ns(now));
+        self
     }
 
     /// Runs `work` on the state at the present moment.
@@ -223,7 +239,7 @@ impl SimClock {
 
 impl ClockDriver for SimClock {
     fn now(&self) -> Mono {
-        Mono(self.with(|state, now| span(state.mono_ns(now))))
+        Mono(self.with(|state, now| span(state.mono_ns(now) - self.origin_ns)))
     }
 
     fn wall_ms(&self) -> u64 {
@@ -234,7 +250,7 @@ impl ClockDriver for SimClock {
     fn sleep_until(&self, deadline: Mono) -> Sleep {
         Box::pin(Sleeping {
             clock: self.clone(),
-            deadline_ns: ns(deadline.0),
+            deadline_ns: self.origin_ns + ns(deadline.0),
             earliest: None,
             alarm: Alarm::new(self.time.clone(), Duration::ZERO),
             number: None,
@@ -246,7 +262,7 @@ impl ClockDriver for SimClock {
 struct Sleeping {
     /// The host's clock.
     clock: SimClock,
-    /// When it ends, on that clock, in nanoseconds.
+    /// When it ends, on that clock from the host's origin, in nanoseconds.
     deadline_ns: i128,
     /// The simulation's time before which it does not end; set at the first poll.
     earliest: Option<Duration>,

@@ -3,6 +3,10 @@
 //! Clocks and the network belong to the host and outlive its processes; lanes, random streams and the incarnation of its
 //! sockets belong to one boot. So call [`SimWorld::env`] anew for each start of a node, inside the node's madsim context or
 //! outside (lanes start their tasks when they are opened, in the context of whoever opens them).
+//!
+//! To end a process: [`Network::host_killed`] or [`Network::host_power_loss`], then the disk's crash, then madsim's `kill`, with
+//! no wait between them. To start it again: [`Network::host_up`] after a power loss, then madsim's `restart`, whose
+//! `init` takes a new environment. To end a run: kill all nodes, [`Network::shutdown`], sleep 1 ms; then nothing leaks.
 
 use crate::clock::Clocks;
 use crate::lane::{SimLanes, TakeDebt};
@@ -50,7 +54,7 @@ impl SimWorld {
     pub fn env(&self, host: &str, journal: impl JournalSink + 'static) -> Env {
         let rngs = self.boot_rngs(host);
         Env {
-            clock: Clock::new(self.clocks.of(host)),
+            clock: Clock::new(self.clocks.start(host)),
             net: Net::new(self.network.driver(host)),
             lanes: Lanes::new(SimLanes::new(rngs.clone(), self.take_debt)),
             rngs,

@@ -176,3 +176,18 @@ fn dropped_sleeps_wake_nobody_later() {
         assert_eq!(polls.load(Ordering::Relaxed), 1);
     });
 }
+
+#[test]
+fn each_process_starts_its_monotonic_clock_at_zero() {
+    simulate(9, exact(), |world| async move {
+        let first = env(&world, "a").clock;
+        first.sleep(50 * S).await;
+        let second = env(&world, "a").clock;
+        assert_eq!(second.now(), Mono::default());
+        assert!(near(first.now().0, 50 * S));
+        let start = now();
+        second.sleep_until(Mono(10 * S)).await;
+        assert!(near(now() - start, 10 * S));
+        assert_eq!(first.wall_ms(), second.wall_ms());
+    });
+}

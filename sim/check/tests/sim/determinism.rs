@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Seeds whose traces are compared.
-const SEEDS: std::ops::Range<u64> = 100..110;
+const SEEDS: std::ops::Range<u64> = 100..105;
 /// Tells a child process to print its traces.
 const CHILD: &str = "SIM_CHECK_CHILD";
 /// The hosts of the story.
@@ -179,5 +179,5 @@ fn same_seed_gives_the_same_trace_in_three_processes() {
     }
     // A different seed is a different story, and a seed alone is the same as one in a batch.
     assert_ne!(trace(100), trace(101));
-    assert!(mine.contains(&format!("{:016x};", trace(109))));
+    assert!(mine.contains(&format!("{:016x};", trace(104))));
 }
