@@ -53,7 +53,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
             Ok((stream, address)) => start(&shared, &slots, stream, address),
             Err(error) => {
                 // Out of file descriptors, most likely: the pause lets connections end before the next try.
-                shared.refused(format!("cannot accept a peer connection: {error}"));
+                shared.refused("cannot accept a peer connection", &error.to_string());
                 shared.env.clock.sleep(shared.knobs.reconnect_max).await;
             }
         }
@@ -63,12 +63,15 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
 fn start(shared: &Arc<Shared>, slots: &Arc<Semaphore>, stream: Stream, address: String) {
     let Ok(slot) = Arc::clone(slots).try_acquire_owned() else {
         let max = shared.knobs.peer_connections_max;
-        return shared.refused(format!(
-            "peer connection from {address}: {max} are open already"
-        ));
+        return shared.refused(&whom(&address), &format!("{max} are open already"));
     };
     let world = Arc::clone(shared);
     shared.tasks.spawn(connection(world, stream, address, slot));
+}
+
+/// An incoming connection, for people.
+fn whom(address: &str) -> String {
+    format!("peer connection from {address}")
 }
 
 /// One connection from its first frame to its end; `_slot` is free again after it.
@@ -93,7 +96,7 @@ async fn connection(
     if let Err(error) = ended
         && error.is_refusal()
     {
-        shared.refused(format!("peer connection from {address}: {error}"));
+        shared.refused(&whom(&address), &error.to_string());
     }
 }
 
