@@ -170,9 +170,13 @@ fn check(shared: &Shared, hello: &Hello) -> Result<Purpose, Reject> {
     Ok(purpose)
 }
 
-/// Ends the older connection of the same caller and purpose. The token ends this one in turn.
+/// Ends the older connection of the same caller and purpose. The token ends this one in turn. Snapshots of several groups
+/// may be under way at a time; a dead one ends by itself, because it always writes.
 fn enter(shared: &Shared, from: NodeId, purpose: Purpose) -> CancellationToken {
     let end = CancellationToken::new();
+    if purpose == Purpose::Snapshot {
+        return end;
+    }
     let older = shared.incoming().insert((from, purpose), end.clone());
     if let Some(older) = older {
         older.cancel();

@@ -145,6 +145,26 @@ async fn a_silent_peer_does_not_hold_requests_for_ever() {
 }
 
 #[tokio::test]
+async fn a_request_whose_time_is_over_is_not_sent() {
+    let (_net, one, mut two) = pair().await;
+    let over = one.env.clock.now();
+    let error = one.transport.forward(NodeId(2), propose(1), over).await;
+    let error = error.unwrap_err();
+    assert_eq!((error.code, error.outcome_unknown), (Code::Timeout, false));
+    one.env.clock.sleep(Duration::from_millis(20)).await;
+    assert!(two.inbound.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_dropped_barrier_has_no_outcome_to_be_unknown() {
+    let (_net, one, mut two) = pair().await;
+    let ask = Ask::ReadBarrier;
+    let asked = one.transport.forward(NodeId(2), ask, one.deadline(1_000));
+    drop(two.next().await);
+    assert!(!asked.await.unwrap_err().outcome_unknown);
+}
+
+#[tokio::test]
 async fn a_dropped_request_is_of_unknown_outcome() {
     let (_net, one, mut two) = pair().await;
     let asked = one.ask(1);
