@@ -240,3 +240,40 @@ async fn the_same_refusal_is_told_once_in_a_while() {
     let told = one.record.0.lock().unwrap().len();
     assert!((1..4).contains(&told), "{told}");
 }
+
+#[tokio::test]
+async fn garbage_after_the_handshake_ends_the_connection_and_nothing_else() {
+    let net = TestNet::default();
+    let mut one = start(&net, 1, knobs(), 64).await;
+    let mut rng = one.env.rngs.stream("garbage");
+    for purpose in [Purpose::Raft, Purpose::Rpc, Purpose::Snapshot] {
+        for kind in 0..16 {
+            let mut bytes = bytes::BytesMut::new();
+            let greeting = Hello {
+                purpose: purpose.into(),
+                ..hello()
+            };
+            crate::wire::frame::encode(&mut bytes, Kind::Hello, &greeting, 1 << 20).unwrap();
+            bytes.extend_from_slice(&garbled(&mut rng, kind));
+            let mut stream = Net::new(net.clone()).connect(&address(1)).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut reader = FrameReader::new(stream, 1 << 20);
+            // Whatever is answered, the connection comes to an end.
+            while let Ok(Some(_)) = reader.next().await {}
+            while one.inbound.try_recv().is_ok() {}
+        }
+    }
+    assert!(greet(&net, |_| ()).await.is_ok());
+}
+
+/// A frame of `kind` with a right checksum and a random payload.
+fn garbled(rng: &mut impl rand_core::RngCore, kind: u8) -> Vec<u8> {
+    let mut body = vec![0; 40];
+    rng.fill_bytes(&mut body);
+    body[..2].copy_from_slice(&[VERSION, kind]);
+    let mut frame = 40u32.to_le_bytes().to_vec();
+    frame.extend(crc32c::crc32c(&body).to_le_bytes());
+    frame.extend(body);
+    frame
+}

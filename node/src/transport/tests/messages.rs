@@ -163,3 +163,25 @@ async fn everything_ends_with_the_tasks() {
     drop(two.transport);
     assert!(two.inbound.recv().await.is_none(), "nobody holds the queue");
 }
+
+#[tokio::test]
+async fn two_nodes_talk_over_tcp() {
+    let net = || crate::rt::real::env("tcp").unwrap().net;
+    let one = start_on(net(), "127.0.0.1:0", 1, knobs(), 64).await;
+    let mut two = start_on(net(), "127.0.0.1:0", 2, knobs(), 64).await;
+    let mut there = peer(2, 12);
+    there.peer = two.listens.clone();
+    one.transport.set_peers([(NodeId(2), there)].into());
+    one.up().await;
+    let batch = (1..301).map(heartbeat).collect();
+    one.transport.send(NodeId(2), GROUP, batch);
+    assert_eq!(terms(&mut two, 300).await, (1..301).collect::<Vec<_>>());
+    let asked = one.ask(7);
+    let Inbound::Forward { reply, .. } = two.next().await else {
+        panic!("a request should come")
+    };
+    reply.send(outcome(7)).unwrap();
+    assert_eq!(asked.await, outcome(7));
+    one.tasks.stop().await;
+    two.tasks.stop().await;
+}

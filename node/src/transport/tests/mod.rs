@@ -37,6 +37,7 @@ struct Node {
     tasks: Tasks,
     record: Record,
     env: Env,
+    listens: String,
 }
 
 fn knobs() -> Knobs {
@@ -76,11 +77,17 @@ fn identity(id: u64, incarnation: u64) -> Identity {
 
 /// Node `id` in life 10 + `id`, knowing members 1 and 2.
 async fn start(net: &TestNet, id: u64, knobs: Knobs, inbox_len: usize) -> Node {
+    start_on(Net::new(net.clone()), &address(id), id, knobs, inbox_len).await
+}
+
+/// The same on any network.
+async fn start_on(net: Net, listen: &str, id: u64, knobs: Knobs, inbox_len: usize) -> Node {
     let record = Record::default();
     let mut env = crate::rt::real::env("test").unwrap();
-    env.net = Net::new(net.clone());
+    env.net = net;
     env.journal = Journal::new(record.clone());
-    let listener = env.net.listen(&address(id)).await.unwrap();
+    let listener = env.net.listen(listen).await.unwrap();
+    let listens = listener.local_address();
     let (sender, inbound) = mpsc::channel(inbox_len);
     let door = Arc::new(Door::default());
     door.set_me(identity(id, 10 + id));
@@ -101,6 +108,7 @@ async fn start(net: &TestNet, id: u64, knobs: Knobs, inbox_len: usize) -> Node {
         tasks,
         record,
         env,
+        listens,
     }
 }
 
