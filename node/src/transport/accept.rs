@@ -86,6 +86,7 @@ async fn connection(
     let first = shared.env.clock.timeout(limit, link.reader.next()).await;
     let ended = match first {
         Ok(Ok(Some(frame))) => answer(&shared, &mut link, frame).await,
+        Ok(Err(error @ (frame::Error::Io(_) | frame::Error::Torn { .. }))) => Err(error.into()),
         Ok(Err(error)) => {
             let reject = Reject::new(Reason::BadGreeting, error.to_string());
             turn_away(&shared, &mut link, reject).await
