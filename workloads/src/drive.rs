@@ -477,7 +477,7 @@ fn event_of(change: &WatchChange, deleted: bool) -> Option<WatchStep> {
     let kind = if deleted {
         EventKind::Delete
     } else {
-        EventKind::Put { value: value_of(change.record.value.as_deref()?) }
+        EventKind::Put(value_of(change.record.value.as_deref()?))
     };
     Some(WatchStep::Event(Event { revision, key, kind }))
 }
