@@ -30,8 +30,10 @@ const REFUSAL_PATIENCE: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often raw metrics samples are sorted away.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
-/// Most bytes of a request's head, and of an answer's part that hyper holds.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Most bytes that hyper holds of a request, and of an answer.
+const BUFFER_BYTES_MAX: usize = 128 << 10;
 
 /// Keeps the metrics small while nobody scrapes them.
 pub(super) async fn tidy(api: Arc<Api>) {
@@ -86,7 +88,8 @@ async fn connection(api: Arc<Api>, router: Router, stream: Stream, place: Taken)
     server
         .timer(Timer(api.clock.clone()))
         .header_read_timeout(patience)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .half_close(true) // A client may say all it has to say, and still read.
         .auto_date_header(false); // It would read the system's clock.
     let mut serving = pin!(server.serve_connection(io, TowerToHyperService::new(router)));

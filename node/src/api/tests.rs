@@ -2,7 +2,8 @@
 
 use super::fake::{World, status};
 use super::health::{judge, not_ready};
-use super::routes::{Answer, ROUTES, matches};
+use super::routes::matches;
+use super::table::{Answer, ROUTES};
 use super::wire::Health;
 use crate::error::Code;
 use crate::handle::Condition;

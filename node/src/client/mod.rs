@@ -17,6 +17,9 @@ mod connection;
 pub mod retry;
 pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use calls::{Conditions, Page, Range, Reading};
 pub use retry::Retry;
 
