@@ -26,6 +26,8 @@ use tokio::sync::{mpsc, watch};
 pub(crate) enum Mood {
     /// Applies it, and says that the outcome is unknown.
     LoseAnswer,
+    /// Applies it, forgets all sessions, and says that the outcome is unknown.
+    LoseSession,
     /// Does not apply it: no leader.
     NoLeader,
     /// Does not apply it, and says that the outcome is unknown.
@@ -284,9 +286,12 @@ impl Fake {
         match mood {
             Some(Mood::NoLeader) => return Err(Error::new(Code::NoLeader, "no leader")),
             Some(Mood::LoseRequest) => return Err(Error::new(Code::Timeout, "lost").unknown()),
-            Some(Mood::LoseAnswer) | None => {}
+            Some(Mood::LoseAnswer | Mood::LoseSession) | None => {}
         }
         let outcome = self.apply_once(command);
+        if mood == Some(Mood::LoseSession) {
+            self.sessions.clear();
+        }
         match mood {
             Some(_) => Err(Error::new(Code::Timeout, "answer lost").unknown()),
             None => Ok(outcome),

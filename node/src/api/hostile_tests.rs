@@ -219,3 +219,17 @@ async fn stopping_node_finishes_and_closes() {
     assert!(world.env.net.connect(&world.address).await.is_err());
     world.end().await;
 }
+
+#[tokio::test]
+async fn idle_connection_gives_its_place_back() {
+    let world = hasty().await;
+    let answer = world.raw(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let began = world.env.clock.now();
+    assert!(answer.await.contains("200 OK"));
+    let took = world.env.clock.now().since(began);
+    assert!(
+        took < Duration::from_secs(2),
+        "closed by the node, not by the test: {took:?}"
+    );
+    world.end().await;
+}

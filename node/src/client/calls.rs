@@ -15,6 +15,10 @@ use bytes::Bytes;
 use http::Method;
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Longest time a snapshot may take: as long as the node itself waits for it.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Conditions and wishes of a put or delete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,9 +190,24 @@ impl Client {
         Watch::open(self.clone(), target.0, from).await
     }
 
-    /// The members, the leader, and how far each is, as the answering node sees it.
+    /// The members, the leader, and how far each is: as the leader sees it, or as another node does when the leader cannot be asked.
     pub async fn cluster(&self) -> Result<ClusterAnswer, Error> {
-        self.json(Ask::get("/v1/cluster")).await
+        let answer: ClusterAnswer = self.json(Ask::get("/v1/cluster")).await?;
+        if answer.leader == answer.id {
+            return Ok(answer);
+        }
+        let leader = answer.members.iter().find(|one| one.id == answer.leader);
+        match leader {
+            Some(leader) => Ok(self.cluster_at(&leader.http).await.unwrap_or(answer)),
+            None => Ok(answer),
+        }
+    }
+
+    /// The cluster as the node at `endpoint` sees it.
+    pub async fn cluster_at(&self, endpoint: &str) -> Result<ClusterAnswer, Error> {
+        let body = self.ask_one(endpoint, "/v1/cluster").await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Error::new(Code::Internal, format!("not a cluster answer: {error}")))
     }
 
     /// Adds a member; answers its id.
@@ -230,8 +249,13 @@ impl Client {
     /// Cuts a snapshot on the answering node.
     pub async fn snapshot(&self) -> Result<SnapshotAnswer, Error> {
         let target = Target::new("/v1/admin/snapshot");
-        self.json(Ask::new(Method::POST, target, Again::Harmless))
-            .await
+        let ask = Ask::new(Method::POST, target, Again::Harmless);
+        self.json(Ask {
+            limit: Some(SNAPSHOT_LIMIT),
+            timed: false,
+            ..ask
+        })
+        .await
     }
 
     /// How the node at `endpoint` is. An unhealthy node's answer is an answer too.
@@ -266,13 +290,18 @@ impl Ask {
             json: false,
             again,
             session: None,
-            headers: Vec::new(),
+            limit: None,
+            timed: true,
         }
     }
 
     /// A read of `path`, which needs no encoding.
     pub(crate) fn get(path: &str) -> Self {
-        Ask::new(Method::GET, Target::new(path), Again::Harmless)
+        let ask = Ask::new(Method::GET, Target::new(path), Again::Harmless);
+        Ask {
+            timed: false,
+            ..ask
+        }
     }
 
     /// The same with a JSON body.

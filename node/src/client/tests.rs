@@ -195,25 +195,55 @@ async fn lost_answer_without_a_session_is_unknown_and_not_asked_again() {
 }
 
 #[tokio::test]
-async fn evicted_session_leaves_an_unknown_write_unknown() {
+async fn forgotten_session_is_replaced_when_nothing_happened() {
     let world = World::new().await;
     let client = client(&world, Options::default());
     client.put(b"a", "1", Conditions::default()).await.unwrap();
     world.fake.lock().unwrap().sessions.clear();
-    let error = client
-        .put(b"a", "2", Conditions::default())
-        .await
-        .unwrap_err();
-    assert_eq!(error.code, Code::SessionUnknown);
-    assert!(
-        !error.outcome_unknown,
-        "the first try was refused: nothing happened"
+    let put = client.put(b"a", "2", Conditions::default()).await.unwrap();
+    assert_eq!(put.done.version, 2);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn forgotten_session_leaves_an_unknown_write_unknown() {
+    let world = World::new().await;
+    let client = client(&world, Options::default());
+    client.put(b"a", "1", Conditions::default()).await.unwrap();
+    world
+        .fake
+        .lock()
+        .unwrap()
+        .moods
+        .push_back(Mood::LoseSession);
+    let result = client.put(b"a", "2", Conditions::default()).await;
+    let error = result.unwrap_err();
+    assert_eq!(
+        (error.code, error.outcome_unknown),
+        (Code::SessionUnknown, true)
     );
+    assert_eq!(world.fake.lock().unwrap().kvs[&b"a"[..]].version, 2);
     let put = client.put(b"a", "3", Conditions::default()).await.unwrap();
     assert_eq!(
-        put.done.version, 2,
+        put.done.version, 3,
         "the next write opens a session of its own"
     );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn silent_watch_is_opened_again() {
+    let world = World::new().await;
+    let silent = world.env.net.listen("127.0.0.1:0").await.unwrap();
+    let endpoints = vec![silent.local_address(), world.address.clone()];
+    let options = Options {
+        timeout: Duration::from_millis(100),
+        watch_silence: Duration::from_millis(200),
+        ..plain()
+    };
+    let client = Client::with_options(&world.env, &world.tasks, endpoints, options);
+    let mut watch = client.watch(&Range::All, Some(Revision(1))).await.unwrap();
+    assert_eq!(watch.next().await.unwrap(), Told::Progress(Revision(0)));
     world.end().await;
 }
 
