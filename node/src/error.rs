@@ -46,13 +46,15 @@ pub enum Code {
     ShuttingDown,
     /// The node's disk failed or an invariant broke; it serves nothing.
     Poisoned,
+    /// The node could not be reached, or the connection to it broke; said by clients alone.
+    Unreachable,
     /// A bug.
     Internal,
 }
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 19] = [
+    pub const ALL: [Code; 20] = [
         Code::NotLeader,
         Code::NoLeader,
         Code::Timeout,
@@ -71,6 +73,7 @@ impl Code {
         Code::Conflict,
         Code::ShuttingDown,
         Code::Poisoned,
+        Code::Unreachable,
         Code::Internal,
     ];
 
@@ -92,6 +95,7 @@ impl Code {
             | Code::NoLeader
             | Code::TooStale
             | Code::ShuttingDown
+            | Code::Unreachable
             | Code::Poisoned => 503,
         }
     }
@@ -107,6 +111,7 @@ impl Code {
                 | Code::ReadOnly
                 | Code::TooStale
                 | Code::ShuttingDown
+                | Code::Unreachable
                 | Code::Poisoned
         )
     }

@@ -148,6 +148,8 @@ knobs! {
     peer_idle_timeout: Duration = Duration::from_millis(5_000), (1_500, 5_000);
     /// Longest time a client's request may take when it names no limit.
     request_timeout: Duration = Duration::from_millis(5_000), (2_000, 5_000);
+    /// Silence on a watch after which the client is told how far it has been looked.
+    watch_progress: Duration = Duration::from_millis(5_000), (500, 3_000);
     /// A lost read-index request is asked again after this.
     read_retry: Duration = Duration::from_millis(300), (100, 500);
     /// Silence of a snapshot transfer after which the leader gives it up.

@@ -7,12 +7,15 @@
 //! No code outside [`rt`] touches a clock, socket, thread, process, environment variable or random source; there is
 //! no `cfg(madsim)` and no test hook. See `docs/ARCHITECTURE.md`.
 
+pub mod api;
 pub mod bench;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod error;
 pub mod handle;
 pub mod knobs;
+pub mod metrics;
 pub mod rt;
 pub mod state;
 pub mod types;

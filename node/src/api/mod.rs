@@ -1,0 +1,96 @@
+//! The HTTP door: JSON over HTTP/1.1 for people and programs, on the streams of the seam.
+//!
+//! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
+//! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, what the routes do; `openapi` and `schemas`,
+//! the document; `door`, connections and their limits.
+//!
+//! Rules of the door:
+//! - It talks to the node through [`Handle`] alone; forwarding to the leader is the node's business.
+//! - Every error is one JSON shape ([`crate::error::Error`]), whoever made it: a route, a parser, a limit. Two exceptions lie
+//!   below us, in hyper: bytes that are not HTTP get an empty 400, and a request head that takes too long gets no answer.
+//! - Keys stand in the path as percent-encoded bytes. Everything after `/v1/kv/` is the key, slashes included, so `a/b` and
+//!   `a%2Fb` are the same key; query parameters are form-encoded (`+` is a space).
+//! - A parameter or field that no route knows is an error, not ignored: a misspelt condition must not become an
+//!   unconditional write.
+//! - Nothing grows with a client's slowness: bodies are bounded, watches are pulled, a write that waits too long ends the
+//!   connection.
+
+mod call;
+mod cluster;
+mod door;
+mod health;
+mod kv;
+mod leases;
+mod openapi;
+mod routes;
+mod schemas;
+mod table;
+pub mod txn;
+mod watch;
+pub mod wire;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod tests;
+
+use crate::config::Limits;
+use crate::handle::Handle;
+use crate::metrics::Metrics;
+use crate::rt::net::Listener;
+use crate::rt::{Clock, Env, Mono, Tasks};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How the door behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's name, told in every answer (`Seaworthy-Node`).
+    pub name: String,
+    /// Limits on requests and connections.
+    pub limits: Limits,
+    /// Silence on a watch after which the client is told how far it has been looked ([`crate::knobs::Knobs::watch_progress`]).
+    pub watch_progress: Duration,
+}
+
+/// What every request may use.
+struct Api {
+    /// The node.
+    handle: Handle,
+    /// Its clock.
+    clock: Clock,
+    /// Its numbers.
+    metrics: Metrics,
+    /// How the door behaves.
+    options: Options,
+    /// When the door was opened.
+    since: Mono,
+}
+
+/// Opens the door on `listener`: starts its tasks in `tasks` and returns at once. It closes when the node is stopping
+/// (requests under way are finished) or when `tasks` are stopped.
+pub fn serve(
+    env: &Env,
+    tasks: &Tasks,
+    listener: Box<dyn Listener>,
+    handle: Handle,
+    metrics: Metrics,
+    options: Options,
+) {
+    let api = Arc::new(Api {
+        handle,
+        clock: env.clock.clone(),
+        metrics,
+        options,
+        since: env.clock.now(),
+    });
+    tasks.spawn(door::tidy(Arc::clone(&api)));
+    tasks.spawn(door::accept(api, tasks.clone(), listener));
+}
+
+/// The OpenAPI document of the door, for documents and tests.
+pub fn openapi() -> serde_json::Value {
+    openapi::document()
+}
