@@ -1,4 +1,8 @@
 //! The door as a well-behaved client sees it, against a loop of our own; and the OpenAPI document against the routes.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each test builds the runtime it runs on"
+)]
 
 use super::fake::{World, status};
 use super::health::{judge, not_ready};
