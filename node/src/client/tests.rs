@@ -382,6 +382,17 @@ async fn leader_hint_is_followed() {
     client.put(b"a", "1", Conditions::default()).await.unwrap();
     assert_eq!(client.known_leader(), Some(world.address.clone()));
     assert_eq!(seen.lock().unwrap().len(), 1);
+    let answers = vec![answer("503 Service Unavailable", &body)];
+    let (address, _) = scripted(&world.env, &world.tasks, answers).await;
+    let steady = Options {
+        follow_leader: false,
+        retry: Retry::never(),
+        ..plain()
+    };
+    let client = Client::with_options(&world.env, &world.tasks, vec![address], steady);
+    let refused = client.put(b"a", "2", Conditions::default()).await;
+    assert_eq!(refused.unwrap_err().code, Code::NotLeader);
+    assert_eq!(client.known_leader(), None);
     world.end().await;
 }
 
