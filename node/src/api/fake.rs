@@ -69,14 +69,15 @@ pub(crate) struct World {
     pub(crate) status: Arc<watch::Sender<Status>>,
 }
 
-/// A picture of a healthy leader.
+/// A picture of a healthy leader. Its addresses lead nowhere: a client under test follows them, and whatever happens to listen on
+/// this machine is not ours to write to.
 pub(crate) fn status() -> Status {
     let member = |id: u64, role| MemberStatus {
         member: Member {
             id,
             name: format!("n{id}"),
-            peer: format!("127.0.0.1:70{id:02}"),
-            http: format!("127.0.0.1:80{id:02}"),
+            peer: format!("n{id}.invalid:7000"),
+            http: format!("n{id}.invalid:8000"),
             incarnation: 7,
         },
         role,
@@ -127,6 +128,8 @@ impl World {
         let address = listener.local_address();
         let fake = Arc::new(Mutex::new(Fake::default()));
         let status = Arc::new(status);
+        // The leader the door names is the door itself.
+        status.send_modify(|status| status.members[0].member.http.clone_from(&address));
         tasks.spawn(run(queue, Arc::clone(&fake), Arc::clone(&status)));
         let options = Options {
             name: "n1".to_owned(),

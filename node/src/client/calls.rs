@@ -87,7 +87,7 @@ impl Client {
         value: impl Into<Bytes>,
         conditions: Conditions,
     ) -> Result<PutAnswer, Error> {
-        let target = conditions.into_query(key_path(key)?);
+        let target = conditions.add_to(key_path(key)?);
         let mut ask = Ask::new(Method::PUT, target, Again::InSession);
         ask.body = value.into();
         self.json(ask).await
@@ -95,14 +95,14 @@ impl Client {
 
     /// Reads `key`; none when there is no such key.
     pub async fn get(&self, key: &[u8], reading: Reading) -> Result<Option<GetAnswer>, Error> {
-        let target = reading.into_query(Target::new(&key_path(key)?.0));
+        let target = reading.add_to(Target::new(&key_path(key)?.0));
         let ask = Ask::new(Method::GET, target, Again::Harmless);
         absent_is_none(self.json(ask).await)
     }
 
     /// Removes `key`.
     pub async fn delete(&self, key: &[u8], conditions: Conditions) -> Result<DeleteAnswer, Error> {
-        let target = conditions.into_query(key_path(key)?);
+        let target = conditions.add_to(key_path(key)?);
         self.json(Ask::new(Method::DELETE, target, Again::InSession))
             .await
     }
@@ -114,8 +114,8 @@ impl Client {
         page: &Page,
         reading: Reading,
     ) -> Result<RangeAnswer, Error> {
-        let target = range.into_query(Target::new("/v1/kv"));
-        let target = reading.into_query(page.into_query(target));
+        let target = range.add_to(Target::new("/v1/kv"));
+        let target = reading.add_to(page.add_to(target));
         self.json(Ask::new(Method::GET, target, Again::Harmless))
             .await
     }
@@ -124,7 +124,7 @@ impl Client {
     pub async fn delete_range(&self, range: &Range, prev: bool) -> Result<DeleteAnswer, Error> {
         let target = match range {
             Range::All => Target::new("/v1/kv").bytes("prefix", &[]),
-            other => other.into_query(Target::new("/v1/kv")),
+            other => other.add_to(Target::new("/v1/kv")),
         };
         let target = target.switch("prev", prev);
         self.json(Ask::new(Method::DELETE, target, Again::InSession))
@@ -185,7 +185,7 @@ impl Client {
     pub async fn watch(&self, range: &Range, from: Option<Revision>) -> Result<Watch, Error> {
         let target = match range {
             Range::Key(key) => Target::new("/v1/watch").bytes("key", key),
-            other => other.into_query(Target::new("/v1/watch")),
+            other => other.add_to(Target::new("/v1/watch")),
         };
         Watch::open(self.clone(), target.0, from).await
     }
@@ -356,7 +356,7 @@ impl Target {
 }
 
 impl Conditions {
-    fn into_query(self, target: Target) -> Target {
+    fn add_to(self, target: Target) -> Target {
         target
             .number("if_version", self.if_version)
             .number("if_mod_revision", self.if_mod_revision.map(|at| at.0))
@@ -367,7 +367,7 @@ impl Conditions {
 }
 
 impl Range {
-    fn into_query(&self, target: Target) -> Target {
+    fn add_to(&self, target: Target) -> Target {
         match self {
             Range::All => target,
             Range::Key(key) => {
@@ -382,7 +382,7 @@ impl Range {
 }
 
 impl Page {
-    fn into_query(&self, target: Target) -> Target {
+    fn add_to(&self, target: Target) -> Target {
         let target = match &self.after {
             Some(after) => target.bytes("after", after),
             None => target,
@@ -395,7 +395,7 @@ impl Page {
 }
 
 impl Reading {
-    fn into_query(self, target: Target) -> Target {
+    fn add_to(self, target: Target) -> Target {
         let target = match self.consistency {
             Consistency::Linearizable => target,
             Consistency::Local => target.bytes("consistency", b"local"),

@@ -56,6 +56,8 @@ pub struct Options {
     pub retry: Retry,
     /// Whether writes use sessions, so that they may be tried again when their outcome is unknown.
     pub sessions: bool,
+    /// Whether the client goes to the leader when it hears of it; off for a client that is to ask its endpoints and no others.
+    pub follow_leader: bool,
     /// Silence after which a watch is taken for dead; several times the nodes' own progress interval.
     pub watch_silence: Duration,
     /// Name of the random stream that pauses are drawn from; clients that share an [`Env`] should differ in it.
@@ -69,6 +71,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(1),
             retry: Retry::default(),
             sessions: true,
+            follow_leader: true,
             watch_silence: Duration::from_secs(20),
             stream: "client".to_owned(),
         }
@@ -310,7 +313,8 @@ impl Client {
     fn learn(&self, endpoint: &str, error: &Error) {
         let mut state = self.state();
         let hint = error.leader.as_ref().map(|leader| leader.http.clone());
-        let hint = hint.filter(|http| !http.is_empty() && http != endpoint);
+        let follow = self.0.options.follow_leader;
+        let hint = hint.filter(|http| follow && !http.is_empty() && http != endpoint);
         let failed = error.retryable;
         if failed && hint.is_none() {
             state.turn = state.turn.wrapping_add(1);

@@ -1,4 +1,8 @@
 //! The client against the door, and against servers that break at chosen moments.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each test builds the runtime it runs on"
+)]
 
 use super::watch::Told;
 use super::{Client, Conditions, Options, Page, Range, Reading, Retry};
@@ -122,6 +126,49 @@ async fn keys_ranges_and_transactions() {
     );
     let gone = client.delete(key, Conditions::default()).await.unwrap();
     assert_eq!(gone.done.deleted, 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn any_bytes_can_be_a_key() {
+    let world = World::new().await;
+    let client = client(&world, Options::default());
+    let mut keys: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
+    for odd in [
+        "/",
+        "//",
+        "..",
+        "a/../b",
+        "a?b=c&d#e",
+        "%2F",
+        "+ +",
+        "\r\n",
+        "k\u{fc}",
+        "\"\\",
+    ] {
+        keys.push(odd.as_bytes().to_vec());
+    }
+    for key in &keys {
+        client
+            .put(key, key.clone(), Conditions::default())
+            .await
+            .unwrap();
+    }
+    for key in &keys {
+        let one = Range::Key(Bytes::from(key.clone()));
+        let page = Page::default();
+        let found = client.range(&one, &page, Reading::default()).await;
+        let found = found.unwrap().found.kvs;
+        assert_eq!(found.len(), 1, "{key:?}");
+        assert_eq!(found[0].key_bytes().unwrap(), key);
+        let got = client.get(key, Reading::default()).await.unwrap().unwrap();
+        assert_eq!(got.record.value_bytes().unwrap().unwrap(), key);
+    }
+    assert_eq!(
+        world.fake.lock().unwrap().kvs.len(),
+        keys.len() - 1,
+        "`/` is there twice"
+    );
     world.end().await;
 }
 
@@ -335,6 +382,17 @@ async fn leader_hint_is_followed() {
     client.put(b"a", "1", Conditions::default()).await.unwrap();
     assert_eq!(client.known_leader(), Some(world.address.clone()));
     assert_eq!(seen.lock().unwrap().len(), 1);
+    let answers = vec![answer("503 Service Unavailable", &body)];
+    let (address, _) = scripted(&world.env, &world.tasks, answers).await;
+    let steady = Options {
+        follow_leader: false,
+        retry: Retry::never(),
+        ..plain()
+    };
+    let client = Client::with_options(&world.env, &world.tasks, vec![address], steady);
+    let refused = client.put(b"a", "2", Conditions::default()).await;
+    assert_eq!(refused.unwrap_err().code, Code::NotLeader);
+    assert_eq!(client.known_leader(), None);
     world.end().await;
 }
 
