@@ -164,6 +164,7 @@ impl Driver {
             connect_timeout: Duration::from_millis(500),
             retry: Retry { tries_max, ..Retry::default() },
             sessions,
+            ..Options::default()
         };
         // Each client begins with another node, or all would ask the first.
         let mut turned = endpoints.clone();
