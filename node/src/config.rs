@@ -1,10 +1,28 @@
 //! The operator's configuration: a TOML file, `SEAWORTHY_` environment and flags, in that order of precedence from low to high.
 //!
 //! Unknown keys are errors. [`Config::validate`] says everything that is wrong at once, each with what to do.
+//!
+//! Here: the settings as types. [`keys`] is the table of their names, [`load`] puts file, environment and flags
+//! together, [`check`] judges the result.
+
+pub mod check;
+pub mod keys;
+pub mod load;
+
+pub use check::{Finding, Level};
+pub use load::{Loaded, Origin, Sources, load};
 
 use crate::knobs::Profile;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+
+/// Environment variables of the command line that are no settings of a node.
+pub const NOT_SETTINGS: &[&str] = &[
+    "SEAWORTHY_ENDPOINTS",
+    "SEAWORTHY_OUTPUT",
+    "SEAWORTHY_TIMEOUT",
+    "SEAWORTHY_CONFIG",
+];
 
 /// Everything an operator may set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +53,18 @@ pub struct Config {
 
 fn edge() -> Profile {
     Profile::Edge
+}
+
+impl Config {
+    /// The peer address that others reach this node by.
+    pub fn peer_address(&self) -> String {
+        self.listen.advertise_peer.clone().unwrap_or_else(|| self.listen.peer.clone())
+    }
+
+    /// The HTTP address that others reach this node by.
+    pub fn http_address(&self) -> String {
+        self.listen.advertise_http.clone().unwrap_or_else(|| self.listen.http.clone())
+    }
 }
 
 /// Listening addresses.

@@ -130,6 +130,8 @@ knobs! {
     peer_queue_len_max: usize = 1024, (32, 512);
     /// Forwarded requests under way from one peer.
     forward_len_max: usize = 2048, (32, 512);
+    /// Connections from peers open at a time; more are closed at once.
+    peer_connections_max: usize = 256, (64, 256);
     /// Largest frame between peers, bytes.
     frame_bytes_max: usize = 64 << 20, (8 << 20, 8 << 20);
     /// Largest append message, bytes.

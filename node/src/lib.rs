@@ -8,12 +8,21 @@
 //! no `cfg(madsim)` and no test hook. See `docs/ARCHITECTURE.md`.
 
 pub mod api;
+pub mod bench;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod error;
 pub mod handle;
 pub mod knobs;
 pub mod metrics;
+pub mod node;
+pub mod raft;
 pub mod rt;
+pub mod snapshot;
 pub mod state;
+pub mod store;
+pub mod transport;
 pub mod types;
+pub mod wal;
+pub mod wire;

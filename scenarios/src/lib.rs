@@ -1,1 +1,197 @@
 //! Which cluster meets which weather: TOML files with prose, and the types that read them (pure data).
+//!
+//! A [`Scenario`] is written for two readers: an operator, who gets it as a page of the handbook, and the simulator, which
+//! draws a plan from it for every seed. Every number that a seed may vary is a [`Span`]. This crate knows nobody: what a
+//! step means is decided in `sim`, what a workload does in `workloads`.
+
+mod registry;
+mod step;
+
+pub use registry::{all, find};
+pub use step::{Action, Crash, Cut, Flow, Step, Who};
+
+use serde::{Deserialize, Serialize};
+
+/// A range that a seed draws from, both ends included. A single number in TOML is a range of one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "SpanText")]
+pub struct Span {
+    /// Least value.
+    pub low: f64,
+    /// Greatest value.
+    pub high: f64,
+}
+
+/// How a span is written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SpanText {
+    /// One number.
+    One(f64),
+    /// Low and high.
+    Two([f64; 2]),
+    /// Fields, as serialised.
+    Full { low: f64, high: f64 },
+}
+
+impl From<SpanText> for Span {
+    fn from(text: SpanText) -> Self {
+        match text {
+            SpanText::One(value) => Span { low: value, high: value },
+            SpanText::Two([low, high]) | SpanText::Full { low, high } => Span { low, high },
+        }
+    }
+}
+
+impl Span {
+    /// The value at `share` (0 to 1) of the range.
+    pub fn at(&self, share: f64) -> f64 {
+        self.low + (self.high - self.low) * share
+    }
+}
+
+/// One scenario.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Name in commands and file names: lower case and dashes.
+    pub name: String,
+    /// Heading of its page.
+    pub title: String,
+    /// One sentence for the index.
+    pub summary: String,
+    /// Ids of the inventory that it covers.
+    pub covers: Vec<String>,
+    /// What an operator sees when it happens.
+    pub symptoms: String,
+    /// What the cluster does, and why.
+    pub what_happens: String,
+    /// What the operator does; often nothing.
+    pub what_to_do: String,
+    /// What makes it rarer or milder.
+    #[serde(default)]
+    pub prevention: String,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// What clients do meanwhile.
+    pub workload: Workload,
+    /// What happens, in order of time.
+    pub step: Vec<Step>,
+    /// What must be true, with bounds.
+    pub expect: Vec<Expectation>,
+}
+
+/// The cluster of a scenario.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Numbers of voters a seed chooses from.
+    pub nodes: Vec<u32>,
+    /// Profiles a seed chooses from: `lan`, `edge`, `wan`.
+    pub profiles: Vec<String>,
+    /// Length of the part under faults, virtual seconds.
+    pub duration_s: Span,
+    /// Share of seeds that draw the node's internal numbers from their simulation ranges instead of the defaults (0 to 1).
+    #[serde(default = "half")]
+    pub drawn_knobs: f64,
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+/// What clients do. Weights are relative; a seed switches whole kinds off (swarm) unless `always` names them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Clients at work at the same time.
+    pub clients: Span,
+    /// Different keys.
+    pub keys: Span,
+    /// Pause between two operations of a client, milliseconds.
+    pub pause_ms: Span,
+    /// Kinds of operations with their weights: put, get, delete, txn, session_put, bounded_get, local_get, lease.
+    pub mix: std::collections::BTreeMap<String, u32>,
+    /// Kinds that no seed switches off.
+    #[serde(default)]
+    pub always: Vec<String>,
+    /// Watchers that follow everything from the start.
+    #[serde(default)]
+    pub watchers: u32,
+}
+
+/// Something that must be true of every run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expectation {
+    /// Id of the inventory's assertion, such as T-3.
+    pub id: String,
+    /// What is measured: a name known to `sim` (`storm list --measures` prints them).
+    pub measure: String,
+    /// Label of the step it is measured from, if the measure needs one.
+    #[serde(default)]
+    pub after: Option<String>,
+    /// Holds for runs of this profile only.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Greatest value allowed in any run.
+    #[serde(default)]
+    pub max: Option<f64>,
+    /// Least value allowed in any run.
+    #[serde(default)]
+    pub min: Option<f64>,
+    /// Greatest median allowed over the runs of a handbook page.
+    #[serde(default)]
+    pub median_max: Option<f64>,
+    /// Unit for the page: `ms`, `writes`, ...
+    pub unit: String,
+    /// The sentence on the page.
+    pub text: String,
+    /// What the runbook of the inventory promised, when it differs.
+    #[serde(default)]
+    pub runbook: Option<String>,
+}
+
+/// Why a scenario file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What is wrong and where.
+    pub message: String,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Scenario {
+    /// Reads a scenario file.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let scenario: Scenario =
+            toml::from_str(text).map_err(|error| Error { message: error.to_string() })?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// Finds contradictions that types cannot.
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |message: String| Err(Error { message: format!("{}: {message}", self.name) });
+        if self.cluster.nodes.is_empty() || self.cluster.profiles.is_empty() {
+            return wrong("cluster.nodes and cluster.profiles need at least one choice".to_owned());
+        }
+        for expectation in &self.expect {
+            let label = expectation.after.as_deref();
+            let known = |label| self.step.iter().any(|step| step.label.as_deref() == Some(label));
+            if let Some(label) = label.filter(|label| !known(*label)) {
+                return wrong(format!("expectation {} is after '{label}', which no step is called", expectation.id));
+            }
+            if expectation.max.is_none() && expectation.min.is_none() && expectation.median_max.is_none() {
+                return wrong(format!("expectation {} has no bound", expectation.id));
+            }
+        }
+        Ok(())
+    }
+}

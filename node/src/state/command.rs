@@ -18,7 +18,7 @@ pub struct Command {
     #[prost(uint64, tag = "3")]
     pub seq: u64,
     /// What to do.
-    #[prost(oneof = "Op", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
+    #[prost(oneof = "Op", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21")]
     pub op: Option<Op>,
 }
 
@@ -58,6 +58,20 @@ pub enum Op {
     /// Names and addresses of a member.
     #[prost(message, tag = "20")]
     MemberUpdate(Member),
+    /// Sets the bounds that every replica shares.
+    #[prost(message, tag = "21")]
+    SetLimits(Limits),
+}
+
+/// Bounds that must be the same on every replica, and hence are part of the state.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Limits {
+    /// Sessions remembered; the least recently used is forgotten beyond. At least 1.
+    #[prost(uint64, tag = "1")]
+    pub sessions_max: u64,
+    /// Revisions of history kept when nobody compacts by hand. At least 1.
+    #[prost(uint64, tag = "2")]
+    pub history_revisions: u64,
 }
 
 /// A condition on one key. All given parts must hold.

@@ -1,0 +1,122 @@
+//! The operator's command line, as a library: the program and the simulator run the very same commands.
+//!
+//! Reading order: [`args`], the grammar; [`world`], what a command may touch; [`exit`], how it ends; [`remote`], how it asks a
+//! cluster; then one file per noun (`kv`, `cluster`, `config`, ...). [`run`] is the door.
+//!
+//! Nothing here prints, exits, reads the environment or opens a file by itself: [`World`] does, so that a scenario can
+//! type a command inside the simulation. The commands that need the operating system (`server`, `dev`, `debug wal`) are
+//! handed to [`world::Host`], which only the program fills in.
+
+pub mod alias;
+pub mod args;
+pub mod cluster;
+pub mod config;
+pub mod exit;
+pub mod kv;
+pub mod lease;
+pub mod remote;
+pub mod table;
+pub mod txn;
+pub mod watch;
+pub mod world;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use exit::{Error, Exit};
+pub use world::{Host, HostCommand, World};
+
+use args::{Cli, Command, Debug, Output};
+use clap::{CommandFactory, Parser};
+use world::Answer;
+
+/// Runs the command line `args` (the program's name first) in `world`; gives the exit code.
+pub async fn run(args: Vec<String>, world: &World) -> u8 {
+    let cli = match Cli::try_parse_from(alias::expanded(args)) {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error, world).code(),
+    };
+    let output = match args::output_of(&cli.global, &world.variables) {
+        Ok(output) => output,
+        Err(error) => return told(&error, Output::Table, world).code(),
+    };
+    match dispatch(cli, output, world).await {
+        Ok(exit) => exit.code(),
+        Err(error) => told(&error, output, world).code(),
+    }
+}
+
+/// Help and version are answers; everything else clap says is about a wrong command line.
+fn not_parsed(error: &clap::Error, world: &World) -> Exit {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        world.err(&text);
+        return Exit::Usage;
+    }
+    match world.out(&text) {
+        Ok(()) => Exit::Ok,
+        Err(error) => error.exit(),
+    }
+}
+
+/// Tells a person or a program why the command failed.
+fn told(error: &Error, output: Output, world: &World) -> Exit {
+    match (error, output) {
+        (Error::Closed, _) => {}
+        (_, Output::Json) => world.err(&format!("{}\n", error.json())),
+        (_, Output::Table) => world.err(&format!("{error}\n")),
+    }
+    error.exit()
+}
+
+async fn dispatch(cli: Cli, output: Output, world: &World) -> Result<Exit, Error> {
+    let remote = || remote::Remote::new(&cli.global, world);
+    match cli.command {
+        Command::Kv(command) => kv::run(command, &remote()?, output, world).await,
+        Command::Lease(command) => lease::run(command, &remote()?, output, world).await,
+        Command::Cluster(command) => cluster::run(command, &remote()?, output, world).await,
+        Command::Bench(options) => bench(&options, &remote()?, output, world).await,
+        Command::Config(command) => config::run(command, output, world).await,
+        Command::Server(settings) => config::serve(&settings, world).await,
+        Command::Dev(options) => world.host(HostCommand::Dev(options)).await,
+        Command::Debug(Debug::Wal { dir }) => world.host(HostCommand::Wal { dir, output }).await,
+        Command::Completion { shell } => completion(shell, world),
+        Command::Version => version(output, world),
+    }
+}
+
+async fn bench(
+    options: &args::Bench,
+    remote: &remote::Remote,
+    output: Output,
+    world: &World,
+) -> Result<Exit, Error> {
+    let report = crate::bench::run(options, remote, world).await?;
+    world.answer(
+        output,
+        &Answer {
+            json: report.json(),
+            text: report.text(),
+        },
+    )?;
+    Ok(Exit::Ok)
+}
+
+fn completion(shell: clap_complete::Shell, world: &World) -> Result<Exit, Error> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "seaworthy", &mut script);
+    world.out(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Ok)
+}
+
+fn version(output: Output, world: &World) -> Result<Exit, Error> {
+    let version = env!("CARGO_PKG_VERSION");
+    let answer = Answer {
+        json: serde_json::json!({ "version": version }),
+        text: format!("seaworthy {version}\n"),
+    };
+    world.answer(output, &answer)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,273 @@
+//! Requests: of this node's clients, and those that peers forward.
+
+use super::proposals::{Waiter, refuse};
+use super::reads::{Read, Wanted};
+use super::run::{Internal, Run};
+use crate::error::{Code, Error};
+use crate::handle::{Reply, Request, Stamp, WatchBatch};
+use crate::rt::Mono;
+use crate::state::command::Command;
+use crate::store::StoreView;
+use crate::transport::Inbound;
+use crate::types::{NodeId, Revision, Role};
+use crate::wire::{Answer, Ask, ProbeAnswer};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Events that one look into history gives at most.
+const HISTORY_EVENTS_MAX: usize = 1_000;
+
+/// Pause before a request that found no leader is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(30);
+
+/// A request that needs a leader.
+pub(super) struct Parked {
+    /// What.
+    pub(super) ask: Ask,
+    /// Who waits.
+    pub(super) waiter: Waiter,
+    /// Not after this.
+    pub(super) deadline: Mono,
+    /// Not before this.
+    pub(super) not_before: Mono,
+}
+
+/// A look into history that waits for the read lane.
+pub(super) struct Look {
+    from: Revision,
+    key: Bytes,
+    range_end: Bytes,
+    reply: Reply<WatchBatch>,
+}
+
+/// Reads that were served.
+pub(super) struct Served {
+    /// How many.
+    count: usize,
+    /// How long it took.
+    took: Duration,
+}
+
+impl Run {
+    /// A request of this node's clients.
+    pub(super) fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Propose { command, deadline, reply } => {
+                self.lead_or_forward(Ask::Propose(command), Waiter::Command(reply), deadline);
+            }
+            Request::Change { change, deadline, reply } => {
+                self.lead_or_forward(Ask::Change(change), Waiter::Change(NodeId(0), reply), deadline);
+            }
+            Request::Read { query, consistency, deadline, reply } => {
+                let wanted = Wanted::Data { query, consistency, reply };
+                let now = self.now();
+                self.reads.arrive(Read { wanted, deadline }, now);
+            }
+            Request::History { from, key, range_end, reply } => {
+                if from > self.revision {
+                    let nothing = WatchBatch { events: Vec::new(), through: self.revision };
+                    drop(reply.send(Ok(nothing)));
+                } else {
+                    self.snapshots.looks.push(Look { from, key, range_end, reply });
+                }
+            }
+            Request::Snapshot { reply } => self.snapshot_wanted(reply),
+            Request::Stop { reason } => self.stop(reason),
+        }
+    }
+
+    /// News from a peer.
+    pub(super) fn on_inbound(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Raft { from, messages, .. } => {
+                for message in messages {
+                    self.on_message(from, message);
+                }
+            }
+            Inbound::Unreachable { peer } => self.core.unreachable(peer),
+            Inbound::Rejected { by, reject } => self.on_rejected(by, &reject),
+            Inbound::Forward { ask, deadline, reply, .. } => self.on_forward(ask, deadline, reply),
+            Inbound::Snapshot { from, request, reply } => self.serve_snapshot(from, request, reply),
+            Inbound::Probe { reply, .. } => {
+                let answer = ProbeAnswer {
+                    name: self.me.name.clone(),
+                    incarnation: self.me.incarnation.0,
+                    cluster_id: self.me.cluster_id.0,
+                    id: self.me.id.0,
+                    founders: self.founders.clone(),
+                    members: self.members.clone(),
+                };
+                drop(reply.send(answer));
+            }
+            Inbound::Join { join, reply } => self.on_join(join, reply),
+        }
+    }
+
+    /// A peer forwards a request: it is led here or refused, never forwarded again.
+    fn on_forward(
+        &mut self,
+        ask: Ask,
+        deadline: Mono,
+        reply: tokio::sync::oneshot::Sender<Result<Answer, Error>>,
+    ) {
+        if let Ask::ReadBarrier = ask {
+            let now = self.now();
+            let wanted = Wanted::Barrier(Box::new(super::proposals::adapt(reply, Answer::ReadIndex)));
+            self.reads.arrive(Read { wanted, deadline }, now);
+            return;
+        }
+        let waiter = Waiter::Remote(reply);
+        if self.core.role() == Role::Leader {
+            self.lead(ask, waiter, deadline);
+        } else {
+            let error = Error::new(Code::NotLeader, "this node does not lead any more")
+                .leader(self.leader_info());
+            refuse(waiter, error);
+        }
+    }
+
+    /// Does `ask` if this node leads, else hands it to who does, or waits for a leader.
+    fn lead_or_forward(&mut self, ask: Ask, waiter: Waiter, deadline: Mono) {
+        if self.stopping.is_some() {
+            let error = Error::new(Code::ShuttingDown, "this node is stopping")
+                .leader(self.leader_info())
+                .hint("ask another node of the cluster");
+            return refuse(waiter, error);
+        }
+        let leader = self.core.leader();
+        if leader == self.me.id {
+            self.lead(ask, waiter, deadline);
+        } else if leader.0 == 0 {
+            let not_before = self.now().plus(RETRY_PAUSE);
+            self.parked.push(Parked { ask, waiter, deadline, not_before });
+        } else {
+            self.forward(leader, ask, waiter, deadline);
+        }
+    }
+
+    /// Does `ask` as the leader.
+    fn lead(&mut self, ask: Ask, waiter: Waiter, deadline: Mono) {
+        match ask {
+            Ask::Propose(command) => self.lead_command(command, waiter, deadline),
+            Ask::Change(change) => self.lead_change(change, waiter, deadline),
+            Ask::ReadBarrier => {
+                refuse(waiter, Error::new(Code::Internal, "a barrier is no proposal"));
+            }
+        }
+    }
+
+    /// Proposes a client's command.
+    fn lead_command(&mut self, command: Command, waiter: Waiter, deadline: Mono) {
+        if self.read_only {
+            let error = Error::new(
+                Code::ReadOnly,
+                "the leader's disk is nearly full: the cluster takes no writes for now",
+            )
+            .leader(self.leader_info())
+            .hint("free space on the leader's data directory; writes resume by themselves");
+            return refuse(waiter, error);
+        }
+        if let Err((waiter, error)) = self.propose(command, waiter, deadline) {
+            refuse(waiter, error);
+        }
+    }
+
+    /// Hands a request to the leader. One that was certainly not done comes back to be tried again.
+    fn forward(&mut self, leader: NodeId, ask: Ask, waiter: Waiter, deadline: Mono) {
+        let answer = self.shared.transport.forward(leader, ask.clone(), deadline);
+        let (news, clock) = (self.news.clone(), self.shared.env.clock.clone());
+        self.shared.tasks.spawn(async move {
+            match answer.await {
+                Err(error) if may_retry(&error) && clock.now() < deadline => {
+                    let not_before = clock.now().plus(RETRY_PAUSE);
+                    let parked = Parked { ask, waiter, deadline, not_before };
+                    // When the loop has ended, the waiter is dropped and its asker told so.
+                    drop(news.send(Internal::Retry(parked)).await);
+                }
+                answer => waiter.answer(answer),
+            }
+        });
+    }
+
+    /// Tries the requests that waited for a leader.
+    pub(super) fn unpark(&mut self, now: Mono) {
+        let limit = self.shared.knobs.request_queue_len_max;
+        for (place, parked) in std::mem::take(&mut self.parked).into_iter().enumerate() {
+            if now >= parked.deadline {
+                refuse(parked.waiter, no_leader());
+            } else if place >= limit {
+                refuse(parked.waiter, Error::new(Code::Overloaded, "too many requests wait for a leader"));
+            } else if parked.not_before > now || self.core.leader().0 == 0 {
+                self.parked.push(parked);
+            } else {
+                self.lead_or_forward(parked.ask, parked.waiter, parked.deadline);
+            }
+        }
+    }
+
+    /// Serves the reads that are due, on their lane, together.
+    pub(super) fn serve_due(&mut self) {
+        if self.serving.is_some() {
+            return;
+        }
+        let reads = self.reads.take_due();
+        let looks = std::mem::take(&mut self.snapshots.looks);
+        if reads.is_empty() && looks.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let age_ms = self.reads.age(now).map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
+        let store = self.applier.store();
+        let range_max = self.shared.config.limits.range_max as u64;
+        let count = reads.len();
+        let clock = self.shared.env.clock.clone();
+        let job = self.read_lane.run(move || {
+            let view = super::apply::lock(&store).store().view();
+            for read in reads {
+                answer_read(&view, read, range_max, age_ms);
+            }
+            for look in looks {
+                let Look { from, key, range_end, reply } = look;
+                let batch =
+                    crate::state::history(&view, from, &key, &range_end, HISTORY_EVENTS_MAX);
+                drop(reply.send(batch.map_err(Error::from)));
+            }
+        });
+        self.serving = Some(Box::pin(async move {
+            // A lane that has closed answers nobody: the node is stopping.
+            job.await.ok();
+            Served { count, took: clock.now().since(now) }
+        }));
+    }
+
+    /// Reads were served.
+    pub(super) fn on_served(&mut self, served: Served) {
+        if served.count > 0 {
+            self.shared.metrics.observe_storage("read", "ok", served.took);
+        }
+    }
+}
+
+/// Reads and answers.
+fn answer_read(view: &StoreView, read: Read, range_max: u64, age_ms: Option<u64>) {
+    let Wanted::Data { query, consistency, reply } = read.wanted else { return };
+    let linearizable = matches!(consistency, crate::handle::Consistency::Linearizable);
+    let answer = crate::state::read(view, &query, range_max).map_err(Error::from);
+    let answer = answer.map(|(done, revision, applied_index)| {
+        let age_ms = age_ms.filter(|_| !linearizable);
+        (done, Stamp { revision, applied_index, age_ms })
+    });
+    drop(reply.send(answer));
+}
+
+/// Whether a forwarded request was certainly not done, for a reason that passes.
+fn may_retry(error: &Error) -> bool {
+    !error.outcome_unknown
+        && matches!(error.code, Code::NotLeader | Code::NoLeader | Code::Overloaded)
+}
+
+/// No leader was found in time.
+fn no_leader() -> Error {
+    Error::new(Code::NoLeader, "no leader was found in time; the command was not done")
+        .hint("a majority of the members must reach each other; see /v1/cluster on each of them")
+}

@@ -1,0 +1,196 @@
+//! The steps of a scenario: when, to whom, and what.
+
+use super::Span;
+use serde::{Deserialize, Serialize};
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// When, virtual seconds from the start of the part under faults.
+    pub at_s: Span,
+    /// Share of seeds in which it happens (0 to 1).
+    #[serde(default = "always")]
+    pub chance: f64,
+    /// Name that expectations refer to.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// The sentence of the story.
+    pub text: String,
+    /// What happens.
+    #[serde(rename = "do")]
+    pub action: Action,
+}
+
+fn always() -> f64 {
+    1.0
+}
+
+/// What happens in a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// Processes end and come back.
+    Crash {
+        /// Which nodes.
+        who: Who,
+        /// How; a seed chooses.
+        how: Vec<Crash>,
+        /// How long they are away, seconds.
+        down_s: Span,
+    },
+    /// The network is cut.
+    Partition {
+        /// How; a seed chooses.
+        cut: Vec<Cut>,
+        /// In which directions; a seed chooses.
+        flow: Vec<Flow>,
+        /// For how long, seconds.
+        for_s: Span,
+    },
+    /// Every disk operation (or every sync) waits.
+    DiskStall {
+        /// Whose disk.
+        who: Who,
+        /// For how long, seconds.
+        for_s: Span,
+    },
+    /// The disk is slower by a factor.
+    DiskSlow {
+        /// Whose disk.
+        who: Who,
+        /// How much.
+        factor: Span,
+        /// For how long, seconds.
+        for_s: Span,
+    },
+    /// The next sync of the log fails with EIO; the process is started again after a while.
+    DiskSyncError {
+        /// Whose disk.
+        who: Who,
+        /// How long until somebody starts the node again, seconds.
+        down_s: Span,
+    },
+    /// The disk fills up to the last byte, and is freed again.
+    DiskFull {
+        /// Whose disk.
+        who: Who,
+        /// For how long, seconds.
+        for_s: Span,
+    },
+    /// The node is stopped, its store directory is damaged or removed, and it is started.
+    StoreDamage {
+        /// Whose store.
+        who: Who,
+    },
+    /// One bit of the log at rest flips while the node is down.
+    LogRot {
+        /// Whose log.
+        who: Who,
+        /// How long it is down, seconds.
+        down_s: Span,
+    },
+    /// The node comes back with an empty disk.
+    Wipe {
+        /// Who.
+        who: Who,
+        /// How long it is away, seconds.
+        down_s: Span,
+    },
+    /// Clocks drift apart.
+    ClockDrift {
+        /// Whose.
+        who: Who,
+        /// Parts per million, either sign.
+        ppm: Span,
+    },
+    /// A wall clock jumps.
+    ClockJump {
+        /// Whose.
+        who: Who,
+        /// By how much, seconds, either sign.
+        by_s: Span,
+    },
+    /// A wall clock stands still.
+    ClockFreeze {
+        /// Whose.
+        who: Who,
+        /// For how long, seconds.
+        for_s: Span,
+    },
+    /// A process is stopped (SIGSTOP) and goes on.
+    Pause {
+        /// Who.
+        who: Who,
+        /// For how long, seconds.
+        for_s: Span,
+    },
+    /// Leadership is handed over by the operator.
+    Transfer,
+    /// An operator's command, run by the production command line inside the simulation.
+    Command {
+        /// The line, without `seaworthy`.
+        line: String,
+        /// Exit code that is right at this moment.
+        #[serde(default)]
+        exit: Option<u8>,
+    },
+}
+
+/// Which nodes a step is about; decided when it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// The leader of that moment (any node if there is none).
+    Leader,
+    /// One follower.
+    Follower,
+    /// One node.
+    Any,
+    /// As many as the cluster survives.
+    Minority,
+    /// The leader and as many followers as make a majority with it.
+    Majority,
+    /// All.
+    All,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Crash {
+    /// The machine loses power: what was not synced is lost, torn or reordered; peers hear nothing.
+    PowerLoss,
+    /// `kill -9`: the page cache survives, connections are reset.
+    Kill,
+    /// SIGTERM: an orderly stop.
+    Stop,
+}
+
+/// Where the network is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// The leader alone on one side.
+    LeaderAlone,
+    /// The leader with a minority.
+    LeaderInMinority,
+    /// The leader with the majority.
+    LeaderInMajority,
+    /// Random halves.
+    Random,
+    /// Each node alone.
+    Shattered,
+}
+
+/// In which directions a cut holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flow {
+    /// Both.
+    Symmetric,
+    /// The first side cannot send to the second.
+    Outbound,
+    /// The first side cannot hear the second.
+    Inbound,
+}

@@ -1,0 +1,24 @@
+//! Logs by `tracing`, on standard error: lines for people or JSON for machines.
+
+use node::cli::Error;
+use node::config::LogFormat;
+use std::io::{self, IsTerminal};
+use tracing_subscriber::EnvFilter;
+
+/// Begins logging. Once per process.
+pub(crate) fn begin(filter: &str, format: LogFormat) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        Error::usage(
+            format!("log.filter \"{filter}\": {error}"),
+            "use a level such as info, or a filter such as info,node=debug",
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    let begun = match format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    begun.map_err(|error| Error::local(format!("cannot begin logging: {error}"), ""))
+}
