@@ -47,7 +47,7 @@ pub fn selects_biased(path: &str, code: &str) -> Vec<Finding> {
         let body = code[at + name.len()..].trim_start();
         let body = body.trim_start_matches(['{', '(', '[']).trim_start();
         if !body.starts_with("biased;") {
-            let line = code[..at].lines().count().max(1);
+            let line = 1 + code[..at].matches('\n').count();
             found.push(Finding::new(path, line, "`select!` begins with `biased;` and a comment on the order"));
         }
     }

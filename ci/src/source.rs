@@ -71,7 +71,7 @@ fn code(chars: &[char], at: usize) -> (Inside, usize) {
             }
         }
         '\'' if next == '\\' => {
-            let end = chars[at + 3..].iter().position(|&character| character == '\'');
+            let end = chars.get(at + 3..).unwrap_or_default().iter().position(|&character| character == '\'');
             (Inside::Code, end.map_or(1, |end| end + 4))
         }
         '\'' if chars.get(at + 2) == Some(&'\'') => (Inside::Code, 3),
