@@ -36,8 +36,12 @@ fn links_lead_somewhere() {
 #[test]
 fn named_documents_exist() {
     let tree = tree::read();
-    let exists = |path: &str| tree.contains_key(path) || path == "docs/A.md" || path == "docs/B.md";
-    over(&tree, ".rs", |path, text| docs::missing_documents(path, text, exists));
+    let exists = |path: &str| tree.contains_key(path);
+    let planted = |path: &str| path.starts_with("ci/src/"); // Examples of documents that are not there.
+    over(&tree, ".rs", |path, text| match planted(path) {
+        true => Vec::new(),
+        false => docs::missing_documents(path, text, exists),
+    });
 }
 
 #[test]

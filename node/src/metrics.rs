@@ -10,13 +10,15 @@
 //! spinning on the clock, so the simulator must have called `quanta::Instant::now()` once before its first run.
 //! Gauges whose documented name ends in `_total` keep it (inventory W-M2, K-M2), although a counter's name looks like that.
 
+use crate::handle::{MemberStatus, Status};
+use crate::types::Role;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Where our series come from, as the facade wants to know.
@@ -196,6 +198,8 @@ struct Inner {
     page: PrometheusHandle,
     /// The series without labels.
     plain: Plain,
+    /// Peers whose lag has been told: it is set to zero when nobody tells it any more, lest an old number stay.
+    told: Mutex<BTreeSet<String>>,
 }
 
 /// The series without labels.
@@ -299,6 +303,7 @@ impl Metrics {
             page: recorder.handle(),
             plain: Plain::register(&recorder),
             recorder,
+            told: Mutex::default(),
         }))
     }
 
@@ -310,6 +315,42 @@ impl Metrics {
     /// Sorts raw histogram samples into their buckets, which frees them. Call it every few seconds.
     pub fn upkeep(&self) {
         self.0.page.run_upkeep();
+    }
+
+    /// Everything a node's picture tells; to be called whenever it changes.
+    pub fn observe_status(&self, status: &Status) {
+        let (first, last) = (status.first_index.0, status.last_index.0);
+        self.set_leader(status.role == Role::Leader);
+        self.set_peers(status.members.len() as u64);
+        self.set_log(last, (last + 1).saturating_sub(first));
+        self.set_progress(status.commit_index.0, status.applied_index.0);
+        self.set_term(status.term.0);
+        self.set_elections(status.elections);
+        self.set_read_only(status.read_only);
+        self.observe_members(&status.members);
+    }
+
+    /// Lag and activity of the members, which the leader alone knows; elsewhere they are zero.
+    fn observe_members(&self, members: &[MemberStatus]) {
+        let lags: BTreeMap<String, u64> = members
+            .iter()
+            .filter_map(|one| Some((one.member.id.to_string(), one.replication_lag?)))
+            .collect();
+        let mut told = self
+            .0
+            .told
+            .lock()
+            .expect("nobody panics while holding the list");
+        told.extend(lags.keys().cloned());
+        for peer in told.iter() {
+            let lag = lags.get(peer).copied().unwrap_or_default();
+            self.set_replication_lag(peer, lag);
+        }
+        told.retain(|peer| lags.contains_key(peer));
+        for status in ["active", "silent", "learner"] {
+            let count = members.iter().filter(|one| standing(one) == Some(status));
+            self.set_nodes(status, count.count() as u64);
+        }
     }
 
     /// Whether this node leads.
@@ -464,6 +505,15 @@ fn describe(recorder: &PrometheusRecorder) {
     }
 }
 
+/// How a member stands, as far as the leader knows.
+fn standing(member: &MemberStatus) -> Option<&'static str> {
+    match (member.active?, member.role) {
+        (false, _) => Some("silent"),
+        (true, Role::Learner) => Some("learner"),
+        (true, Role::Leader | Role::Follower | Role::Candidate) => Some("active"),
+    }
+}
+
 /// A count as the float Prometheus wants; exact up to 2^53.
 fn float(number: u64) -> f64 {
     number as f64
@@ -577,6 +627,34 @@ mod tests {
                 assert!(number.parse::<f64>().is_ok(), "{line}");
             }
         }
+    }
+
+    #[test]
+    fn picture_is_told_and_a_lost_leadership_takes_its_lags_back() {
+        let metrics = Metrics::new();
+        let mut picture = crate::api::fake::status();
+        picture.members[1].replication_lag = Some(7);
+        metrics.observe_status(&picture);
+        let page = metrics.render();
+        for line in [
+            "seaworthy_raft_is_leader 1",
+            "seaworthy_raft_peers_total 2",
+            "seaworthy_raft_log_entries_total 4",
+            "seaworthy_raft_elections_total 1",
+            "seaworthy_raft_replication_lag_entries{peer=\"2\"} 7",
+            "seaworthy_nodes_total{status=\"active\"} 1",
+            "seaworthy_nodes_total{status=\"learner\"} 1",
+        ] {
+            assert!(page.contains(&format!("{line}\n")), "{line}: {page}");
+        }
+        picture.role = Role::Follower;
+        for member in &mut picture.members {
+            (member.replication_lag, member.active) = (None, None);
+        }
+        metrics.observe_status(&picture);
+        let page = metrics.render();
+        assert!(page.contains("seaworthy_raft_replication_lag_entries{peer=\"2\"} 0\n"));
+        assert!(page.contains("seaworthy_nodes_total{status=\"active\"} 0\n"));
     }
 
     #[test]

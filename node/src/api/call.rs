@@ -3,7 +3,7 @@
 //! Which parameters exist is said by the route's table entry; anything else is refused with the list of what is known.
 
 use super::Api;
-use super::routes::{Body, Place, Route};
+use super::table::{Body, Place, Route};
 use crate::error::{Code, Error};
 use crate::handle::Consistency;
 use axum::response::Response;

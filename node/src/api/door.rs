@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
 /// Connections over the limit that are being told so at one time; more are closed without a word.
 const REFUSALS_MAX: usize = 64;
@@ -30,8 +31,10 @@ const REFUSAL_PATIENCE: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often raw metrics samples are sorted away.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
-/// Most bytes of a request's head, and of an answer's part that hyper holds.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Most bytes that hyper holds of a request, and of an answer.
+const BUFFER_BYTES_MAX: usize = 128 << 10;
 
 /// Keeps the metrics small while nobody scrapes them.
 pub(super) async fn tidy(api: Arc<Api>) {
@@ -47,11 +50,15 @@ pub(super) async fn accept(api: Arc<Api>, tasks: Tasks, mut listener: Box<dyn Li
     let open = Counter::default();
     let refusing = Counter::default();
     let most = api.options.limits.connections_max;
+    let closing = CancellationToken::new();
     let mut stopping = pin!(stopping(Arc::clone(&api)));
     loop {
         let next = tokio::select! {
             biased; // A stopping node takes nobody in.
-            () = &mut stopping => return,
+            () = &mut stopping => {
+                closing.cancel();
+                return;
+            }
             next = listener.accept() => next,
         };
         let Ok((stream, _)) = next else {
@@ -60,7 +67,8 @@ pub(super) async fn accept(api: Arc<Api>, tasks: Tasks, mut listener: Box<dyn Li
         };
         if let Some(place) = open.take(most) {
             api.metrics.set_connections(open.count());
-            tasks.spawn(connection(Arc::clone(&api), router.clone(), stream, place));
+            let (api, router, closing) = (Arc::clone(&api), router.clone(), closing.clone());
+            tasks.spawn(connection(api, router, stream, closing, place));
         } else {
             api.metrics.count_refused_connection();
             if let Some(place) = refusing.take(REFUSALS_MAX) {
@@ -78,22 +86,30 @@ async fn stopping(api: Arc<Api>) {
     status.wait_for(stops).await.ok();
 }
 
-/// Serves one connection.
-async fn connection(api: Arc<Api>, router: Router, stream: Stream, place: Taken) {
+/// Serves one connection. `closing` says that the node is stopping: each connection following the node's picture itself would wake
+/// all of them with every commit.
+async fn connection(
+    api: Arc<Api>,
+    router: Router,
+    stream: Stream,
+    closing: CancellationToken,
+    place: Taken,
+) {
     let patience = Duration::from_millis(api.options.limits.slow_client_ms);
     let io = TokioIo::new(Guarded::new(stream, api.clock.clone(), patience));
     let mut server = http1::Builder::new();
     server
         .timer(Timer(api.clock.clone()))
         .header_read_timeout(patience)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .half_close(true) // A client may say all it has to say, and still read.
         .auto_date_header(false); // It would read the system's clock.
     let mut serving = pin!(server.serve_connection(io, TowerToHyperService::new(router)));
     let ended = tokio::select! {
         biased; // What is done is done, even if the node stops in the same instant.
         ended = serving.as_mut() => ended,
-        () = stopping(Arc::clone(&api)) => {
+        () = closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -26,6 +26,8 @@ use tokio::sync::{mpsc, watch};
 pub(crate) enum Mood {
     /// Applies it, and says that the outcome is unknown.
     LoseAnswer,
+    /// Applies it, forgets all sessions, and says that the outcome is unknown.
+    LoseSession,
     /// Does not apply it: no leader.
     NoLeader,
     /// Does not apply it, and says that the outcome is unknown.
@@ -67,14 +69,15 @@ pub(crate) struct World {
     pub(crate) status: Arc<watch::Sender<Status>>,
 }
 
-/// A picture of a healthy leader.
+/// A picture of a healthy leader. Its addresses lead nowhere: a client under test follows them, and whatever happens to listen on
+/// this machine is not ours to write to.
 pub(crate) fn status() -> Status {
     let member = |id: u64, role| MemberStatus {
         member: Member {
             id,
             name: format!("n{id}"),
-            peer: format!("127.0.0.1:70{id:02}"),
-            http: format!("127.0.0.1:80{id:02}"),
+            peer: format!("n{id}.invalid:7000"),
+            http: format!("n{id}.invalid:8000"),
             incarnation: 7,
         },
         role,
@@ -125,6 +128,8 @@ impl World {
         let address = listener.local_address();
         let fake = Arc::new(Mutex::new(Fake::default()));
         let status = Arc::new(status);
+        // The leader the door names is the door itself.
+        status.send_modify(|status| status.members[0].member.http.clone_from(&address));
         tasks.spawn(run(queue, Arc::clone(&fake), Arc::clone(&status)));
         let options = Options {
             name: "n1".to_owned(),
@@ -284,9 +289,12 @@ impl Fake {
         match mood {
             Some(Mood::NoLeader) => return Err(Error::new(Code::NoLeader, "no leader")),
             Some(Mood::LoseRequest) => return Err(Error::new(Code::Timeout, "lost").unknown()),
-            Some(Mood::LoseAnswer) | None => {}
+            Some(Mood::LoseAnswer | Mood::LoseSession) | None => {}
         }
         let outcome = self.apply_once(command);
+        if mood == Some(Mood::LoseSession) {
+            self.sessions.clear();
+        }
         match mood {
             Some(_) => Err(Error::new(Code::Timeout, "answer lost").unknown()),
             None => Ok(outcome),

@@ -1,8 +1,14 @@
 //! The door as a hostile, broken or merely odd client sees it.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each test builds the runtime it runs on"
+)]
 
 use super::fake::{World, parse};
 use crate::config::Limits;
 use crate::handle::Condition;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -181,7 +187,17 @@ async fn client_that_never_reads_is_cut_off() {
     let mut stream = world.env.net.connect(&world.address).await.unwrap();
     let get = "GET /v1/kv/big HTTP/1.1\r\nhost: x\r\n\r\n".repeat(64);
     stream.write_all(get.as_bytes()).await.unwrap();
-    world.env.clock.sleep(Duration::from_millis(700)).await;
+    // The other connection is the one that asks.
+    let mut cut = false;
+    for _ in 0..100 {
+        let (_, page) = world.ask("GET", "/metrics", b"").await;
+        cut |= page.contains("\nseaworthy_http_connections 1\n");
+        if cut {
+            break;
+        }
+        world.env.clock.sleep(Duration::from_millis(50)).await;
+    }
+    assert!(cut, "the connection is still open");
     let mut got = 0;
     let mut part = vec![0; 1 << 16];
     while let Ok(count @ 1..) = stream.read(&mut part).await {
@@ -217,5 +233,61 @@ async fn stopping_node_finishes_and_closes() {
         "an idle connection is closed when the node stops"
     );
     assert!(world.env.net.connect(&world.address).await.is_err());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn idle_connection_gives_its_place_back() {
+    let world = hasty().await;
+    let answer = world.raw(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let began = world.env.clock.now();
+    assert!(answer.await.contains("200 OK"));
+    let took = world.env.clock.now().since(began);
+    assert!(
+        took < Duration::from_secs(2),
+        "closed by the node, not by the test: {took:?}"
+    );
+    world.end().await;
+}
+
+/// A request with a few bytes changed, lost or doubled.
+fn mangled(rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let requests: [&[u8]; 4] = [
+        b"PUT /v1/kv/a?if_version=3&prev=true HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nvalue",
+        b"GET /v1/kv?prefix=%41&limit=5 HTTP/1.1\r\nhost: x\r\naccept: */*\r\n\r\n",
+        b"POST /v1/txn HTTP/1.1\r\nhost: x\r\ncontent-length: 42\r\n\r\n{\"success\":[{\"put\":{\"key\":\"a\",\"value\":\"b\"}}]}",
+        b"PUT /v1/kv/b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ];
+    let mut bytes = requests[rng.random_range(0..requests.len())].to_vec();
+    for _ in 0..rng.random_range(1..6) {
+        let at = rng.random_range(0..bytes.len());
+        match rng.random_range(0..3) {
+            0 => bytes[at] = rng.random(),
+            1 => drop(bytes.remove(at)),
+            _ => bytes.insert(at, bytes[at]),
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn mangled_requests_never_bring_the_door_down() {
+    let world = World::with(Limits {
+        slow_client_ms: 100,
+        ..Limits::default()
+    })
+    .await;
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    for _ in 0..4 {
+        let requests: Vec<Vec<u8>> = (0..50).map(|_| mangled(&mut rng)).collect();
+        let answers = requests.iter().map(|bytes| world.raw(bytes));
+        let answers = futures::future::join_all(answers).await;
+        for (request, answer) in requests.iter().zip(answers) {
+            let status = parse(&answer).0;
+            let fine = answer.is_empty() || (100..=504).contains(&status) && status != 500;
+            assert!(fine, "{:?}: {answer}", String::from_utf8_lossy(request));
+        }
+        assert!(serves(&world).await);
+    }
     world.end().await;
 }

@@ -1,6 +1,6 @@
 //! The HTTP door: JSON over HTTP/1.1 for people and programs, on the streams of the seam.
 //!
-//! Reading order: [`wire`] and [`txn`], the JSON; `routes`, the one table that makes both the router and the OpenAPI document;
+//! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
 //! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, what the routes do; `openapi` and `schemas`,
 //! the document; `door`, connections and their limits.
 //!
@@ -24,6 +24,7 @@ mod leases;
 mod openapi;
 mod routes;
 mod schemas;
+mod table;
 pub mod txn;
 mod watch;
 pub mod wire;

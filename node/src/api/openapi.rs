@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 document, made from the route table and the schemas.
 
-use super::routes::{Answer, Body, Kind, Param, Place, ROUTES, Route};
 use super::schemas;
+use super::table::{Answer, Body, Kind, Param, Place, ROUTES, Route};
 use crate::error::Code;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};

@@ -123,7 +123,7 @@ pub struct RangeStep {
     /// Key in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_base64: Option<String>,
-    /// End of the range, exclusive; absent for one key.
+    /// End of the range, exclusive; absent for one key, a single zero byte for no end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range_end: Option<String>,
     /// End of the range in base64.

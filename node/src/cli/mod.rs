@@ -21,6 +21,8 @@ pub mod watch;
 pub mod world;
 
 #[cfg(test)]
+mod door_tests;
+#[cfg(test)]
 pub(crate) mod fake;
 #[cfg(test)]
 mod tests;

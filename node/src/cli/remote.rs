@@ -24,6 +24,8 @@ use std::time::Duration;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The kind of a body that is just bytes.
 const BYTES: &str = "application/octet-stream";
+/// Longest wait for a connection to one endpoint: whoever is there answers sooner.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before asking a cluster without a leader again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -170,7 +172,11 @@ impl Remote {
                 continue;
             }
             tried.push(endpoint.clone());
-            match self.send(&endpoint, ask, deadline).await {
+            // A read may turn away from a node that is silent; a write must hear what became of it.
+            let left = deadline.since(self.clock.now());
+            let turns_away = !ask.writes && !queue.is_empty();
+            let patience = if turns_away { left / 2 } else { left };
+            match self.send(&endpoint, ask, patience).await {
                 Ok(reply) => match reply.value() {
                     Ok(value) => return Ok(value),
                     Err(error) if error.outcome_unknown || !error.retryable => {
@@ -195,13 +201,13 @@ impl Remote {
 
     /// Asks one address, within the usual time; the status is the caller's to judge.
     pub async fn ask_one(&self, endpoint: &str, ask: &Ask) -> Result<Reply, Error> {
-        let deadline = self.clock.now().plus(self.timeout);
-        self.send(endpoint, ask, deadline).await
+        self.send(endpoint, ask, self.timeout).await
     }
 
     /// Asks one address. An error says honestly whether the request may have been carried out.
-    async fn send(&self, endpoint: &str, ask: &Ask, deadline: Mono) -> Result<Reply, Error> {
-        let left = deadline.since(self.clock.now());
+    async fn send(&self, endpoint: &str, ask: &Ask, patience: Duration) -> Result<Reply, Error> {
+        let deadline = self.clock.now().plus(patience);
+        let left = patience.min(CONNECT_TIMEOUT);
         let connected = self.clock.timeout(left, self.open(endpoint)).await;
         let mut sender = connected.unwrap_or_else(|_| Err(silence(endpoint, left)))?;
         let left = deadline.since(self.clock.now());

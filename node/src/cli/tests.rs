@@ -436,6 +436,30 @@ async fn wrong_lines_are_usage_errors() {
     }
 }
 
+#[tokio::test]
+async fn a_silent_node_is_turned_away_from_when_reading() {
+    let mut fake = Fake::new(|_| ok(record())).await;
+    // It takes connections and never says a word.
+    let silent = fake.env.net.listen("127.0.0.1:0").await.unwrap();
+    let endpoints = format!("{},{}", silent.local_address(), fake.address);
+    fake.variables
+        .insert("SEAWORTHY_ENDPOINTS".into(), endpoints);
+    assert_eq!(fake.types("kv get a --timeout 400ms").await.code, 0);
+    let put = fake.types("kv put a 1 --timeout 400ms").await;
+    assert_eq!(put.code, 6, "what the silent node did is not known");
+    assert_eq!(fake.lines().len(), 1);
+}
+
+#[tokio::test]
+async fn commands_run_as_tasks() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let fake = Fake::new(|_| ok(record())).await;
+    let typed = is_send(fake.types("kv get a")).await;
+    assert_eq!(typed.code, 0);
+}
+
 #[test]
 fn durations_are_read() {
     assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));

@@ -15,6 +15,10 @@ use bytes::Bytes;
 use http::Method;
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Longest time a snapshot may take: as long as the node itself waits for it.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Conditions and wishes of a put or delete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,7 +87,7 @@ impl Client {
         value: impl Into<Bytes>,
         conditions: Conditions,
     ) -> Result<PutAnswer, Error> {
-        let target = conditions.into_query(key_path(key)?);
+        let target = conditions.add_to(key_path(key)?);
         let mut ask = Ask::new(Method::PUT, target, Again::InSession);
         ask.body = value.into();
         self.json(ask).await
@@ -91,14 +95,14 @@ impl Client {
 
     /// Reads `key`; none when there is no such key.
     pub async fn get(&self, key: &[u8], reading: Reading) -> Result<Option<GetAnswer>, Error> {
-        let target = reading.into_query(Target::new(&key_path(key)?.0));
+        let target = reading.add_to(Target::new(&key_path(key)?.0));
         let ask = Ask::new(Method::GET, target, Again::Harmless);
         absent_is_none(self.json(ask).await)
     }
 
     /// Removes `key`.
     pub async fn delete(&self, key: &[u8], conditions: Conditions) -> Result<DeleteAnswer, Error> {
-        let target = conditions.into_query(key_path(key)?);
+        let target = conditions.add_to(key_path(key)?);
         self.json(Ask::new(Method::DELETE, target, Again::InSession))
             .await
     }
@@ -110,8 +114,8 @@ impl Client {
         page: &Page,
         reading: Reading,
     ) -> Result<RangeAnswer, Error> {
-        let target = range.into_query(Target::new("/v1/kv"));
-        let target = reading.into_query(page.into_query(target));
+        let target = range.add_to(Target::new("/v1/kv"));
+        let target = reading.add_to(page.add_to(target));
         self.json(Ask::new(Method::GET, target, Again::Harmless))
             .await
     }
@@ -120,7 +124,7 @@ impl Client {
     pub async fn delete_range(&self, range: &Range, prev: bool) -> Result<DeleteAnswer, Error> {
         let target = match range {
             Range::All => Target::new("/v1/kv").bytes("prefix", &[]),
-            other => other.into_query(Target::new("/v1/kv")),
+            other => other.add_to(Target::new("/v1/kv")),
         };
         let target = target.switch("prev", prev);
         self.json(Ask::new(Method::DELETE, target, Again::InSession))
@@ -181,14 +185,29 @@ impl Client {
     pub async fn watch(&self, range: &Range, from: Option<Revision>) -> Result<Watch, Error> {
         let target = match range {
             Range::Key(key) => Target::new("/v1/watch").bytes("key", key),
-            other => other.into_query(Target::new("/v1/watch")),
+            other => other.add_to(Target::new("/v1/watch")),
         };
         Watch::open(self.clone(), target.0, from).await
     }
 
-    /// The members, the leader, and how far each is, as the answering node sees it.
+    /// The members, the leader, and how far each is: as the leader sees it, or as another node does when the leader cannot be asked.
     pub async fn cluster(&self) -> Result<ClusterAnswer, Error> {
-        self.json(Ask::get("/v1/cluster")).await
+        let answer: ClusterAnswer = self.json(Ask::get("/v1/cluster")).await?;
+        if answer.leader == answer.id {
+            return Ok(answer);
+        }
+        let leader = answer.members.iter().find(|one| one.id == answer.leader);
+        match leader {
+            Some(leader) => Ok(self.cluster_at(&leader.http).await.unwrap_or(answer)),
+            None => Ok(answer),
+        }
+    }
+
+    /// The cluster as the node at `endpoint` sees it.
+    pub async fn cluster_at(&self, endpoint: &str) -> Result<ClusterAnswer, Error> {
+        let body = self.ask_one(endpoint, "/v1/cluster").await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Error::new(Code::Internal, format!("not a cluster answer: {error}")))
     }
 
     /// Adds a member; answers its id.
@@ -230,8 +249,13 @@ impl Client {
     /// Cuts a snapshot on the answering node.
     pub async fn snapshot(&self) -> Result<SnapshotAnswer, Error> {
         let target = Target::new("/v1/admin/snapshot");
-        self.json(Ask::new(Method::POST, target, Again::Harmless))
-            .await
+        let ask = Ask::new(Method::POST, target, Again::Harmless);
+        self.json(Ask {
+            limit: Some(SNAPSHOT_LIMIT),
+            timed: false,
+            ..ask
+        })
+        .await
     }
 
     /// How the node at `endpoint` is. An unhealthy node's answer is an answer too.
@@ -266,13 +290,18 @@ impl Ask {
             json: false,
             again,
             session: None,
-            headers: Vec::new(),
+            limit: None,
+            timed: true,
         }
     }
 
     /// A read of `path`, which needs no encoding.
     pub(crate) fn get(path: &str) -> Self {
-        Ask::new(Method::GET, Target::new(path), Again::Harmless)
+        let ask = Ask::new(Method::GET, Target::new(path), Again::Harmless);
+        Ask {
+            timed: false,
+            ..ask
+        }
     }
 
     /// The same with a JSON body.
@@ -327,7 +356,7 @@ impl Target {
 }
 
 impl Conditions {
-    fn into_query(self, target: Target) -> Target {
+    fn add_to(self, target: Target) -> Target {
         target
             .number("if_version", self.if_version)
             .number("if_mod_revision", self.if_mod_revision.map(|at| at.0))
@@ -338,7 +367,7 @@ impl Conditions {
 }
 
 impl Range {
-    fn into_query(&self, target: Target) -> Target {
+    fn add_to(&self, target: Target) -> Target {
         match self {
             Range::All => target,
             Range::Key(key) => {
@@ -353,7 +382,7 @@ impl Range {
 }
 
 impl Page {
-    fn into_query(&self, target: Target) -> Target {
+    fn add_to(&self, target: Target) -> Target {
         let target = match &self.after {
             Some(after) => target.bytes("after", after),
             None => target,
@@ -366,7 +395,7 @@ impl Page {
 }
 
 impl Reading {
-    fn into_query(self, target: Target) -> Target {
+    fn add_to(self, target: Target) -> Target {
         let target = match self.consistency {
             Consistency::Linearizable => target,
             Consistency::Local => target.bytes("consistency", b"local"),

@@ -17,6 +17,9 @@ mod connection;
 pub mod retry;
 pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use calls::{Conditions, Page, Range, Reading};
 pub use retry::Retry;
 
@@ -25,7 +28,7 @@ use crate::rt::{Clock, Env, Mono, Net, Tasks};
 use crate::types::SessionId;
 use bytes::Bytes;
 use connection::{Connection, Failure};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use rand_chacha::ChaCha8Rng;
 use serde::de::DeserializeOwned;
@@ -53,6 +56,12 @@ pub struct Options {
     pub retry: Retry,
     /// Whether writes use sessions, so that they may be tried again when their outcome is unknown.
     pub sessions: bool,
+    /// Whether the client goes to the leader when it hears of it; off for a client that is to ask its endpoints and no others.
+    pub follow_leader: bool,
+    /// Silence after which a watch is taken for dead; several times the nodes' own progress interval.
+    pub watch_silence: Duration,
+    /// Name of the random stream that pauses are drawn from; clients that share an [`Env`] should differ in it.
+    pub stream: String,
 }
 
 impl Default for Options {
@@ -62,6 +71,9 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(1),
             retry: Retry::default(),
             sessions: true,
+            follow_leader: true,
+            watch_silence: Duration::from_secs(20),
+            stream: "client".to_owned(),
         }
     }
 }
@@ -135,8 +147,10 @@ pub(crate) struct Ask {
     pub(crate) again: Again,
     /// Session and number, when it has one.
     pub(crate) session: Option<(SessionId, u64)>,
-    /// Headers besides.
-    pub(crate) headers: Vec<(&'static str, String)>,
+    /// Time allowed, when it is not the client's ordinary one.
+    pub(crate) limit: Option<Duration>,
+    /// True when the route takes a time-out, so that the node gives up before the client does, and says what it knows.
+    pub(crate) timed: bool,
 }
 
 /// An answer as it came.
@@ -168,7 +182,7 @@ impl Client {
             leader: None,
             idle: BTreeMap::new(),
             sessions: Vec::new(),
-            rng: env.rngs.stream("client"),
+            rng: env.rngs.stream(&options.stream),
         };
         Client(Arc::new(Inner {
             net: env.net.clone(),
@@ -207,25 +221,33 @@ impl Client {
 
     /// Asks, within a session if the request wants one, and tries again as the policy allows.
     pub(crate) async fn call(&self, mut ask: Ask) -> Result<Raw, Error> {
-        let wants_session = ask.again == Again::InSession && ask.session.is_none();
-        if !(wants_session && self.0.options.sessions) {
+        if ask.again != Again::InSession || !self.0.options.sessions {
             return self.persist(&ask).await;
         }
         let mut session = self.take_session().await?;
-        session.seq += 1;
-        ask.session = Some((session.id, session.seq));
-        let result = self.persist(&ask).await;
+        let mut result = self.in_session(&mut ask, &mut session).await;
+        if matches!(&result, Err(error) if was_forgotten(error)) {
+            // The cluster forgets sessions that rest for long; the others at rest are older still.
+            self.state().sessions.clear();
+            session = self.take_session().await?;
+            result = self.in_session(&mut ask, &mut session).await;
+        }
         let lost = matches!(
             &result,
             Err(error) if matches!(error.code, Code::SessionUnknown | Code::SessionStale)
         );
-        if !lost {
-            let mut state = self.state();
-            if state.sessions.len() < SESSIONS_LEN_MAX {
-                state.sessions.push(session);
-            }
+        let mut state = self.state();
+        if !lost && state.sessions.len() < SESSIONS_LEN_MAX {
+            state.sessions.push(session);
         }
         result
+    }
+
+    /// Asks as the next write of `session`.
+    async fn in_session(&self, ask: &mut Ask, session: &mut Session) -> Result<Raw, Error> {
+        session.seq += 1;
+        ask.session = Some((session.id, session.seq));
+        self.persist(ask).await
     }
 
     /// A session at rest, or a new one.
@@ -234,24 +256,19 @@ impl Client {
         if let Some(session) = rested {
             return Ok(session);
         }
-        let id = self.open_session().await.map_err(|mut error| {
-            // Whether or not a session was opened, the write itself was not sent.
-            error.outcome_unknown = false;
-            error
-        })?;
+        let id = self.open_session().await?;
         Ok(Session { id, seq: 0 })
     }
 
     /// Asks until there is an answer, or the policy or the time allowed ends.
     async fn persist(&self, ask: &Ask) -> Result<Raw, Error> {
-        let deadline = self.0.clock.now().plus(self.0.options.timeout);
+        let allowed = ask.limit.unwrap_or(self.0.options.timeout);
+        let deadline = self.0.clock.now().plus(allowed);
         let mut tries = retry::Tries::new(ask.again, ask.session.is_some());
         loop {
             let endpoint = self.endpoint()?;
             let left = deadline.since(self.0.clock.now());
-            let share = (left / TRY_SHARE)
-                .max(self.0.options.connect_timeout)
-                .min(left);
+            let share = self.share(ask, left);
             let error = match self.attempt(&endpoint, ask, share).await {
                 Ok(raw) => return Ok(raw),
                 Err(error) => error,
@@ -265,6 +282,17 @@ impl Client {
                 _ => return Err(tries.verdict(error)),
             }
         }
+    }
+
+    /// How much of the time left one try may take: a part, so that a silent node does not use up all of it; but all, when there
+    /// would be no other try after a silence.
+    fn share(&self, ask: &Ask, left: Duration) -> Duration {
+        let silence_ends_it = ask.again != Again::Harmless && ask.session.is_none();
+        if silence_ends_it || ask.limit.is_some() {
+            return left;
+        }
+        let part = left / TRY_SHARE;
+        part.max(self.0.options.connect_timeout).min(left)
     }
 
     /// Where to ask next.
@@ -285,7 +313,8 @@ impl Client {
     fn learn(&self, endpoint: &str, error: &Error) {
         let mut state = self.state();
         let hint = error.leader.as_ref().map(|leader| leader.http.clone());
-        let hint = hint.filter(|http| !http.is_empty() && http != endpoint);
+        let follow = self.0.options.follow_leader;
+        let hint = hint.filter(|http| follow && !http.is_empty() && http != endpoint);
         let failed = error.retryable;
         if failed && hint.is_none() {
             state.turn = state.turn.wrapping_add(1);
@@ -299,7 +328,7 @@ impl Client {
     async fn attempt(&self, endpoint: &str, ask: &Ask, limit: Duration) -> Result<Raw, Error> {
         let writes = ask.again != Again::Harmless;
         let mut connection = self.connection(endpoint, limit).await?;
-        let sending = connection.exchange(self.request(endpoint, ask)?);
+        let sending = connection.exchange(request(endpoint, ask, limit)?);
         let raw = match self.0.clock.timeout(limit, sending).await {
             Ok(Ok(raw)) => raw,
             Ok(Err(failure)) => return Err(broken(endpoint, failure, writes)),
@@ -361,35 +390,41 @@ impl Client {
             idle.push((now, connection));
         }
     }
+}
 
-    /// The request as HTTP.
-    fn request(
-        &self,
-        endpoint: &str,
-        ask: &Ask,
-    ) -> Result<http::Request<connection::Outgoing>, Error> {
-        let mut request = http::Request::builder()
-            .method(ask.method.clone())
-            .uri(ask.target.as_str())
-            .header(http::header::HOST, endpoint)
-            .body(connection::Outgoing::new(ask.body.clone()))
-            .map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
-        let headers = request.headers_mut();
-        if ask.json {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        if let Some((session, seq)) = ask.session {
-            headers.insert("seaworthy-session", HeaderValue::from(session.0));
-            headers.insert("seaworthy-seq", HeaderValue::from(seq));
-        }
-        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        for (name, value) in &ask.headers {
-            let value = HeaderValue::from_str(value)
-                .map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        Ok(request)
+/// The request as HTTP; `limit` is how long its answer is waited for.
+fn request(
+    endpoint: &str,
+    ask: &Ask,
+    limit: Duration,
+) -> Result<http::Request<connection::Outgoing>, Error> {
+    let mut target = ask.target.clone();
+    if ask.timed {
+        let joint = if target.contains('?') { '&' } else { '?' };
+        let node_limit_ms = (limit * 9 / 10).as_millis().max(1);
+        target.push_str(&format!("{joint}timeout_ms={node_limit_ms}"));
     }
+    let mut request = http::Request::builder()
+        .method(ask.method.clone())
+        .uri(target)
+        .header(http::header::HOST, endpoint)
+        .header(ACCEPT, HeaderValue::from_static("*/*"))
+        .body(connection::Outgoing::new(ask.body.clone()))
+        .map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
+    let headers = request.headers_mut();
+    if ask.json {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if let Some((session, seq)) = ask.session {
+        headers.insert("seaworthy-session", HeaderValue::from(session.0));
+        headers.insert("seaworthy-seq", HeaderValue::from(seq));
+    }
+    Ok(request)
+}
+
+/// True when a write was surely not done because its session is gone.
+fn was_forgotten(error: &Error) -> bool {
+    error.code == Code::SessionUnknown && !error.outcome_unknown
 }
 
 /// `host:port` of an endpoint that may have been given as a URL.

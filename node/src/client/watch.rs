@@ -119,12 +119,17 @@ impl Watch {
             let Some(stream) = self.stream.as_mut() else {
                 continue;
             };
-            match stream.event().await {
-                Ok(event) => match self.take(event) {
-                    Ok(Some(told)) => return Ok(told),
-                    Ok(None) => {}
-                    Err(error) => self.mend(&mut tries, error).await?,
-                },
+            let inner = &self.client.0;
+            let waiting = inner
+                .clock
+                .timeout(inner.options.watch_silence, stream.event());
+            let event = waiting.await.unwrap_or_else(|late| {
+                let message = format!("the watch was silent for {:?}", late.after);
+                Err(Error::new(Code::Unreachable, message))
+            });
+            match event.and_then(|event| self.take(event)) {
+                Ok(Some(told)) => return Ok(told),
+                Ok(None) => {}
                 Err(error) => self.mend(&mut tries, error).await?,
             }
         }
@@ -201,7 +206,7 @@ impl Client {
     async fn stream_at(&self, endpoint: &str, ask: &Ask) -> Result<Stream, Error> {
         let limit = self.0.options.timeout;
         let mut connection = self.connection(endpoint, limit).await?;
-        let starting = connection.start(self.request(endpoint, ask)?);
+        let starting = connection.start(super::request(endpoint, ask, limit)?);
         let started = self.0.clock.timeout(limit, starting).await;
         let answer = match started {
             Ok(Ok(answer)) => answer,
@@ -232,7 +237,7 @@ impl Client {
         let limit = self.0.options.timeout;
         let ask = Ask::get(path);
         let mut connection = self.connection(&endpoint, limit).await?;
-        let sending = connection.exchange(self.request(&endpoint, &ask)?);
+        let sending = connection.exchange(super::request(&endpoint, &ask, limit)?);
         match self.0.clock.timeout(limit, sending).await {
             Ok(Ok(raw)) => {
                 self.rest(&endpoint, connection);

@@ -53,7 +53,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
             Ok((stream, address)) => start(&shared, &slots, stream, address),
             Err(error) => {
                 // Out of file descriptors, most likely: the pause lets connections end before the next try.
-                shared.refused(format!("cannot accept a peer connection: {error}"));
+                shared.refused("cannot accept a peer connection", &error.to_string());
                 shared.env.clock.sleep(shared.knobs.reconnect_max).await;
             }
         }
@@ -63,12 +63,15 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
 fn start(shared: &Arc<Shared>, slots: &Arc<Semaphore>, stream: Stream, address: String) {
     let Ok(slot) = Arc::clone(slots).try_acquire_owned() else {
         let max = shared.knobs.peer_connections_max;
-        return shared.refused(format!(
-            "peer connection from {address}: {max} are open already"
-        ));
+        return shared.refused(&whom(&address), &format!("{max} are open already"));
     };
     let world = Arc::clone(shared);
     shared.tasks.spawn(connection(world, stream, address, slot));
+}
+
+/// An incoming connection, for people.
+fn whom(address: &str) -> String {
+    format!("peer connection from {address}")
 }
 
 /// One connection from its first frame to its end; `_slot` is free again after it.
@@ -83,6 +86,7 @@ async fn connection(
     let first = shared.env.clock.timeout(limit, link.reader.next()).await;
     let ended = match first {
         Ok(Ok(Some(frame))) => answer(&shared, &mut link, frame).await,
+        Ok(Err(error @ (frame::Error::Io(_) | frame::Error::Torn { .. }))) => Err(error.into()),
         Ok(Err(error)) => {
             let reject = Reject::new(Reason::BadGreeting, error.to_string());
             turn_away(&shared, &mut link, reject).await
@@ -93,7 +97,7 @@ async fn connection(
     if let Err(error) = ended
         && error.is_refusal()
     {
-        shared.refused(format!("peer connection from {address}: {error}"));
+        shared.refused(&whom(&address), &error.to_string());
     }
 }
 
@@ -168,9 +172,13 @@ fn check(shared: &Shared, hello: &Hello) -> Result<Purpose, Reject> {
     Ok(purpose)
 }
 
-/// Ends the older connection of the same caller and purpose. The token ends this one in turn.
+/// Ends the older connection of the same caller and purpose. The token ends this one in turn. Snapshots of several groups
+/// may be under way at a time; a dead one ends by itself, because it always writes.
 fn enter(shared: &Shared, from: NodeId, purpose: Purpose) -> CancellationToken {
     let end = CancellationToken::new();
+    if purpose == Purpose::Snapshot {
+        return end;
+    }
     let older = shared.incoming().insert((from, purpose), end.clone());
     if let Some(older) = older {
         older.cancel();

@@ -163,6 +163,8 @@ struct Shared {
     advertise: String,
     /// News about peers on their way to the loop.
     reports: report::Reports,
+    /// What was told of refusals lately.
+    complaints: report::Complaints,
     /// Peers by id.
     peers: Mutex<BTreeMap<NodeId, Peer>>,
     /// Ends of incoming connections, by who called for what.
@@ -201,9 +203,15 @@ impl Shared {
         self.env.clock.sleep(self.knobs.peer_idle_timeout)
     }
 
-    /// Notes that something was refused.
-    fn refused(&self, detail: String) {
-        self.env.journal.record(Event::Refused { detail });
+    /// Notes that `what` of `whom` was refused. The same refusal within `Knobs::peer_idle_timeout` is not news, from
+    /// whatever port it comes.
+    fn refused(&self, whom: &str, what: &str) {
+        let now = self.env.clock.now();
+        let span = self.knobs.peer_idle_timeout;
+        if self.complaints.is_news(what, now, span) {
+            let detail = format!("{whom}: {what}");
+            self.env.journal.record(Event::Refused { detail });
+        }
     }
 
     /// Starts `work`, which ends with `stop` or the node.
@@ -230,6 +238,7 @@ impl Transport {
             inbound: setup.inbound,
             advertise: setup.advertise,
             reports: report::Reports::default(),
+            complaints: report::Complaints::default(),
             peers: Mutex::default(),
             incoming: Mutex::default(),
         });

@@ -53,7 +53,7 @@ fn complain(shared: &Shared, id: NodeId, error: &dial::Error, last: &mut String)
     }
     let text = error.to_string();
     if error.is_refusal() && *last != text {
-        shared.refused(format!("calling node {id}: {text}"));
+        shared.refused(&format!("calling node {id}"), &text);
         *last = text;
     }
 }
@@ -134,7 +134,7 @@ async fn write(
     for (group, message) in batch {
         if let Err(why) = push(link, group, &message) {
             // Nothing this peer can do about it; the connection is sound and other messages may go.
-            shared.refused(format!("not sent to node {id}: {why}"));
+            shared.refused(&format!("not sent to node {id}"), &why);
         }
         if link.writer.gathered() >= part {
             link.writer.flush(|| shared.idle()).await?;

@@ -1,13 +1,16 @@
 //! News about peers on their way to the node's loop.
 //!
 //! The loop itself causes some of them (a full queue in `send`), so it must never have to wait for room in its own queue:
-//! news are merged by peer, which bounds them, and one task hands them over.
+//! news are merged by peer, which bounds them, and one task hands them over. [`Complaints`] keeps a peer that is refused again
+//! and again from flooding the journal.
 
 use super::{Inbound, Shared};
+use crate::rt::Mono;
 use crate::types::NodeId;
 use crate::wire::Reject;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// What is to be told of one peer.
@@ -75,4 +78,21 @@ async fn tell(shared: &Shared, peer: NodeId, news: News) -> Option<()> {
         shared.inbound.send(report).await.ok()?;
     }
     Some(())
+}
+
+/// Refusals told of late.
+#[derive(Default)]
+pub(super) struct Complaints(Mutex<BTreeMap<String, Mono>>);
+
+impl Complaints {
+    /// True when `text` was not told within `span` before `now`; it then counts as told.
+    pub(super) fn is_news(&self, text: &str, now: Mono, span: Duration) -> bool {
+        let mut told = self.0.lock().expect("nobody panics holding the complaints");
+        told.retain(|_, at| now.since(*at) < span);
+        if told.contains_key(text) {
+            return false;
+        }
+        told.insert(text.to_owned(), now);
+        true
+    }
 }

@@ -73,8 +73,7 @@ pub(super) fn forward(
                 Err(lost(to, "no longer a peer", has_effect && !claim.take()))
             }),
             () = clock.sleep_until(deadline) => {
-                let error = Error::new(Code::Timeout, format!("node {to} did not answer in time"));
-                Err(open_end(error, has_effect && !claim.take()))
+                Err(open_end(late(to), has_effect && !claim.take()))
             }
         }
     }
@@ -96,6 +95,12 @@ fn enqueue(shared: &Shared, to: NodeId, call: Call) -> Result<(), Error> {
 /// `error`, marked when the request may have had an effect.
 fn open_end(error: Error, unknown: bool) -> Error {
     if unknown { error.unknown() } else { error }
+}
+
+/// No answer came from `to` in time.
+fn late(to: NodeId) -> Error {
+    let message = format!("node {to} did not answer in time");
+    Error::new(Code::Timeout, message)
 }
 
 /// No answer will come from `to`.
@@ -222,9 +227,14 @@ impl<'a> Talk<'a> {
     async fn write(&mut self, batch: impl Iterator<Item = Call>) -> Result<(), frame::Error> {
         let now = self.shared.env.clock.now();
         for call in batch {
-            if call.claim.take() {
-                self.push(call, now);
+            if !call.claim.take() {
+                continue;
             }
+            if call.deadline <= now {
+                answer(call.reply, Err(late(self.id)));
+                continue;
+            }
+            self.push(call, now);
         }
         self.link.writer.flush(|| self.shared.idle()).await
     }
@@ -257,7 +267,11 @@ impl<'a> Talk<'a> {
         }
         let reply: ForwardReply = frame.open(Kind::ForwardReply, "an answer")?;
         if let Some(one) = self.sent.remove(&reply.id) {
-            answer(one.reply, reply.open());
+            let opened = reply.open().map_err(|error| Error {
+                outcome_unknown: error.outcome_unknown && one.has_effect,
+                ..error
+            });
+            answer(one.reply, opened);
         }
         Ok(())
     }

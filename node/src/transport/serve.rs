@@ -19,22 +19,37 @@ use tokio::sync::oneshot;
 /// Answers a probe.
 pub(super) async fn probe(shared: &Shared, link: &mut Link, probe: Probe) -> Result<(), Error> {
     let (reply, answer) = oneshot::channel();
-    give(shared, Inbound::Probe { probe, reply }).await?;
+    let asked = async {
+        give(shared, Inbound::Probe { probe, reply }).await?;
+        Ok::<_, Error>(answer.await.ok())
+    };
     let limit = shared.knobs.connect_timeout;
-    match shared.env.clock.timeout(limit, answer).await {
-        Ok(Ok(answer)) => Ok(link.say(shared, Kind::ProbeAnswer, &answer).await?),
+    match shared.env.clock.timeout(limit, asked).await {
+        Ok(Ok(Some(answer))) => Ok(link.say(shared, Kind::ProbeAnswer, &answer).await?),
+        Ok(Err(error)) => Err(error),
         // No answer yet is an answer: the asker tries again.
-        _ => Ok(()),
+        Ok(Ok(None)) | Err(_) => Ok(()),
     }
 }
 
 /// Answers a join.
 pub(super) async fn join(shared: &Shared, link: &mut Link, join: Join) -> Result<(), Error> {
     let (reply, answer) = oneshot::channel();
-    give(shared, Inbound::Join { join, reply }).await?;
-    let limit = shared.knobs.request_timeout;
-    let deadline = shared.env.clock.now().plus(limit);
-    let answer = match wait(&shared.env.clock, answer, deadline).await {
+    let clock = &shared.env.clock;
+    let deadline = clock.now().plus(shared.knobs.request_timeout);
+    let given = give(shared, Inbound::Join { join, reply });
+    let given = clock.timeout(shared.knobs.request_timeout, given).await;
+    let answer = match given {
+        Ok(given) => {
+            given?;
+            wait(clock, answer, deadline).await
+        }
+        Err(_) => Err(ClientError::new(
+            Code::Overloaded,
+            "the asked node is too busy",
+        )),
+    };
+    let answer = match answer {
         Ok(joined) => JoinAnswer {
             joined: Some(joined),
             error: String::new(),

@@ -15,6 +15,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// Bytes under way in one direction before writers wait.
 const WINDOW: usize = 64 << 10;
 
+/// Connections on their way to a door, with the address they come from.
+type Calls = mpsc::Sender<(Stream, String)>;
+
 /// The network; a clone is the same one.
 #[derive(Clone, Default)]
 pub(super) struct TestNet(Arc<Mutex<State>>);
@@ -22,7 +25,7 @@ pub(super) struct TestNet(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     /// Doors by address.
-    doors: BTreeMap<String, mpsc::Sender<(Stream, String)>>,
+    doors: BTreeMap<String, Calls>,
     /// Addresses that refuse.
     refusing: BTreeSet<String>,
     /// Addresses where a connect hangs for ever.
@@ -75,10 +78,7 @@ impl TestNet {
         state.made.iter().filter(|(to, ..)| to == address).count()
     }
 
-    fn connect_now(
-        &self,
-        address: &str,
-    ) -> io::Result<(Stream, mpsc::Sender<(Stream, String)>, Stream)> {
+    fn connect_now(&self, address: &str) -> io::Result<(Stream, Calls, Stream)> {
         let mut state = self.state();
         if state.refusing.contains(address) {
             return Err(io::ErrorKind::ConnectionRefused.into());

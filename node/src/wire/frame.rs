@@ -360,6 +360,10 @@ async fn guarded<T>(
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tokio::test builds the runtime of a test"
+)]
 mod tests {
     use super::super::{Reason, Reject};
     use super::*;

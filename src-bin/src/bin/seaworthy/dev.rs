@@ -11,7 +11,7 @@ use node::rt::{Clock, Env, Tasks, real};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// Longest wait for a first leader before the greeting is printed all the same.
@@ -44,26 +44,25 @@ async fn serve(
     home: &Home,
     clock: &Clock,
 ) -> Result<Exit, Error> {
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
+    let mut stop = Stop::new()?;
     let handles: Vec<Handle> = nodes.iter().map(|one| one.handle.clone()).collect();
     let tasks = Tasks::default();
     let mut ends = follow_ends(nodes, &tasks);
-    let leader = leader(&handles[0], clock).await;
-    say(&greeting(members, home, leader.as_deref()));
-    let mut left = handles.len();
-    while left > 0 {
-        tokio::select! {
-            biased; // A node's end is told before the end of all.
-            Some(end) = ends.recv() => {
-                left -= 1;
+    let served = async {
+        let leader = leader(&handles[0], clock).await;
+        say(&greeting(members, home, leader.as_deref()));
+        for _ in &handles {
+            if let Some(end) = ends.recv().await {
                 say(&format!("a node ended: {end}\n"));
             }
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
         }
-    }
-    if left == 0 {
+    };
+    let all_are_gone = tokio::select! {
+        biased; // Whoever asked for the end gets the clean one.
+        () = stop.asked() => false,
+        () = served => true,
+    };
+    if all_are_gone {
         return Err(Error::local(
             "every node has ended",
             "start again with --log info",
@@ -172,8 +171,34 @@ async fn free(env: &Env, address: &str, options: &Dev) -> Result<(), Error> {
     }
 }
 
-fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
-    signal(kind).map_err(|error| Error::local(format!("cannot listen for signals: {error}"), ""))
+/// The signals that ask for the end.
+struct Stop {
+    /// Ctrl-C.
+    interrupt: Signal,
+    /// A supervisor.
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, Error> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Error::local(format!("cannot listen for signals: {error}"), ""))
+        };
+        Ok(Stop {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Ends when one has come.
+    async fn asked(&mut self) {
+        tokio::select! {
+            biased; // Both mean the same.
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// A queue of the nodes' ends in words; it closes when all have ended.

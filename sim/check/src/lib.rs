@@ -1,0 +1,1 @@
+//! Empty: the tests of the simulated world are in `tests/`.

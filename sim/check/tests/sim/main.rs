@@ -1,0 +1,18 @@
+//! Tests of the simulated world: what a program sees of its network, clocks and lanes.
+//!
+//! Run: `RUSTFLAGS='--cfg madsim' cargo test -p sim-check --target-dir target/sim`. Without the cfg there is nothing to test.
+#![cfg(madsim)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    reason = "tests may fail anywhere, print, and start threads and processes around a simulation"
+)]
+
+mod clock;
+mod determinism;
+mod faults;
+mod http;
+mod lane;
+mod net;
+mod support;
