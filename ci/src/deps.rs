@@ -26,11 +26,17 @@ pub const LICENCES: [&str; 11] = [
 pub const BANNED: [(&str, &str); 12] = [
     ("openssl-sys", "links a C library of the machine"),
     ("native-tls", "links a C library of the machine"),
-    ("ring", "C and assembly that the simulator cannot see; nothing here needs it yet"),
+    (
+        "ring",
+        "C and assembly that the simulator cannot see; nothing here needs it yet",
+    ),
     ("aws-lc-sys", "C and assembly, and cmake to build it"),
     ("protoc", "no build runs protoc"),
     ("protobuf-build", "ships and runs a prebuilt protoc"),
-    ("prost-build", "runs protoc; the generated types of raft-proto are written by hand"),
+    (
+        "prost-build",
+        "runs protoc; the generated types of raft-proto are written by hand",
+    ),
     ("protobuf-src", "builds protoc"),
     ("protoc-bin-vendored", "ships protoc"),
     ("cmake", "no build needs cmake"),
@@ -39,29 +45,38 @@ pub const BANNED: [(&str, &str); 12] = [
 ];
 
 /// Packages that may be there in more than one version, and why: each is an older line that a dependency still wants.
-pub const DUPLICATES: [(&str, &str); 18] = [
-    ("getrandom", "0.2 through rand 0.8 of raft and madsim (the simulator overrides its system call), 0.4 through tests"),
-    ("hashbrown", "lsm-tree and the metrics registry pin older ones"),
+pub const DUPLICATES: [(&str, &str); 15] = [
+    (
+        "getrandom",
+        "0.2 through rand 0.8 of raft and madsim (the simulator overrides its system call), 0.4 through tests",
+    ),
+    (
+        "hashbrown",
+        "lsm-tree and the metrics registry pin older ones",
+    ),
     ("itertools", "criterion lags behind"),
     ("r-efi", "getrandom 0.3 and 0.4 on UEFI; never built"),
-    ("rand", "0.8 in raft and madsim (seeded by the simulator), 0.9 ours, 0.10 in metrics-util"),
+    (
+        "rand",
+        "0.8 in raft and madsim (seeded by the simulator), 0.9 ours, 0.10 in metrics-util",
+    ),
     ("rand_chacha", "follows rand"),
     ("rand_core", "follows rand"),
     ("rand_xoshiro", "0.6 in madsim, 0.7 in metrics-util"),
     ("strsim", "madsim's darling pins 0.10"),
-    ("syn", "1 in old derive macros of madsim, 2 almost everywhere, 3 in the newest; build time only"),
+    (
+        "syn",
+        "1 in old derive macros of madsim, 2 almost everywhere, 3 in the newest; build time only",
+    ),
     ("thiserror", "1 in raft"),
     ("thiserror-impl", "follows thiserror"),
     ("toml", "0.9 in madsim, 1 ours"),
     ("toml_datetime", "follows toml"),
     ("winnow", "follows toml"),
-    ("windows-sys", "never built on Linux"),
-    ("windows-targets", "never built on Linux"),
-    ("bitflags", "1 in old C bindings of madsim"),
 ];
 
 /// Known advisories that we live with: package, first version without it, advisory, why.
-pub const ADVISORIES: [(&str, &str, &str, &str); 6] = [
+pub const ADVISORIES: [(&str, &str, &str, &str); 3] = [
     (
         "protobuf",
         "3.7.2",
@@ -80,24 +95,6 @@ pub const ADVISORIES: [(&str, &str, &str, &str); 6] = [
         "RUSTSEC-2025-0141 (unmaintained)",
         "in the lock file through madsim's RPC, which is not used; simulation only",
     ),
-    (
-        "paste",
-        "",
-        "RUSTSEC-2024-0436 (unmaintained)",
-        "build-time macro of a dependency; archived because it is finished",
-    ),
-    (
-        "derivative",
-        "",
-        "RUSTSEC-2024-0388 (unmaintained)",
-        "build-time macro of a dependency",
-    ),
-    (
-        "instant",
-        "",
-        "RUSTSEC-2024-0384 (unmaintained)",
-        "clock of a dependency; std's own on Linux",
-    ),
 ];
 
 /// One package of the lock file.
@@ -113,13 +110,20 @@ pub struct Package {
 
 /// The packages in the text of a lock file.
 pub fn packages(lock: &str) -> Vec<Package> {
-    let table: toml::Table = lock.parse().unwrap_or_else(|error| panic!("Cargo.lock: {error}"));
+    let table: toml::Table = lock
+        .parse()
+        .unwrap_or_else(|error| panic!("Cargo.lock: {error}"));
     let list = table.get("package").and_then(toml::Value::as_array);
     list.into_iter().flatten().map(package).collect()
 }
 
 fn package(value: &toml::Value) -> Package {
-    let text = |key: &str| value.get(key).and_then(toml::Value::as_str).map(str::to_owned);
+    let text = |key: &str| {
+        value
+            .get(key)
+            .and_then(toml::Value::as_str)
+            .map(str::to_owned)
+    };
     Package {
         name: text("name").unwrap_or_default(),
         version: text("version").unwrap_or_default(),
@@ -130,55 +134,103 @@ fn package(value: &toml::Value) -> Package {
 /// Packages that must not come in.
 pub fn banned(packages: &[Package]) -> Vec<Finding> {
     let reason = |package: &Package| BANNED.iter().find(|(name, _)| *name == package.name);
-    let found = packages.iter().filter_map(|package| reason(package).map(|ban| (package, ban)));
-    found.map(|(package, (_, why))| finding(package, format!("is banned: {why}"))).collect()
+    let found = packages
+        .iter()
+        .filter_map(|package| reason(package).map(|ban| (package, ban)));
+    found
+        .map(|(package, (_, why))| finding(package, format!("is banned: {why}")))
+        .collect()
 }
 
 /// Packages from anywhere but crates.io and this repository.
 pub fn foreign(packages: &[Package]) -> Vec<Finding> {
     let crates_io = "registry+https://github.com/rust-lang/crates.io-index";
-    let elsewhere = packages.iter().filter(|package| package.source.as_deref().is_some_and(|source| source != crates_io));
-    elsewhere.map(|package| finding(package, "does not come from crates.io".to_owned())).collect()
+    let elsewhere = packages.iter().filter(|package| {
+        package
+            .source
+            .as_deref()
+            .is_some_and(|source| source != crates_io)
+    });
+    elsewhere
+        .map(|package| finding(package, "does not come from crates.io".to_owned()))
+        .collect()
 }
 
 /// Packages in several versions without a reason, and reasons without such a package.
 pub fn duplicates(packages: &[Package], excused: &[(&str, &str)]) -> Vec<Finding> {
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in packages {
-        versions.entry(&package.name).or_default().insert(&package.version);
+        versions
+            .entry(&package.name)
+            .or_default()
+            .insert(&package.version);
     }
     versions.retain(|_, versions| versions.len() > 1);
     let excuse = |name: &str| excused.iter().any(|(known, _)| *known == name);
     let mut found = Vec::new();
     for (name, versions) in versions.iter().filter(|(name, _)| !excuse(name)) {
-        let what = format!("{name} is there as {versions:?}; agree on one, or give a reason in DUPLICATES");
+        let what = format!(
+            "{name} is there as {versions:?}; agree on one, or give a reason in DUPLICATES"
+        );
         found.push(Finding::new("Cargo.lock", 0, what));
     }
-    let needless = excused.iter().filter(|(name, _)| !versions.contains_key(name));
-    found.extend(needless.map(|(name, _)| Finding::new("ci/src/deps.rs", 0, format!("{name} is there once; strike it from DUPLICATES"))));
+    let needless = excused
+        .iter()
+        .filter(|(name, _)| !versions.contains_key(name));
+    found.extend(needless.map(|(name, _)| {
+        Finding::new(
+            "ci/src/deps.rs",
+            0,
+            format!("{name} is there once; strike it from DUPLICATES"),
+        )
+    }));
     found
 }
 
 /// Advisories in the list whose package has gone, or is there only in a version that is cured.
 pub fn cured(packages: &[Package]) -> Vec<Finding> {
     let suffers = |name: &str, fixed: &str| {
-        let older = |package: &&Package| fixed.is_empty() || number(&package.version) < number(fixed);
-        packages.iter().filter(|package| package.name == name).any(|package| older(&package))
+        let older =
+            |package: &&Package| fixed.is_empty() || number(&package.version) < number(fixed);
+        packages
+            .iter()
+            .filter(|package| package.name == name)
+            .any(|package| older(&package))
     };
-    let cured = ADVISORIES.iter().filter(|(name, fixed, ..)| !suffers(name, fixed));
+    let cured = ADVISORIES
+        .iter()
+        .filter(|(name, fixed, ..)| !suffers(name, fixed));
     cured
-        .map(|(name, ..)| Finding::new("ci/src/deps.rs", 0, format!("{name} is cured or gone; strike it from ADVISORIES")))
+        .map(|(name, ..)| {
+            Finding::new(
+                "ci/src/deps.rs",
+                0,
+                format!("{name} is cured or gone; strike it from ADVISORIES"),
+            )
+        })
         .collect()
 }
 
 /// Packages whose licence is not on the list, from the answer of `cargo metadata`.
 pub fn unlicensed(metadata: &serde_json::Value) -> Vec<Finding> {
-    let list = metadata.get("packages").and_then(serde_json::Value::as_array);
+    let list = metadata
+        .get("packages")
+        .and_then(serde_json::Value::as_array);
     let mut found = Vec::new();
     for package in list.into_iter().flatten() {
-        let text = |key: &str| package.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let text = |key: &str| {
+            package
+                .get(key)
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default()
+        };
         if !is_licensed(text("license")) {
-            let what = format!("{} {}: licence `{}` is not on the list", text("name"), text("version"), text("license"));
+            let what = format!(
+                "{} {}: licence `{}` is not on the list",
+                text("name"),
+                text("version"),
+                text("license")
+            );
             found.push(Finding::new("Cargo.lock", 0, what));
         }
     }
@@ -187,7 +239,10 @@ pub fn unlicensed(metadata: &serde_json::Value) -> Vec<Finding> {
 
 /// True when an SPDX expression can be met with [`LICENCES`]. The old `A/B` means `A OR B`.
 pub fn is_licensed(expression: &str) -> bool {
-    let expression = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let expression = expression
+        .replace('/', " OR ")
+        .replace('(', " ( ")
+        .replace(')', " ) ");
     let words: Vec<&str> = expression.split_whitespace().collect();
     let mut rest = words.as_slice();
     let met = any_of(&mut rest);
@@ -216,7 +271,9 @@ fn all_of(words: &mut &[&str]) -> bool {
 
 /// A name, a name with an exception, or an expression in brackets.
 fn one(words: &mut &[&str]) -> bool {
-    let Some((first, rest)) = words.split_first() else { return false };
+    let Some((first, rest)) = words.split_first() else {
+        return false;
+    };
     *words = rest;
     if *first == "(" {
         let met = any_of(words);
@@ -236,11 +293,17 @@ fn one(words: &mut &[&str]) -> bool {
 /// A version as numbers that compare.
 fn number(version: &str) -> Vec<u64> {
     let core = version.split(['-', '+']).next().unwrap_or_default();
-    core.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+    core.split('.')
+        .map(|part| part.parse().unwrap_or(0))
+        .collect()
 }
 
 fn finding(package: &Package, what: String) -> Finding {
-    Finding::new("Cargo.lock", 0, format!("{} {} {what}", package.name, package.version))
+    Finding::new(
+        "Cargo.lock",
+        0,
+        format!("{} {} {what}", package.name, package.version),
+    )
 }
 
 #[cfg(test)]
@@ -248,16 +311,32 @@ mod tests {
     use super::*;
 
     fn lock(entries: &[(&str, &str)]) -> Vec<Package> {
-        let entry = |(name, version): &(&str, &str)| format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n");
+        let entry = |(name, version): &(&str, &str)| {
+            format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n")
+        };
         packages(&entries.iter().map(entry).collect::<String>())
     }
 
     #[test]
     fn licence_expressions_are_judged() {
-        for good in ["MIT", "MIT/Apache-2.0", "GPL-2.0-only OR MIT", "(MIT OR X) AND Unicode-3.0", "Apache-2.0 WITH LLVM-exception"] {
+        for good in [
+            "MIT",
+            "MIT/Apache-2.0",
+            "GPL-2.0-only OR MIT",
+            "(MIT OR X) AND Unicode-3.0",
+            "Apache-2.0 WITH LLVM-exception",
+        ] {
             assert!(is_licensed(good), "{good}");
         }
-        for bad in ["", "GPL-3.0", "MIT AND GPL-3.0", "(MIT", "MIT)", "MIT WITH X", "OR MIT"] {
+        for bad in [
+            "",
+            "GPL-3.0",
+            "MIT AND GPL-3.0",
+            "(MIT",
+            "MIT)",
+            "MIT WITH X",
+            "OR MIT",
+        ] {
             assert!(!is_licensed(bad), "{bad}");
         }
     }
@@ -275,7 +354,10 @@ mod tests {
     #[test]
     fn banned_packages_are_found() {
         for (name, _) in BANNED {
-            assert_eq!(banned(&lock(&[("fine", "1.0.0"), (name, "1.0.0")])).len(), 1);
+            assert_eq!(
+                banned(&lock(&[("fine", "1.0.0"), (name, "1.0.0")])).len(),
+                1
+            );
         }
     }
 
@@ -296,9 +378,15 @@ mod tests {
 
     #[test]
     fn an_advisory_that_is_cured_is_found() {
-        let ill: Vec<(&str, &str)> = ADVISORIES.iter().map(|(name, ..)| (*name, "1.0.0")).collect();
+        let ill: Vec<(&str, &str)> = ADVISORIES
+            .iter()
+            .map(|(name, ..)| (*name, "1.0.0"))
+            .collect();
         assert_eq!(cured(&lock(&ill)).len(), 0);
         assert_eq!(cured(&lock(&[])).len(), ADVISORIES.len());
-        assert_eq!(cured(&lock(&[("protobuf", "3.7.10")])).len(), ADVISORIES.len());
+        assert_eq!(
+            cured(&lock(&[("protobuf", "3.7.10")])).len(),
+            ADVISORIES.len()
+        );
     }
 }

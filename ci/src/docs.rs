@@ -10,7 +10,11 @@ pub fn broken_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Ve
         for target in targets(content).filter(|target| is_local(target)) {
             let file = resolve(path, target.split('#').next().unwrap_or_default());
             if !exists(&file) {
-                found.push(Finding::new(path, line, format!("the link leads to {file}, which is not there")));
+                found.push(Finding::new(
+                    path,
+                    line,
+                    format!("the link leads to {file}, which is not there"),
+                ));
             }
         }
     }
@@ -21,11 +25,17 @@ pub fn broken_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Ve
 pub fn missing_documents(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
     let mut found = Vec::new();
     for (line, content) in numbered(text) {
-        for name in content.split(|character: char| !(character.is_alphanumeric() || "/._-".contains(character))) {
+        for name in content
+            .split(|character: char| !(character.is_alphanumeric() || "/._-".contains(character)))
+        {
             let name = name.trim_end_matches('.');
             let document = name.starts_with("docs/") && name.ends_with(".md");
             if document && !exists(name) {
-                found.push(Finding::new(path, line, format!("names {name}, which is not there")));
+                found.push(Finding::new(
+                    path,
+                    line,
+                    format!("names {name}, which is not there"),
+                ));
             }
         }
     }
@@ -37,13 +47,24 @@ pub fn glossary(path: &str, text: &str) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut last = String::new();
     for (line, content) in numbered(text).filter(|(_, content)| content.starts_with("- ")) {
-        let Some((word, _)) = content.strip_prefix("- **").and_then(|rest| rest.split_once("**: ")) else {
-            found.push(Finding::new(path, line, "write `- **word**: what it means`"));
+        let Some((word, _)) = content
+            .strip_prefix("- **")
+            .and_then(|rest| rest.split_once("**: "))
+        else {
+            found.push(Finding::new(
+                path,
+                line,
+                "write `- **word**: what it means`",
+            ));
             continue;
         };
         let word = word.to_lowercase();
         if word <= last {
-            found.push(Finding::new(path, line, format!("`{word}` is there twice or out of order")));
+            found.push(Finding::new(
+                path,
+                line,
+                format!("`{word}` is there twice or out of order"),
+            ));
         }
         last = word;
     }
@@ -52,12 +73,20 @@ pub fn glossary(path: &str, text: &str) -> Vec<Finding> {
 
 /// Scenario files that the registry does not name, and so nobody runs.
 pub fn unregistered_scenarios(tree: &Tree) -> Vec<Finding> {
-    let registry = tree.get("scenarios/src/registry.rs").map_or("", String::as_str);
+    let registry = tree
+        .get("scenarios/src/registry.rs")
+        .map_or("", String::as_str);
     let mut found = Vec::new();
     for path in tree.keys() {
-        let Some(file) = path.strip_prefix("scenarios/files/") else { continue };
+        let Some(file) = path.strip_prefix("scenarios/files/") else {
+            continue;
+        };
         if file.ends_with(".toml") && !registry.contains(&format!("/{file}\"")) {
-            found.push(Finding::new(path, 0, "list it in scenarios/src/registry.rs"));
+            found.push(Finding::new(
+                path,
+                0,
+                "list it in scenarios/src/registry.rs",
+            ));
         }
     }
     found
@@ -65,7 +94,9 @@ pub fn unregistered_scenarios(tree: &Tree) -> Vec<Finding> {
 
 /// What stands in the round brackets of each link.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
-    line.split("](").skip(1).filter_map(|rest| rest.split(')').next())
+    line.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
 }
 
 /// True when the target is a file, not a page elsewhere or a heading here.
@@ -97,7 +128,10 @@ mod tests {
         let text = "[a](A.md#x) [b](../README.md) [c](https://example.org) [d](#here)\n[e](B.md)";
         let found = broken_links("docs/C.md", text, exists);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!((found[0].line, found[0].what.contains("docs/B.md")), (2, true));
+        assert_eq!(
+            (found[0].line, found[0].what.contains("docs/B.md")),
+            (2, true)
+        );
     }
 
     #[test]

@@ -66,9 +66,8 @@ fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// True when `word` stands in `line` with no letter, digit or underscore on either side.
 fn has_word(line: &str, word: &str) -> bool {
     let part = |character: char| character.is_alphanumeric() || character == '_';
-    line.match_indices(word).any(|(at, _)| {
-        !line[..at].ends_with(part) && !line[at + word.len()..].starts_with(part)
-    })
+    line.match_indices(word)
+        .any(|(at, _)| !line[..at].ends_with(part) && !line[at + word.len()..].starts_with(part))
 }
 
 #[cfg(test)]

@@ -25,7 +25,11 @@ pub fn code_only(text: &str) -> String {
         let (next, taken) = step(&chars, at, inside);
         let keep = inside == Inside::Code && next == Inside::Code && taken == 1;
         for &character in &chars[at..at + taken] {
-            out.push(if keep || character == '\n' { character } else { ' ' });
+            out.push(if keep || character == '\n' {
+                character
+            } else {
+                ' '
+            });
         }
         inside = next;
         at += taken;
@@ -71,7 +75,11 @@ fn code(chars: &[char], at: usize) -> (Inside, usize) {
             }
         }
         '\'' if next == '\\' => {
-            let end = chars.get(at + 3..).unwrap_or_default().iter().position(|&character| character == '\'');
+            let end = chars
+                .get(at + 3..)
+                .unwrap_or_default()
+                .iter()
+                .position(|&character| character == '\'');
             (Inside::Code, end.map_or(1, |end| end + 4))
         }
         '\'' if chars.get(at + 2) == Some(&'\'') => (Inside::Code, 3),
@@ -92,7 +100,9 @@ fn after_word(chars: &[char], at: usize) -> bool {
 /// How many `#` stand at `at` and behind it.
 fn hashes_at(chars: &[char], at: usize) -> usize {
     let rest = chars.get(at..).unwrap_or_default();
-    rest.iter().take_while(|&&character| character == '#').count()
+    rest.iter()
+        .take_while(|&&character| character == '#')
+        .count()
 }
 
 #[cfg(test)]

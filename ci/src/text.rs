@@ -3,7 +3,11 @@
 use crate::{Finding, numbered};
 
 /// Folders of a particular machine.
-const MACHINE: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+const MACHINE: [&str; 3] = [
+    concat!("/wo", "rk/"),
+    concat!("/ro", "ot/"),
+    concat!("/ho", "me/"),
+];
 
 /// Words that only stand where somebody's mirror of a package registry is named.
 const MIRRORS: [&str; 7] = [
@@ -33,24 +37,35 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
 pub fn machine_paths(path: &str, text: &str) -> Vec<Finding> {
     let starts = |line: &str, folder: &str| {
         let part = |character: char| character.is_alphanumeric() || "._-/}".contains(character);
-        line.match_indices(folder).any(|(at, _)| !line[..at].ends_with(part))
+        line.match_indices(folder)
+            .any(|(at, _)| !line[..at].ends_with(part))
     };
     let wrong = |line: &str| MACHINE.iter().any(|folder| starts(line, folder));
     let lines = numbered(text).filter(|(_, line)| wrong(line));
-    lines.map(|(line, _)| Finding::new(path, line, "names a folder of one machine")).collect()
+    lines
+        .map(|(line, _)| Finding::new(path, line, "names a folder of one machine"))
+        .collect()
 }
 
 /// Hosts that serve packages inside somebody's network.
 pub fn mirrors(path: &str, text: &str) -> Vec<Finding> {
-    let wrong = |line: &str| MIRRORS.iter().any(|word| line.to_lowercase().contains(word));
+    let wrong = |line: &str| {
+        MIRRORS
+            .iter()
+            .any(|word| line.to_lowercase().contains(word))
+    };
     let lines = numbered(text).filter(|(_, line)| wrong(line));
-    lines.map(|(line, _)| Finding::new(path, line, "names a mirror of a package registry")).collect()
+    lines
+        .map(|(line, _)| Finding::new(path, line, "names a mirror of a package registry"))
+        .collect()
 }
 
 /// A package in the lock file that does not come from crates.io.
 pub fn other_sources(path: &str, text: &str) -> Vec<Finding> {
     let lines = numbered(text).filter(|(_, line)| line.starts_with("source = ") && *line != SOURCE);
-    lines.map(|(line, _)| Finding::new(path, line, "packages come from crates.io only")).collect()
+    lines
+        .map(|(line, _)| Finding::new(path, line, "packages come from crates.io only"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -69,7 +84,10 @@ mod tests {
     #[test]
     fn a_mirror_is_found() {
         for word in MIRRORS {
-            assert_eq!(check("a.toml", &format!("\nurl = \"{}\"", word.to_uppercase())).len(), 1);
+            assert_eq!(
+                check("a.toml", &format!("\nurl = \"{}\"", word.to_uppercase())).len(),
+                1
+            );
         }
     }
 

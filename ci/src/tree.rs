@@ -44,7 +44,14 @@ fn entries(folder: &str) -> Vec<(String, bool)> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_folder = entry.file_type().expect("a file has a type").is_dir();
         if !SKIPPED.contains(&name.as_str()) {
-            found.push((if folder.is_empty() { name } else { format!("{folder}/{name}") }, is_folder));
+            found.push((
+                if folder.is_empty() {
+                    name
+                } else {
+                    format!("{folder}/{name}")
+                },
+                is_folder,
+            ));
         }
     }
     found

@@ -17,7 +17,9 @@ fn metadata(rustflags: &str) -> serde_json::Value {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["metadata", "--format-version", "1", "--offline", "--locked"]);
     cargo.args(["--filter-platform", "x86_64-unknown-linux-gnu"]);
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", rustflags).current_dir(tree::root());
+    cargo
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags)
+        .current_dir(tree::root());
     let output = cargo.output().expect("cargo runs");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cargo metadata: {complaint}");

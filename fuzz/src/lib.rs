@@ -43,8 +43,16 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { target, seed, iteration, message } = self;
-        write!(out, "{target}: {message}\n  again: cargo run -p fuzz -- {target} {seed} {iteration}")
+        let Failure {
+            target,
+            seed,
+            iteration,
+            message,
+        } = self;
+        write!(
+            out,
+            "{target}: {message}\n  again: cargo run -p fuzz -- {target} {seed} {iteration}"
+        )
     }
 }
 

@@ -21,7 +21,9 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let name = args.first().map_or("all", String::as_str);
-    let chosen = fuzz::targets().into_iter().filter(|target| name == "all" || name == target.name);
+    let chosen = fuzz::targets()
+        .into_iter()
+        .filter(|target| name == "all" || name == target.name);
     let mut code = ExitCode::from(2); // No target of that name.
     for target in chosen {
         let outcome = match name {

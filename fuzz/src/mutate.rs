@@ -4,7 +4,17 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Numbers that break arithmetic.
-const NUMBERS: [u64; 9] = [0, 1, 0x7f, 0x80, 0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX];
+const NUMBERS: [u64; 9] = [
+    0,
+    1,
+    0x7f,
+    0x80,
+    0xff,
+    0xffff,
+    0x7fff_ffff,
+    0xffff_ffff,
+    u64::MAX,
+];
 
 /// Most changes to one sample.
 const CHANGES_MAX: usize = 6;
@@ -30,7 +40,11 @@ impl Source {
 
     /// A number below `bound`; zero when `bound` is.
     pub fn below(&mut self, bound: usize) -> usize {
-        if bound == 0 { 0 } else { self.rng.random_range(0..bound) }
+        if bound == 0 {
+            0
+        } else {
+            self.rng.random_range(0..bound)
+        }
     }
 
     /// True in one of `n` cases.
@@ -134,8 +148,10 @@ impl Source {
             .split_whitespace()
             .map(|word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
             .collect();
-        let (Some((at, old)), Some(new)) = (starts.get(self.below(starts.len())), words.get(self.below(words.len())))
-        else {
+        let (Some((at, old)), Some(new)) = (
+            starts.get(self.below(starts.len())),
+            words.get(self.below(words.len())),
+        ) else {
             return text.to_owned();
         };
         format!("{}{new}{}", &text[..*at], &text[at + old.len()..])
@@ -166,6 +182,9 @@ mod tests {
             longer += usize::from(bytes.len() > 10);
             source.mutated_text(&["a = 1\nb = \u{e4}\n", ""], &["[["]);
         }
-        assert!(shorter > 100 && longer > 100, "{shorter} shorter, {longer} longer");
+        assert!(
+            shorter > 100 && longer > 100,
+            "{shorter} shorter, {longer} longer"
+        );
     }
 }

@@ -10,12 +10,36 @@ use prost::Message;
 
 /// The targets of this file.
 pub const TARGETS: &[Target] = &[
-    Target { name: "frame", cost: 1, run: frames },
-    Target { name: "raft-message", cost: 1, run: raft_message },
-    Target { name: "greeting", cost: 1, run: greetings },
-    Target { name: "forward", cost: 1, run: forwards },
-    Target { name: "command", cost: 1, run: commands },
-    Target { name: "outcome", cost: 1, run: outcomes },
+    Target {
+        name: "frame",
+        cost: 1,
+        run: frames,
+    },
+    Target {
+        name: "raft-message",
+        cost: 1,
+        run: raft_message,
+    },
+    Target {
+        name: "greeting",
+        cost: 1,
+        run: greetings,
+    },
+    Target {
+        name: "forward",
+        cost: 1,
+        run: forwards,
+    },
+    Target {
+        name: "command",
+        cost: 1,
+        run: commands,
+    },
+    Target {
+        name: "outcome",
+        cost: 1,
+        run: outcomes,
+    },
 ];
 
 /// Longest frame that the targets accept, bytes.
@@ -29,14 +53,20 @@ const ME: NodeId = NodeId(1);
 fn frames(source: &mut Source) {
     let mut sample = BytesMut::new();
     for kind in Kind::ALL {
-        let message = greeting::Probe { name: "n2".to_owned(), ..Default::default() };
+        let message = greeting::Probe {
+            name: "n2".to_owned(),
+            ..Default::default()
+        };
         wire::frame::encode(kind, &message, FRAME_BYTES_MAX, &mut sample).expect("a short frame");
     }
     let mut stream = BytesMut::from(source.mutated(&[sample]).as_slice());
     let mut left = stream.len();
     while let Ok(Some(frame)) = wire::frame::decode(&mut stream, FRAME_BYTES_MAX) {
         assert!(stream.len() < left, "a frame takes bytes");
-        assert!(frame.payload.len() <= FRAME_BYTES_MAX, "a payload is within its limit");
+        assert!(
+            frame.payload.len() <= FRAME_BYTES_MAX,
+            "a payload is within its limit"
+        );
         left = stream.len();
     }
 }
@@ -53,11 +83,19 @@ fn raft_message(source: &mut Source) {
         ..RaftMessage::default()
     };
     let bytes = source.mutated(&[sample.encode_to_vec()]);
-    let Ok(wire) = RaftMessage::decode(bytes.as_slice()) else { return };
+    let Ok(wire) = RaftMessage::decode(bytes.as_slice()) else {
+        return;
+    };
     round_trip(&wire);
     let group = GroupId(wire.group);
-    let Ok(message) = wire.open(PEER, ME) else { return };
-    assert_eq!((message.from, message.to), (PEER.0, ME.0), "a peer speaks for itself, and to us");
+    let Ok(message) = wire.open(PEER, ME) else {
+        return;
+    };
+    assert_eq!(
+        (message.from, message.to),
+        (PEER.0, ME.0),
+        "a peer speaks for itself, and to us"
+    );
     let again = wire::raft::to_wire(group, &message).expect("what came in may go out");
     again.open(PEER, ME).expect("what went out may come in");
 }
@@ -65,7 +103,11 @@ fn raft_message(source: &mut Source) {
 /// First words decode or not; what decodes survives a round trip.
 fn greetings(source: &mut Source) {
     let hello = greeting::Hello::default().encode_to_vec();
-    let join = greeting::Join { name: "n2".to_owned(), ..Default::default() }.encode_to_vec();
+    let join = greeting::Join {
+        name: "n2".to_owned(),
+        ..Default::default()
+    }
+    .encode_to_vec();
     let bytes = source.mutated(&[hello, join]);
     decoded::<greeting::Hello>(&bytes);
     decoded::<greeting::Welcome>(&bytes);
@@ -95,9 +137,17 @@ fn forwards(source: &mut Source) {
 
 /// A command in the log.
 fn commands(source: &mut Source) {
-    let put = Put { key: Bytes::from_static(b"key"), value: Bytes::from_static(b"value"), ..Put::default() };
+    let put = Put {
+        key: Bytes::from_static(b"key"),
+        value: Bytes::from_static(b"value"),
+        ..Put::default()
+    };
     let samples = [Op::Put(put), Op::SessionOpen(SessionOpen {})].map(|op| {
-        let command = Command { time_ms: 1_000, op: Some(op), ..Command::default() };
+        let command = Command {
+            time_ms: 1_000,
+            op: Some(op),
+            ..Command::default()
+        };
         command.encode_to_vec()
     });
     decoded::<Command>(&source.mutated(&samples));
@@ -105,7 +155,10 @@ fn commands(source: &mut Source) {
 
 /// An outcome kept in a session.
 fn outcomes(source: &mut Source) {
-    let outcome = Outcome { done: Some(Done::Put(PutDone::default())), ..Outcome::default() };
+    let outcome = Outcome {
+        done: Some(Done::Put(PutDone::default())),
+        ..Outcome::default()
+    };
     decoded::<Outcome>(&source.mutated(&[outcome.encode_to_vec()]));
 }
 
@@ -120,5 +173,8 @@ fn decoded<M: Message + Default + PartialEq>(bytes: &[u8]) {
 fn round_trip<M: Message + Default + PartialEq>(message: &M) {
     let bytes = message.encode_to_vec();
     let again = M::decode(bytes.as_slice()).expect("what was encoded decodes");
-    assert!(again == *message || again.encode_to_vec() == bytes, "a message survives a round trip");
+    assert!(
+        again == *message || again.encode_to_vec() == bytes,
+        "a message survives a round trip"
+    );
 }

@@ -10,9 +10,21 @@ use serde_json::{from_str, to_string};
 
 /// The targets of this file.
 pub const TARGETS: &[Target] = &[
-    Target { name: "config", cost: 5, run: config },
-    Target { name: "http-json", cost: 1, run: http_json },
-    Target { name: "scenario", cost: 5, run: scenario },
+    Target {
+        name: "config",
+        cost: 5,
+        run: config,
+    },
+    Target {
+        name: "http-json",
+        cost: 1,
+        run: http_json,
+    },
+    Target {
+        name: "scenario",
+        cost: 5,
+        run: scenario,
+    },
 ];
 
 const CONFIG: &str = r#"
@@ -44,20 +56,46 @@ const SCENARIO: &str = include_str!("../../scenarios/files/leader-crash.toml");
 
 /// Words that turn up in the wrong place.
 const WORDS: &[&str] = &[
-    "\"\"", "-1", "0", "18446744073709551615", "18446744073709551616", "1e400", "nan", "true", "null", "[", "]]", "{", "}",
-    "[listen]", "[[cluster.members]]", "=", "\"\u{0}\"", "\"\u{10ffff}\"", "\"127.0.0.1:0\"", "\":99999\"", "'''", "\"\"\"",
+    "\"\"",
+    "-1",
+    "0",
+    "18446744073709551615",
+    "18446744073709551616",
+    "1e400",
+    "nan",
+    "true",
+    "null",
+    "[",
+    "]]",
+    "{",
+    "}",
+    "[listen]",
+    "[[cluster.members]]",
+    "=",
+    "\"\u{0}\"",
+    "\"\u{10ffff}\"",
+    "\"127.0.0.1:0\"",
+    "\":99999\"",
+    "'''",
+    "\"\"\"",
 ];
 
 /// A configuration loads or is told off; what loads can be shown and judged.
 fn config(source: &mut Source) {
     let text = source.mutated_text(&[CONFIG], WORDS);
-    let sources = Sources { file: Some(("node.toml".to_owned(), text)), ..Sources::default() };
+    let sources = Sources {
+        file: Some(("node.toml".to_owned(), text)),
+        ..Sources::default()
+    };
     match load(&sources) {
         Ok(loaded) => {
             loaded.table();
             drop(loaded.config.validate());
         }
-        Err(findings) => assert!(!findings.is_empty(), "a configuration is refused for a reason"),
+        Err(findings) => assert!(
+            !findings.is_empty(),
+            "a configuration is refused for a reason"
+        ),
     }
 }
 
@@ -66,7 +104,11 @@ fn http_json(source: &mut Source) {
     let text = source.mutated_text(&[TXN], WORDS);
     if let Ok(request) = from_str::<TxnRequest>(&text) {
         let again = to_string(&request).expect("a request is plain data");
-        assert_eq!(from_str::<TxnRequest>(&again).ok(), Some(request), "a transaction survives a round trip");
+        assert_eq!(
+            from_str::<TxnRequest>(&again).ok(),
+            Some(request),
+            "a transaction survives a round trip"
+        );
     }
     if let Ok(record) = from_str::<Record>(&text) {
         drop((record.key_bytes(), record.value_bytes()));

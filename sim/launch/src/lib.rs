@@ -43,7 +43,10 @@ where
 {
     let root = root();
     if !root.join("Cargo.toml").is_file() {
-        eprintln!("storm builds the simulation from its sources, and they are not in {}", root.display());
+        eprintln!(
+            "storm builds the simulation from its sources, and they are not in {}",
+            root.display()
+        );
         return ExitCode::FAILURE;
     }
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
@@ -59,7 +62,10 @@ where
 /// The folder of the workspace.
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).expect("this crate lies in sim/launch").to_owned()
+    here.ancestors()
+        .nth(2)
+        .expect("this crate lies in sim/launch")
+        .to_owned()
 }
 
 /// The whole call of cargo.
@@ -71,11 +77,16 @@ fn command(root: &Path, args: &[OsString]) -> Command {
             command.env_remove(&name);
         }
     }
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags(variable("CARGO_ENCODED_RUSTFLAGS"), variable("RUSTFLAGS")));
+    command.env(
+        "CARGO_ENCODED_RUSTFLAGS",
+        flags(variable("CARGO_ENCODED_RUSTFLAGS"), variable("RUSTFLAGS")),
+    );
     command.env_remove("RUSTFLAGS");
     command.args(["run", "--quiet"]).args(PROGRAM);
     command.arg("--manifest-path").arg(root.join("Cargo.toml"));
-    command.arg("--target-dir").arg(root.join("target").join("sim"));
+    command
+        .arg("--target-dir")
+        .arg(root.join("target").join("sim"));
     command.arg("--").args(args);
     command
 }
@@ -116,8 +127,14 @@ mod tests {
     #[test]
     fn the_users_flags_stay_and_ours_come_last() {
         assert_eq!(flags(None, None), "--cfg\u{1f}madsim");
-        assert_eq!(flags(None, Some("-A  b".into())), "-A\u{1f}b\u{1f}--cfg\u{1f}madsim");
-        assert_eq!(flags(Some("-A\u{1f}b c".into()), Some("-D".into())), "-A\u{1f}b c\u{1f}--cfg\u{1f}madsim");
+        assert_eq!(
+            flags(None, Some("-A  b".into())),
+            "-A\u{1f}b\u{1f}--cfg\u{1f}madsim"
+        );
+        assert_eq!(
+            flags(Some("-A\u{1f}b c".into()), Some("-D".into())),
+            "-A\u{1f}b c\u{1f}--cfg\u{1f}madsim"
+        );
         assert_eq!(flags(Some(String::new()), None), "--cfg\u{1f}madsim");
     }
 
@@ -134,7 +151,10 @@ mod tests {
     #[test]
     fn cargo_is_called_for_the_workspace_with_the_arguments_last() {
         let command = command(&root(), &["run".into(), "--seeds".into()]);
-        let args: Vec<String> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        let args: Vec<String> = command
+            .get_args()
+            .map(|arg| arg.to_string_lossy().into_owned())
+            .collect();
         assert_eq!(args[0], "run");
         assert_eq!(args[args.len() - 3..], ["--", "run", "--seeds"]);
         assert!(args.iter().any(|arg| arg.ends_with("target/sim")));
