@@ -57,7 +57,7 @@ fn frames(source: &mut Source) {
             name: "n2".to_owned(),
             ..Default::default()
         };
-        wire::frame::encode(kind, &message, FRAME_BYTES_MAX, &mut sample).expect("a short frame");
+        wire::frame::encode(&mut sample, kind, &message, FRAME_BYTES_MAX).expect("a short frame");
     }
     let mut stream = BytesMut::from(source.mutated(&[sample]).as_slice());
     let mut left = stream.len();
@@ -121,7 +121,7 @@ fn greetings(source: &mut Source) {
 
 /// A request from a peer becomes a request or an error.
 fn forwards(source: &mut Source) {
-    let ask = Forward::new(7, 1_000, Ask::Read).encode_to_vec();
+    let ask = Forward::new(7, 1_000, Ask::ReadBarrier).encode_to_vec();
     let bytes = source.mutated(&[ask]);
     if let Ok(forward) = Forward::decode(bytes.as_slice()) {
         drop(forward.open()); // An error is an answer; only a panic is not.
