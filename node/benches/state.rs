@@ -1,6 +1,6 @@
 //! What applying, reading, and snapshots cost through the real store.
 //!
-//! `cargo bench -p node --bench state`. Figures of one machine are in `docs/format/store.md`.
+//! `cargo bench -p node --bench state`. The machine should be otherwise idle.
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

@@ -334,7 +334,7 @@ impl Metrics {
     fn observe_members(&self, members: &[MemberStatus]) {
         let lags: BTreeMap<String, u64> = members
             .iter()
-            .filter_map(|one| Some((one.member.id.to_string(), one.replication_lag?)))
+            .filter_map(|one| Some((one.member.name.clone(), one.replication_lag?)))
             .collect();
         let mut told = self
             .0
@@ -641,7 +641,7 @@ mod tests {
             "seaworthy_raft_peers_total 2",
             "seaworthy_raft_log_entries_total 4",
             "seaworthy_raft_elections_total 1",
-            "seaworthy_raft_replication_lag_entries{peer=\"2\"} 7",
+            "seaworthy_raft_replication_lag_entries{peer=\"n2\"} 7",
             "seaworthy_nodes_total{status=\"active\"} 1",
             "seaworthy_nodes_total{status=\"learner\"} 1",
         ] {
@@ -653,7 +653,7 @@ mod tests {
         }
         metrics.observe_status(&picture);
         let page = metrics.render();
-        assert!(page.contains("seaworthy_raft_replication_lag_entries{peer=\"2\"} 0\n"));
+        assert!(page.contains("seaworthy_raft_replication_lag_entries{peer=\"n2\"} 0\n"));
         assert!(page.contains("seaworthy_nodes_total{status=\"active\"} 0\n"));
     }
 

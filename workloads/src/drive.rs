@@ -159,11 +159,14 @@ impl Driver {
         shared: SharedClock,
         notebook: Notebook,
     ) -> Self {
-        let options = |sessions: bool, tries_max| Options {
+        let options = |sessions: bool, tries_max, stream: &str| Options {
             timeout: habits.timeout,
             connect_timeout: Duration::from_millis(500),
             retry: Retry { tries_max, ..Retry::default() },
             sessions,
+            follow_leader: tries_max > 1,
+            stream: format!("client {number} {stream}"),
+            ..Options::default()
         };
         // Each client begins with another node, or all would ask the first.
         let mut turned = endpoints.clone();
@@ -174,9 +177,9 @@ impl Driver {
         };
         Driver {
             number,
-            plain: client(turned.clone(), options(false, 3)),
-            sessions: client(turned, options(true, 20)),
-            by_node: endpoints.iter().map(|one| client(vec![one.clone()], options(false, 1))).collect(),
+            plain: client(turned.clone(), options(false, 3, "plain")),
+            sessions: client(turned, options(true, 20, "session")),
+            by_node: endpoints.iter().map(|one| client(vec![one.clone()], options(false, 1, one))).collect(),
             clock: env.clock.clone(),
             shared,
             rng: env.rngs.stream(&format!("client {number}")),

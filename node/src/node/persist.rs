@@ -180,11 +180,15 @@ impl Writer {
         let job = self.lane.run(move || {
             let mut wal = lock(&wal);
             wal.release(group, index);
-            wal.trim().map_err(|error| error.to_string())
+            match wal.trim() {
+                // No room to rewrite what is still needed: the log keeps its segments until there is.
+                Err(error) if error.is_full() => Ok(()),
+                other => other.map(|_| ()).map_err(|error| error.to_string()),
+            }
         });
         Box::pin(async move {
             match job.await {
-                Ok(result) => result.map(|_| ()),
+                Ok(result) => result,
                 Err(closed) => Err(closed.to_string()),
             }
         })

@@ -207,9 +207,15 @@ impl Run {
         let (base, last) = (self.core.log().base().0, self.core.log().last().0);
         let metas = files.into_iter().filter_map(|file| file.meta.ok());
         let fits = metas.into_iter().find(|meta| meta.index >= base && meta.index <= last);
-        if let Some(meta) = fits {
-            self.offer(&meta);
-        }
+        let Some(meta) = fits else { return };
+        self.offer(&meta);
+        // The log remembers marks, not what its readers no longer need: say it again.
+        let through = Index(meta.index.0.saturating_sub(self.shared.knobs.snapshot_margin));
+        let (trimmed, news) = (self.writer.release(GROUP, through), self.news.clone());
+        self.shared.tasks.spawn(async move {
+            // The loop may have ended.
+            drop(news.send(Internal::Trimmed(trimmed.await)).await);
+        });
     }
 
     /// A message from a peer, on its way to Raft. A snapshot is fetched before Raft sees it.

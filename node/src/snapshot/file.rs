@@ -51,7 +51,10 @@ pub fn write(
         revision: meta.revision,
         bytes: meta.bytes,
         checksum: format!("{:016x}", meta.checksum),
-        file: format!("snapshots/{name}"),
+        file: match dir.file_name() {
+            Some(dir) => Path::new(dir).join(name).display().to_string(),
+            None => name,
+        },
     })
 }
 
@@ -278,6 +281,10 @@ pub fn verify(path: &Path) -> Result<Meta, Error> {
 
 /// Loads a file into a fresh, empty store. After an error the store holds a part of the state and must be given up.
 pub fn load(path: &Path, store: &Store) -> Result<Meta, Error> {
+    assert!(
+        state::applied(store)?.is_none(),
+        "a snapshot is loaded into an empty store"
+    );
     let mut waiting: Vec<Vec<u8>> = Vec::new();
     let mut bytes = 0;
     let meta = walk(path, |block| {
@@ -291,10 +298,11 @@ pub fn load(path: &Path, store: &Store) -> Result<Meta, Error> {
         Ok(())
     })?;
     commit(store, &waiting)?;
-    let applied = state::applied(store)?;
-    let fits = applied.is_some_and(|applied| {
-        (applied.index, applied.term, applied.state_hash)
-            == (meta.index.0, meta.term.0, meta.state_hash)
+    let (said, applied) = (state::meta(store)?, state::applied(store)?);
+    let fits = said.zip(applied).is_some_and(|(said, applied)| {
+        let header = format::header(meta.group, meta.time_ms, &said, &applied);
+        Meta::new(header, meta.trailer(), meta.bytes) == meta
+            && applied.state_hash == meta.state_hash
     });
     match fits {
         true => Ok(meta),

@@ -110,6 +110,15 @@ impl Meta {
             bytes,
         }
     }
+
+    /// What the trailer said.
+    pub(super) fn trailer(&self) -> Trailer {
+        Trailer {
+            records: self.records,
+            state_hash: self.state_hash,
+            checksum: self.checksum,
+        }
+    }
 }
 
 /// The bytes of a frame.

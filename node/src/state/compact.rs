@@ -8,7 +8,7 @@ use super::apply::{Batch, Stop, refuse};
 use super::command::{Compact, Done, Nothing, Refusal};
 use super::keys;
 use super::record::{Past, decode};
-use super::view::{Error, View};
+use super::view::{Error, Record, View};
 
 /// The store is swept by every entry whose index is a multiple of this.
 const SWEEP_ENTRIES: u64 = 16;
@@ -38,38 +38,53 @@ impl Batch<'_> {
         }
         let from = (self.meta.sweep_revision, self.meta.sweep_sub);
         let (start, end) = keys::history_range(from.0, from.1, self.meta.compacted);
-        let events: Result<Vec<_>, Error> = self
-            .over
-            .scan(&start, &end)
-            .take(SWEEP_EVENTS_MAX)
-            .collect();
-        let events = events?;
+        let events = self.over.scan(&start, &end).take(SWEEP_EVENTS_MAX);
+        let events: Vec<Swept> = events.map(Swept::of).collect::<Result<_, Error>>()?;
         (self.meta.sweep_revision, self.meta.sweep_sub) = match events.last() {
-            Some((last, _)) if events.len() == SWEEP_EVENTS_MAX => {
-                let (revision, sub) = keys::history_position(last);
-                (revision, sub + 1)
-            }
+            Some(last) if events.len() == SWEEP_EVENTS_MAX => (last.at.0, last.at.1 + 1),
             _ => (self.meta.compacted + 1, 0),
         };
-        for (key, raw) in events {
-            let past: Past = decode("event", raw.clone())?;
-            if past.event.prev_revision != 0 {
-                self.drop_event(past.event.prev_revision, past.prev_sub)?;
+        for event in events {
+            if event.before.0 != 0 {
+                self.drop_event(event.before)?;
             }
-            if past.event.deleted {
-                self.over.replace(key, Some(&raw), None);
+            if event.deleted {
+                self.drop_event(event.at)?;
             }
         }
         Ok(())
     }
 
-    /// Removes the event of a write that the sweep has passed.
-    fn drop_event(&mut self, revision: u64, sub: u32) -> Result<(), Error> {
+    /// Removes an event.
+    fn drop_event(&mut self, (revision, sub): (u64, u32)) -> Result<(), Error> {
         let key = keys::history(revision, sub);
         let raw = self.over.get(&key)?;
         let raw =
             raw.ok_or_else(|| Error::corrupt(format!("event {revision}.{sub} is missing")))?;
         self.over.replace(key, Some(&raw), None);
         Ok(())
+    }
+}
+
+/// What the sweep needs of an event: not its value, for there may be thousands.
+struct Swept {
+    /// Its revision and sub number.
+    at: (u64, u32),
+    /// Those of the event before it of the same key; revision zero for none.
+    before: (u64, u32),
+    /// Whether it removed the key.
+    deleted: bool,
+}
+
+impl Swept {
+    /// From a record of history.
+    fn of(record: Result<Record, Error>) -> Result<Self, Error> {
+        let (key, raw) = record?;
+        let past: Past = decode("event", raw)?;
+        Ok(Swept {
+            at: keys::history_position(&key),
+            before: (past.event.prev_revision, past.prev_sub),
+            deleted: past.event.deleted,
+        })
     }
 }

@@ -150,7 +150,10 @@ impl Batch<'_> {
     /// Removes a key or range; all checks are done.
     fn delete(&mut self, step: &mut Step, delete: &Delete) -> Result<DeleteDone, Error> {
         let mut done = DeleteDone::default();
-        for held in self.held_in(&Span::new(&delete.key, &delete.range_end))? {
+        for key in self.keys_in(&Span::new(&delete.key, &delete.range_end))? {
+            let Some(held) = self.held(&key)? else {
+                continue;
+            };
             done.deleted += 1;
             if delete.prev {
                 done.prev.push(held.current.kv.clone());
@@ -160,19 +163,16 @@ impl Batch<'_> {
         Ok(done)
     }
 
-    /// The current records of a span.
-    fn held_in(&self, span: &Span) -> Result<Vec<Held>, Error> {
+    /// The keys of a span, without their values, for there may be many; one key alone may be absent.
+    fn keys_in(&self, span: &Span) -> Result<Vec<Bytes>, Error> {
         if let Some(key) = span.single() {
-            return Ok(self.held(key)?.into_iter().collect());
+            return Ok(vec![key.clone()]);
         }
         let (start, end) = span.bounds();
-        let mut found = Vec::new();
-        for record in self.over.scan(&start, &end) {
-            let (_, raw) = record?;
-            let current = decode("current key", raw.clone())?;
-            found.push(Held { raw, current });
-        }
-        Ok(found)
+        let records = self.over.scan(&start, &end);
+        records
+            .map(|record| Ok(keys::user_key(&record?.0)))
+            .collect()
     }
 
     /// Removes a key if it is there.

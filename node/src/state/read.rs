@@ -324,11 +324,14 @@ fn past(view: &dyn View, span: &Span, revision: u64, answer: &mut Answer) -> Res
             (None, None) => return Ok(()),
         };
         let kv = if undone_first {
-            let (key, kv) = undone.next().expect("peeked");
+            let (key, before) = undone.next().expect("peeked");
             if next_present.as_ref() == Some(&key) {
                 present.next();
             }
-            kv
+            match before {
+                Some((revision, sub)) => Some(event(view, revision, sub)?.event.kv),
+                None => None,
+            }
         } else {
             let (_, raw) = present.next().expect("peeked")?;
             Some(decode::<Current>("current key", raw)?.kv)
@@ -339,12 +342,13 @@ fn past(view: &dyn View, span: &Span, revision: u64, answer: &mut Answer) -> Res
     }
 }
 
-/// What the keys that changed after `revision` were at it.
+/// The events that wrote, as they were at `revision`, those keys that changed after it: revision and sub number, or
+/// `None` for a key that was not there.
 fn undo(
     view: &dyn View,
     span: &Span,
     revision: u64,
-) -> Result<BTreeMap<Bytes, Option<KeyValue>>, Error> {
+) -> Result<BTreeMap<Bytes, Option<(u64, u32)>>, Error> {
     let mut before = BTreeMap::new();
     let (start, end) = keys::history_range(revision + 1, 0, u64::MAX);
     for record in view.scan(&start, &end) {
@@ -353,11 +357,12 @@ fn undo(
         if !span.contains(key) || before.contains_key(key) {
             continue;
         }
-        let kv = match past.event.prev_revision {
+        let former = match past.event.prev_revision {
             0 => None,
-            prev => Some(event(view, prev, past.prev_sub)?.event.kv),
+            prev => Some((prev, past.prev_sub)),
         };
-        before.insert(past.event.kv.key, kv);
+        // A copy, so that the map does not hold on to the event's value.
+        before.insert(Bytes::copy_from_slice(key), former);
     }
     Ok(before)
 }

@@ -116,7 +116,7 @@ impl Batch<'_> {
         let used = keys::session_use(session.used_index, id);
         self.over.replace(used, Some(&[]), None);
         self.over.replace(keys::session(id), Some(raw), None);
-        self.meta.sessions -= 1;
+        self.meta.sessions = self.meta.sessions.saturating_sub(1);
         Ok(())
     }
 }

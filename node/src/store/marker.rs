@@ -149,9 +149,10 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Makes a store's directory and those above it.
+/// Makes a store's directory and those above it. Its name is durable at once, so that no later store gets the same one.
 pub(super) fn create_dir(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
+    fs::create_dir_all(path)?;
+    path.parent().map_or(Ok(()), sync_dir)
 }
 
 /// Removes the marker, durably, and then every store in `dir`.

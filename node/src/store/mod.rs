@@ -88,14 +88,18 @@ impl Error {
         }
     }
 
-    /// An error of fjall.
-    fn fjall(what: &'static str, error: fjall::Error) -> Self {
-        match error {
-            fjall::Error::Io(error) => Error::io(what, &error),
-            other => Error::Failed {
-                what,
-                why: other.to_string(),
-            },
+    /// An error of fjall. A full disk is found however deep it is wrapped.
+    fn fjall(what: &'static str, error: &fjall::Error) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                return Error::io(what, error);
+            }
+            cause = error.source();
+        }
+        Error::Failed {
+            what,
+            why: error.to_string(),
         }
     }
 
@@ -124,7 +128,7 @@ impl Store {
         Self::destroy(dir)?;
         let path = dir.join(format!("db-{next}"));
         marker::create_dir(&path).map_err(|error| Error::io("be created", &error))?;
-        Self::open_path(path, knobs).map_err(|error| Error::fjall("be created", error))
+        Self::open_path(path, knobs).map_err(|error| Error::fjall("be created", &error))
     }
 
     /// Opens the store that was closed in order, and checks all of it. [`Error::Unusable`] when there is none such.
@@ -134,7 +138,8 @@ impl Store {
             Error::unusable("it was not closed in order, or there has been none yet")
         })?;
         let path = dir.join(&marker.directory);
-        let opened = Self::open_path(path, knobs).map_err(|error| Error::fjall("be opened", error));
+        let opened =
+            Self::open_path(path, knobs).map_err(|error| Error::fjall("be opened", &error));
         match opened {
             Ok(store) => store.check(&marker),
             Err(Error::NoSpace { what }) => Err(Error::NoSpace { what }),
@@ -216,7 +221,9 @@ impl Store {
                 None => batch.remove(&self.keyspace, key),
             }
         }
-        batch.commit().map_err(|error| Error::fjall("write", error))
+        batch
+            .commit()
+            .map_err(|error| Error::fjall("write", &error))
     }
 
     /// A frozen picture of the state, cheap to take, unaffected by later writes.
@@ -239,7 +246,7 @@ impl Store {
         };
         self.database
             .persist(PersistMode::SyncAll)
-            .map_err(|error| Error::fjall("be closed", error))?;
+            .map_err(|error| Error::fjall("be closed", &error))?;
         Marker::new(&self.path, &meta, &applied)
             .and_then(|marker| marker.write(&self.path))
             .map_err(|error| Error::io("be closed", &error))

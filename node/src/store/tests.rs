@@ -184,3 +184,19 @@ fn damaged_files_make_the_store_unusable_and_do_not_panic() {
         assert!(matches!(opened, Err(Error::Unusable { .. })), "{name}");
     }
 }
+
+#[test]
+fn stores_and_views_may_go_from_lane_to_lane() {
+    fn movable<T: Send + Sync + 'static>() {}
+    movable::<Store>();
+    movable::<StoreView>();
+}
+
+#[test]
+fn a_full_disk_is_recognised_below_the_store() {
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let error = Error::fjall("write", &fjall::Error::Io(full));
+    assert!(matches!(error, Error::NoSpace { what: "write" }));
+    let error = Error::fjall("write", &fjall::Error::Poisoned);
+    assert!(matches!(error, Error::Failed { .. }));
+}

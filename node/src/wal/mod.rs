@@ -1,6 +1,75 @@
 //! The write-ahead log: what a node promised, on disk, for all its Raft groups.
 //!
-//! ESSAY
+//! # What it promises
+//!
+//! After [`Wal::sync`] returned, every batch so far comes back from [`Wal::open`], whole and in order, or `open` says that it
+//! cannot be proven ([`Error::Damaged`]). A batch that was not synced comes back whole or not at all. Nothing that was trimmed,
+//! cut or overwritten ever comes back. The bytes are in `docs/format/wal-v1.md`.
+//!
+//! # How it lies on the disk
+//!
+//! A directory holds segments, files of equal length named by a number that only grows, and a small `anchor`. A segment is a
+//! row of 512-byte sectors. One call of [`Wal::append`] is one *batch*: it starts at a fresh sector and lies in one
+//! segment, one sector behind the other; what is too large for a segment becomes a chain of batches that count only
+//! together. So no sector is written again once it was synced, and a power cut can only hurt what was being written.
+//!
+//! Segments are made before they are needed, filled with zeros, and recycled when they are trimmed. So an append changes no file
+//! length and no directory, and `fdatasync` has the least to do. A recycled file still holds its old sectors: every sector names
+//! its segment, a file is only ever reused under a greater number, and so an old sector is recognised wherever it shows.
+//!
+//! # Torn or damaged
+//!
+//! Both look alike from afar: the log stops making sense somewhere. Three things tell them apart.
+//!
+//! 1. Every sector has a checksum over all of it. A disk writes a sector whole or not at all, so a power cut leaves it new or
+//!    old, both with a good checksum. A bad checksum is therefore damage, wherever a batch could have been. (A device that
+//!    tears inside a sector would be judged damaged, which is the safe mistake.)
+//! 2. Every sector says up to which batch everything was synced when it was written. The greatest such number is the
+//!    *floor*. Reading accepts batches in order until one is not whole. Stopping below the floor means that synced
+//!    data is missing: damage. Stopping at or above it means a torn tail, however the pieces behind it are mixed, even
+//!    when a later unsynced batch arrived whole and an earlier one did not.
+//! 3. The anchor says which segments must exist and raises the floor. It is synced before the first sync in a new segment is
+//!    reported, and before a trimmed segment is given up, so a lost segment, first, middle or last, is missed.
+//!
+//! A torn tail is blanked and synced before anything is written behind it, so its batch numbers can be used again: there are no
+//! pieces left to mistake for the new batch. Damage is touched by nobody: `open` returns an error with a [`Wreck`],
+//! and no `Wal`, so a node cannot vote or acknowledge on top of it. It sets the directory aside and comes back as a learner
+//! under a new incarnation.
+//!
+//! # Failures while running
+//!
+//! A failed write or sync poisons the log for good: after a failed `fdatasync` the kernel may have dropped the data and report
+//! success next time. For the same reason, `open` writes every batch above the floor once more, as it is, and syncs it
+//! before it is handed out. Running out of space is different: room is made before the first byte of a batch is written,
+//! and if there is none, [`Error::Full`] leaves the log as it was.
+//!
+//! # Trimming
+//!
+//! The log remembers for each group which segment holds which entries. [`Wal::release`] says what a group no longer needs (never
+//! more than its snapshot mark covers); [`Wal::trim`] gives up segments at the front that hold nothing needed. The few small
+//! things in them that still count, the newest promise, mark and genesis, are written again first, and so are the
+//! entries of a group so slow that it would hold back everybody. Then the anchor, then the files.
+//!
+//! A mark that empties a group's log (a snapshot from the leader that the log does not agree with) is preceded by a
+//! [`Record::Restart`]: replaying a log whose front is gone could not find out that the two disagreed.
+//!
+//! # Reading order
+//!
+//! `sector` and `record` (bytes), `live` (what records mean for each other), `scan` (reading and judging), `recover`
+//! (opening), this file (writing), `trim`, `anchor`, `segment`, `disk`, `inspect`.
+//!
+//! # Caveats
+//!
+//! - The last synced batch, as long as nothing was written behind it and the log was not opened since, has no witness. If
+//!   the disk acknowledged it and lost every sector of it without a trace, the log opens clean and shorter. One sector that
+//!   arrived and one that did not look like a torn tail. No log without a second copy can do better.
+//! - Two damaged places can hide each other in rare cases (both anchor slots stale, and the newest segment gone).
+//! - Opening reads everything and keeps all entries in memory: entries share the memory of their batch.
+//! - One call of `append` is encoded in memory as a whole, twice (payload and sectors), and the buffers are kept.
+//! - A trim on a full disk may need a segment of its own for what it writes again, and then fails with [`Error::Full`]; stop
+//!   accepting writes before the disk is full.
+//! - `release` is not remembered. After opening, the log holds a little more than it needs until it is said again.
+//! - One directory must be opened by one process; the caller keeps the lock.
 
 mod anchor;
 mod disk;
@@ -41,7 +110,7 @@ const SEGMENT_SECTORS_MIN: u64 = 8;
 pub struct Options {
     /// Length of a new segment file, bytes; a multiple of 512, at least 4,096.
     pub segment_bytes: u64,
-    /// More live segments than this, and [`Wal::trim`] writes the entries of slow groups again instead of waiting for them.
+    /// At least 1. More live segments than this, and [`Wal::trim`] writes the entries of slow groups again instead of waiting for them.
     pub segments_held_max: usize,
     /// Most bytes of entries that one [`Wal::trim`] writes again for slow groups.
     pub moved_bytes_max: u64,
@@ -66,6 +135,9 @@ impl Options {
             return Err(Error::Invalid(format!(
                 "segment_bytes is {bytes}; it must be a multiple of 512 and at least 4096"
             )));
+        }
+        if self.segments_held_max == 0 {
+            return Err(Error::Invalid("segments_held_max is 0".to_owned()));
         }
         Ok(())
     }

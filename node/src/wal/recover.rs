@@ -8,13 +8,14 @@
 use super::anchor::Anchor;
 use super::disk::{Dir, Handle};
 use super::live::{Effect, Live};
-use super::record::{Entry, Genesis, HardState, Record, SnapshotMark};
+use super::record::{self, Genesis, HardState, Record, SnapshotMark};
 use super::scan::{Place, Scan, Whole, scan};
 use super::sector::SECTOR;
 use super::segment::{self, Prepared, Segment, TEMPORARY};
 use super::{Damage, Error, Options, Verdict, Wal, Wreck};
 use crate::types::GroupId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io;
 use std::path::Path;
 
@@ -26,7 +27,7 @@ pub struct GroupLog {
     /// Newest snapshot mark: a snapshot file with this index and term must exist.
     pub snapshot: Option<SnapshotMark>,
     /// Entries, consecutive. They may begin below the mark, never more than one above it.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<record::Entry>,
 }
 
 /// Everything a log holds.
@@ -85,7 +86,7 @@ impl Replay {
 }
 
 impl GroupLog {
-    fn take(&mut self, effect: Effect, mut entries: Vec<Entry>) {
+    fn take(&mut self, effect: Effect, mut entries: Vec<record::Entry>) {
         match effect {
             Effect::Keep => {}
             Effect::Clear => self.entries.clear(),
@@ -202,10 +203,10 @@ fn handle<'a>(
     files: &'a mut BTreeMap<u64, Handle>,
     place: Place,
 ) -> io::Result<&'a Handle> {
-    if !files.contains_key(&place.segment) {
-        files.insert(place.segment, must_open(dir, place.segment)?);
+    match files.entry(place.segment) {
+        Entry::Occupied(open) => Ok(open.into_mut()),
+        Entry::Vacant(vacant) => Ok(vacant.insert(must_open(dir, place.segment)?)),
     }
-    Ok(&files[&place.segment])
 }
 
 fn must_open(dir: &Dir, number: u64) -> io::Result<Handle> {

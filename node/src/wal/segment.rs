@@ -88,7 +88,7 @@ impl SpareJob {
         }
     }
 
-    /// Writes and syncs the zeros. [`Error::Full`] leaves nothing behind.
+    /// Writes and syncs the zeros. No error here touches the log itself; [`Error::Full`] leaves nothing behind.
     pub fn run(self) -> Result<Spare, Error> {
         let made = self.dir.create(&self.name).and_then(|file| {
             fill(&file, self.bytes)?;

@@ -91,7 +91,7 @@ async fn start_on(net: Net, listen: &str, id: u64, knobs: Knobs, inbox_len: usiz
     let (sender, inbound) = mpsc::channel(inbox_len);
     let door = Arc::new(Door::default());
     door.set_me(identity(id, 10 + id));
-    door.set_members([1, 2].map(|id| (NodeId(id), Incarnation(10 + id))).into());
+    door.set_members([1, 2].map(|id| (NodeId(id), Incarnation(10 + id))).into(), NodeId(0));
     let tasks = Tasks::default();
     let transport = Transport::start(Setup {
         env: env.clone(),
@@ -100,6 +100,7 @@ async fn start_on(net: Net, listen: &str, id: u64, knobs: Knobs, inbox_len: usiz
         listener,
         gate: Arc::clone(&door) as Arc<dyn Gate>,
         inbound: sender,
+        advertise: String::new(),
     });
     Node {
         transport,

@@ -139,6 +139,25 @@ fn a_slow_group_does_not_hold_back_the_log() {
 }
 
 #[test]
+fn a_mark_that_contradicts_the_log_is_replayed_after_trimming() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut wal, _) = open(dir.path());
+    for index in 1..=20 {
+        wal.append_and_sync(&[entries(0, index, 1, 1, 700)])
+            .unwrap();
+    }
+    // The leader's snapshot has another term at 12: entries 1 to 20 are void, and most of them are trimmed with it.
+    wal.append_and_sync(&[mark(0, 12, 9)]).unwrap();
+    assert!(wal.trim().unwrap().segments > 2);
+    drop(wal);
+    let (mut wal, recovered) = open(dir.path());
+    assert_eq!(indexes(&recovered, 0), Vec::<u64>::new());
+    wal.append_and_sync(&[entries(0, 13, 1, 9, 1)]).unwrap();
+    drop(wal);
+    assert_eq!(indexes(&open(dir.path()).1, 0), vec![13]);
+}
+
+#[test]
 fn only_what_a_snapshot_covers_is_released() {
     let dir = tempfile::tempdir().unwrap();
     let (mut wal, _) = open(dir.path());

@@ -1,0 +1,170 @@
+//! Scenario and seed give a plan: everything a run will do, drawn beforehand, as data.
+
+use node::knobs::{Knobs, Profile};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use scenarios::{Action, Scenario, Span, Step};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use workloads::drive::{Habits, Kind};
+
+/// What one run will do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// The seed.
+    pub seed: u64,
+    /// Voters.
+    pub nodes: u32,
+    /// Profile of all nodes.
+    pub profile: Profile,
+    /// Internal numbers of all nodes.
+    pub knobs: Knobs,
+    /// The network's calm behaviour.
+    pub net: crate::net::NetConfig,
+    /// Whether names on disk are only durable after a sync of their directory (POSIX's least promise).
+    pub strict_names: bool,
+    /// Length of the part under faults.
+    pub duration: Duration,
+    /// Clients.
+    pub clients: u32,
+    /// What clients do.
+    pub habits: Habits,
+    /// Watchers.
+    pub watchers: u32,
+    /// Steps in order of time.
+    pub steps: Vec<PlannedStep>,
+}
+
+/// One step, drawn.
+#[derive(Clone, Debug)]
+pub struct PlannedStep {
+    /// When, since the start of the part under faults.
+    pub at: Duration,
+    /// The step.
+    pub step: Step,
+    /// The share that every span of the step is read at, in order of use.
+    pub shares: Vec<f64>,
+}
+
+impl Plan {
+    /// Draws the plan of `seed`.
+    pub fn draw(scenario: &Scenario, seed: u64, rng: &mut ChaCha8Rng) -> Plan {
+        let nodes = scenario.cluster.nodes[rng.random_range(0..scenario.cluster.nodes.len())];
+        let profiles = &scenario.cluster.profiles;
+        let profile = match profiles[rng.random_range(0..profiles.len())].as_str() {
+            "lan" => Profile::Lan,
+            "wan" => Profile::Wan,
+            _ => Profile::Edge,
+        };
+        let knobs = draw_knobs(scenario, rng);
+        let net = draw_net(profile, rng);
+        let habits = draw_habits(scenario, rng);
+        let mut steps: Vec<PlannedStep> =
+            scenario.step.iter().filter_map(|step| draw_step(step, rng)).collect();
+        steps.sort_by_key(|step| step.at);
+        let last = steps.last().map_or(Duration::ZERO, |step| step.at);
+        let drawn = seconds(&scenario.cluster.duration_s, rng.random());
+        Plan {
+            nodes,
+            profile,
+            knobs,
+            net,
+            strict_names: rng.random_bool(0.3),
+            duration: drawn.max(last + Duration::from_secs(1)),
+            clients: whole(&scenario.workload.clients, rng),
+            habits,
+            watchers: scenario.workload.watchers,
+            steps,
+            scenario: scenario.clone(),
+            seed,
+        }
+    }
+}
+
+/// The nodes' internal numbers: as shipped, or all drawn from their simulation ranges.
+fn draw_knobs(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Knobs {
+    if rng.random_bool(scenario.cluster.drawn_knobs) {
+        return Knobs::drawn(|low, high| rng.random_range(low..=high));
+    }
+    // As shipped, but for sizes that a run of seconds would never reach, and its disk never hold.
+    Knobs {
+        segment_bytes: 256 << 10,
+        snapshot_entries: rng.random_range(100..2_000),
+        disk_low_bytes: 2 << 20,
+        store_cache_bytes: 256 << 10,
+        store_memtable_bytes: 256 << 10,
+        ..Knobs::default()
+    }
+}
+
+/// A network that suits the profile.
+fn draw_net(profile: Profile, rng: &mut ChaCha8Rng) -> crate::net::NetConfig {
+    use crate::net::config::Span;
+    let drawn = crate::net::NetConfig::draw(rng);
+    let base = match profile {
+        Profile::Lan => Span::micros(50, 500),
+        Profile::Edge => Span::micros(500, 10_000),
+        Profile::Wan => Span::micros(5_000, 60_000),
+    };
+    crate::net::NetConfig { base, jitter: Duration::from_micros(rng.random_range(0..500)), ..drawn }
+}
+
+/// What the clients of this seed do: kinds are switched off at random (swarm), but for those that must stay.
+fn draw_habits(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Habits {
+    let workload = &scenario.workload;
+    let mut mix = BTreeMap::new();
+    for (name, weight) in &workload.mix {
+        let kind = Kind::named(name).unwrap_or_else(|| panic!("no kind of operation is called '{name}'"));
+        let stays = workload.always.contains(name) || rng.random_bool(0.7);
+        if stays {
+            mix.insert(kind, *weight);
+        }
+    }
+    let pause = &workload.pause_ms;
+    Habits {
+        mix,
+        keys: whole(&workload.keys, rng),
+        pause: (millis(pause.low), millis(pause.high)),
+        timeout: Duration::from_millis(rng.random_range(2_000..6_000)),
+    }
+}
+
+/// Whether and when a step happens.
+fn draw_step(step: &Step, rng: &mut ChaCha8Rng) -> Option<PlannedStep> {
+    let at = seconds(&step.at_s, rng.random());
+    let shares = (0..4).map(|_| rng.random()).collect();
+    rng.random_bool(step.chance).then(|| PlannedStep { at, step: step.clone(), shares })
+}
+
+/// A point of a span of seconds.
+pub fn seconds(span: &Span, share: f64) -> Duration {
+    Duration::from_secs_f64(span.at(share).max(0.0))
+}
+
+/// Milliseconds.
+fn millis(ms: f64) -> Duration {
+    Duration::from_secs_f64(ms.max(0.0) / 1_000.0)
+}
+
+/// A whole number of a span.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "spans of counts are small")]
+fn whole(span: &Span, rng: &mut ChaCha8Rng) -> u32 {
+    rng.random_range(span.low as u32..=span.high as u32)
+}
+
+impl PlannedStep {
+    /// True when the step destroys what a node had promised: at most one such step is safe in a run.
+    pub fn is_destructive(&self) -> bool {
+        matches!(self.step.action, Action::Wipe { .. } | Action::LogRot { .. })
+    }
+
+    /// One choice of several.
+    pub fn pick<'a, T>(&self, from: &'a [T], share: usize) -> &'a T {
+        let place = (self.shares[share] * from.len() as f64).floor();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below the length")]
+        let place = (place as usize).min(from.len() - 1);
+        &from[place]
+    }
+}
