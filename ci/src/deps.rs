@@ -1,8 +1,8 @@
-//! The dependency gate: licences, bans, duplicates, sources and known advisories, without a network.
+//! The dependency gate: licences, bans, duplicates, sources and known advisories, without a database on the network.
 //!
-//! It reads `Cargo.lock` and what `cargo metadata --offline` says. There is no advisory database on this side: advisories
-//! that concern us are listed by hand, and whoever updates a dependency looks them up (`deny.toml` holds the same lists for
-//! cargo-deny, which downloads the database). Every exception has its reason; one that is no longer needed is a finding.
+//! It reads `Cargo.lock` and what `cargo metadata` says, so it works offline wherever the build does. Advisories that
+//! concern us are listed by hand, and whoever updates a dependency looks them up; `deny.toml` holds the same lists for
+//! cargo-deny, which downloads the database. Every exception has its reason; one that is no longer needed is a finding.
 
 use crate::Finding;
 use std::collections::{BTreeMap, BTreeSet};

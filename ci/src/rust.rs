@@ -6,8 +6,8 @@ use crate::{Finding, has_word, numbered};
 /// Longest line of code, characters, comments and literals not counted. rustfmt breaks at 100 where it can.
 pub const CODE_CHARS_MAX: usize = 120;
 
-/// Longest line of all, characters; prose and literals may go on to here.
-pub const LINE_CHARS_MAX: usize = 140;
+/// Longest line of prose, characters.
+pub const PROSE_CHARS_MAX: usize = 140;
 
 /// Longest file, lines.
 pub const FILE_LINES_MAX: usize = 750;
@@ -112,16 +112,33 @@ pub fn unbounded_queues(path: &str, code: &str) -> Vec<Finding> {
     lines_with(path, code, &names, "every queue has a bound")
 }
 
-/// Lines that nobody can read on half a screen.
+/// Lines that nobody can read on half a screen. Literals do not count: rustfmt cannot break them either.
 pub fn long_lines(path: &str, text: &str, code: &str) -> Vec<Finding> {
-    let long = |line: &str, bound: usize| line.trim_end().chars().count() > bound;
-    let lines = numbered(text).zip(code.lines());
-    let lines =
-        lines.filter(|((_, line), code)| long(line, LINE_CHARS_MAX) || long(code, CODE_CHARS_MAX));
-    let what = format!("longer than {LINE_CHARS_MAX} characters, or {CODE_CHARS_MAX} of code");
-    lines
-        .map(|((line, _), _)| Finding::new(path, line, &*what))
-        .collect()
+    let mut found = Vec::new();
+    for ((line, whole), code) in numbered(text).zip(code.lines()) {
+        let is_prose = whole.trim_start().starts_with("//");
+        let (length, bound) = match is_prose {
+            true => (whole.chars().count(), PROSE_CHARS_MAX),
+            false => (unmasked(whole, code), CODE_CHARS_MAX),
+        };
+        if length > bound {
+            found.push(Finding::new(
+                path,
+                line,
+                format!("{length} characters; at most {bound}"),
+            ));
+        }
+    }
+    found
+}
+
+/// How many characters of a line are left when comments and literals are blanked.
+fn unmasked(whole: &str, code: &str) -> usize {
+    whole
+        .chars()
+        .zip(code.chars())
+        .filter(|(before, after)| before == after)
+        .count()
 }
 
 /// Past this length, look for a second noun.
@@ -230,10 +247,13 @@ mod tests {
 
     #[test]
     fn long_lines_and_long_files_are_found() {
-        let long = "x".repeat(LINE_CHARS_MAX + 1);
-        assert_eq!(lines("a.rs", &format!("//! d\n// {long}\n")), [2]);
+        let prose = "x".repeat(PROSE_CHARS_MAX);
+        assert_eq!(lines("a.rs", &format!("//! d\n// {prose}\n")), [2]);
         let code = "x".repeat(CODE_CHARS_MAX + 1);
-        assert_eq!(lines("a.rs", &format!("//! d\n{code}\n// {code}\n")), [2]);
+        assert_eq!(
+            lines("a.rs", &format!("//! d\n{code}\n// {code}\n\"{code}\"\n")),
+            [2]
+        );
         let many = format!("//! d\n{}", "\n".repeat(FILE_LINES_MAX));
         assert_eq!(lines("a.rs", &many), [0]);
         assert_eq!(long_file("a.rs", &many, &[("a.rs", "why")]), None);

@@ -12,10 +12,10 @@ fn locked() -> Vec<Package> {
     deps::packages(&tree::read()["Cargo.lock"])
 }
 
-/// What cargo says of the packages that a build of `rustflags` links, without a network.
+/// What cargo says of the packages that a build of `rustflags` links. It fetches what that build would fetch, nothing else.
 fn metadata(rustflags: &str) -> serde_json::Value {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--format-version", "1", "--offline", "--locked"]);
+    cargo.args(["metadata", "--format-version", "1", "--locked"]);
     cargo.args(["--filter-platform", "x86_64-unknown-linux-gnu"]);
     cargo
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags)

@@ -51,10 +51,20 @@ struct Server {
 
 impl Server {
     fn start(&mut self) {
-        let log = File::options().append(true).create(true).open(self.home.join("log")).unwrap();
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(self.home.join("log"))
+            .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_seaworthy"));
-        command.arg("server").arg("--config").arg(self.home.join("node.toml"));
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .arg("server")
+            .arg("--config")
+            .arg(self.home.join("node.toml"));
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -78,7 +88,11 @@ impl Drop for Server {
         if thread::panicking() {
             let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("--- last lines of {}:\n{}", self.name, lines[lines.len().saturating_sub(30)..].join("\n"));
+            eprintln!(
+                "--- last lines of {}:\n{}",
+                self.name,
+                lines[lines.len().saturating_sub(30)..].join("\n")
+            );
         }
     }
 }
@@ -89,7 +103,11 @@ fn three(dir: &Path) -> Vec<Server> {
     let mut members = String::new();
     for at in 0..3 {
         let (http, peer) = (ports[at], ports[at + 3]);
-        writeln!(members, "[[cluster.members]]\nname = \"n{at}\"\nhttp = \"{http}\"\npeer = \"{peer}\"").unwrap();
+        writeln!(
+            members,
+            "[[cluster.members]]\nname = \"n{at}\"\nhttp = \"{http}\"\npeer = \"{peer}\""
+        )
+        .unwrap();
     }
     let server = |at: usize| {
         let (name, home) = (format!("n{at}"), dir.join(format!("n{at}")));
@@ -98,15 +116,24 @@ fn three(dir: &Path) -> Vec<Server> {
         let own = format!("name = \"{name}\"\ndata_dir = {data:?}\nprofile = \"lan\"\n");
         let listen = format!("[listen]\nhttp = \"{http}\"\npeer = \"{peer}\"\n");
         fs::write(home.join("node.toml"), own + &listen + &members).unwrap();
-        Server { name, http, home, child: None }
+        Server {
+            name,
+            http,
+            home,
+            child: None,
+        }
     };
     (0..3).map(server).collect()
 }
 
 /// Addresses that were free a moment ago.
 fn free_ports(count: usize) -> Vec<SocketAddr> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap()).collect()
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    held.iter()
+        .map(|listener| listener.local_addr().unwrap())
+        .collect()
 }
 
 /// One request on a connection of its own; an error means that the outcome is not known.
@@ -114,11 +141,15 @@ fn ask<T: DeserializeOwned>(to: SocketAddr, method: &str, path: &str, body: &str
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
     stream.write_all((head + body).as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
     if !head.starts_with("HTTP/1.1 200") {
         return Err(io::Error::other(body.to_owned()));
     }
@@ -144,7 +175,10 @@ impl Record {
     fn acknowledge(&mut self, key: &str, answer: &PutAnswer) {
         match key {
             "shared" => self.shared_version = self.shared_version.max(answer.done.version),
-            _ => drop(self.acknowledged.insert(key.to_owned(), answer.place.revision.0)),
+            _ => drop(
+                self.acknowledged
+                    .insert(key.to_owned(), answer.place.revision.0),
+            ),
         }
         let now = Instant::now();
         self.gap = self.last.map_or(self.gap, |last| self.gap.max(now - last));
@@ -158,7 +192,11 @@ fn write(writer: usize, nodes: &[SocketAddr], record: &Mutex<Record>, done: &Ato
         if done.load(Ordering::Relaxed) {
             return;
         }
-        let key = if number % 10 == 9 { "shared".to_owned() } else { format!("w{writer}/{number}") };
+        let key = if number % 10 == 9 {
+            "shared".to_owned()
+        } else {
+            format!("w{writer}/{number}")
+        };
         let to = nodes[(writer + number) % nodes.len()];
         let answer = ask::<PutAnswer>(to, "PUT", &format!("/v1/kv/{key}"), &value(&key));
         let mut record = record.lock().unwrap();
@@ -179,18 +217,31 @@ fn value(key: &str) -> String {
 fn whole(servers: &[Server]) {
     let began = Instant::now();
     loop {
-        let leaders: Vec<u64> = servers.iter().filter_map(|one| one.cluster()).map(|one| one.leader.0).collect();
-        if leaders.len() == servers.len() && leaders[0] != 0 && leaders.iter().all(|one| *one == leaders[0]) {
+        let leaders: Vec<u64> = servers
+            .iter()
+            .filter_map(|one| one.cluster())
+            .map(|one| one.leader.0)
+            .collect();
+        if leaders.len() == servers.len()
+            && leaders[0] != 0
+            && leaders.iter().all(|one| *one == leaders[0])
+        {
             return;
         }
-        assert!(began.elapsed() < WHOLE, "the cluster is not whole after {WHOLE:?}: leaders {leaders:?}");
+        assert!(
+            began.elapsed() < WHOLE,
+            "the cluster is not whole after {WHOLE:?}: leaders {leaders:?}"
+        );
         thread::sleep(Duration::from_millis(50));
     }
 }
 
 /// The node that leads, by its own word.
 fn leader(servers: &[Server]) -> usize {
-    let leads = |one: &Server| one.cluster().is_some_and(|answer| answer.leader == answer.id);
+    let leads = |one: &Server| {
+        one.cluster()
+            .is_some_and(|answer| answer.leader == answer.id)
+    };
     servers.iter().position(leads).unwrap_or(0)
 }
 
@@ -209,13 +260,25 @@ fn verify(servers: &[Server], record: &Record) {
     for (at, (key, revision)) in record.acknowledged.iter().enumerate() {
         let path = format!("/v1/kv/{key}?consistency=linearizable");
         let answer: GetAnswer = ask(servers[at % servers.len()].http, "GET", &path, "")
-            .unwrap_or_else(|error| panic!("{key} was acknowledged at revision {revision} and is lost: {error}"));
-        assert_eq!(answer.record.value, Some(value(key)), "{key} has another value");
-        assert_eq!(answer.record.mod_revision.0, *revision, "{key} has another revision");
+            .unwrap_or_else(|error| {
+                panic!("{key} was acknowledged at revision {revision} and is lost: {error}")
+            });
+        assert_eq!(
+            answer.record.value,
+            Some(value(key)),
+            "{key} has another value"
+        );
+        assert_eq!(
+            answer.record.mod_revision.0, *revision,
+            "{key} has another revision"
+        );
     }
     let shared: GetAnswer = ask(servers[0].http, "GET", "/v1/kv/shared", "").unwrap();
     let (found, expected) = (shared.record.version, record.shared_version);
-    assert!(found >= expected, "version {expected} was acknowledged, {found} is there");
+    assert!(
+        found >= expected,
+        "version {expected} was acknowledged, {found} is there"
+    );
 }
 
 /// Two writes with one revision would mean two histories.
@@ -230,7 +293,8 @@ fn revisions_differ(record: &Record) {
 
 #[test]
 fn no_acknowledged_write_is_lost_to_sigkill() {
-    let rounds = std::env::var("SEAWORTHY_KILL_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
+    let rounds =
+        std::env::var("SEAWORTHY_KILL_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut servers = three(dir.path());
     servers.iter_mut().for_each(Server::start);
@@ -250,7 +314,11 @@ fn no_acknowledged_write_is_lost_to_sigkill() {
         thread::sleep(CALM);
     });
     let record = record.into_inner().unwrap();
-    assert!(record.acknowledged.len() > rounds * 20, "only {} writes were acknowledged", record.acknowledged.len());
+    assert!(
+        record.acknowledged.len() > rounds * 20,
+        "only {} writes were acknowledged",
+        record.acknowledged.len()
+    );
     revisions_differ(&record);
     verify(&servers, &record);
     let (acknowledged, unknown, gap) = (record.acknowledged.len(), record.unknown, record.gap);
