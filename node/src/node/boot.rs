@@ -178,7 +178,7 @@ fn open(
     fresh_life: Incarnation,
 ) -> Result<Opened, String> {
     let io = |what: &str, error: std::io::Error| format!("{what} {}: {error}", dirs.root.display());
-    std::fs::create_dir_all(&dirs.root).map_err(|error| io("creating", error))?;
+    create_dir_durably(&dirs.root).map_err(|error| io("creating", error))?;
     snapshot::prepare(&dirs.snapshots).map_err(|error| error.to_string())?;
     let note = read_note(&dirs.identity)?;
     if let Some(note) = note.as_ref().filter(|note| note.name != name) {
@@ -188,7 +188,9 @@ fn open(
             note.name
         ));
     }
-    let lost = match Wal::open(&dirs.wal, options) {
+    let opened = Wal::open(&dirs.wal, options);
+    sync_dir(&dirs.root).map_err(|error| io("syncing", error))?;
+    let lost = match opened {
         Ok((wal, recovered)) => match recovered.genesis.clone() {
             Some(genesis) => return Ok(Opened::Known(Box::new(Known { wal, recovered, genesis }))),
             None => note.as_ref().filter(|note| note.member).map(|_| {
@@ -261,6 +263,24 @@ fn write_note(dirs: &Dirs, note: &Note) -> Result<(), String> {
     std::fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(words)?;
     std::fs::rename(&fresh, &dirs.identity).map_err(words)?;
     sync_dir(&dirs.root).map_err(words)
+}
+
+/// Makes a directory and its missing parents, each with its name durable: a data directory whose own name is lost with the
+/// power takes everything in it along, however well that was synced.
+#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
+fn create_dir_durably(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_dir_durably(parent)?;
+    }
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_dir(parent.unwrap_or(Path::new(".")))
 }
 
 /// Makes the names in a directory durable.
@@ -441,6 +461,7 @@ fn settle(
 ) -> Result<Known, String> {
     let words = |error: wal::Error| error.to_string();
     let (mut wal, _) = Wal::open(&dirs.wal, options).map_err(words)?;
+    sync_dir(&dirs.root).map_err(|error| format!("syncing {}: {error}", dirs.root.display()))?;
     let founding = Founding { members: seat.members.clone(), joined: seat.joined };
     let genesis = wal::Genesis {
         cluster_id: seat.cluster,
