@@ -293,7 +293,7 @@ async fn find_seat(
         shared.env.journal.record(Event::Recovered { detail: reason.clone() });
         shared.set_condition(Condition::Rejoining { reason: reason.clone() });
     }
-    let seek = seek(shared, incarnation, lost.is_some());
+    let seek = seek(shared, incarnation, lost);
     tokio::pin!(seek);
     loop {
         tokio::select! {
@@ -306,7 +306,11 @@ async fn find_seat(
 }
 
 /// Asks around until there is a place.
-async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<Seat, String> {
+async fn seek(
+    shared: &Shared,
+    incarnation: Incarnation,
+    lost: Option<String>,
+) -> Result<Seat, String> {
     let config = &shared.config;
     let me = founder_of(shared);
     let mut founders = config.cluster.members.clone();
@@ -317,6 +321,7 @@ async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<S
     loop {
         let mut answers = Vec::new();
         let mut silent = Vec::new();
+        let mut refusals = Vec::new();
         for other in &others {
             match ask(shared, incarnation, other).await {
                 Ok(answer) => answers.push((*other, answer)),
@@ -329,7 +334,7 @@ async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<S
             }
             match join(shared, incarnation, &other.peer).await {
                 Ok(seat) => return Ok(seat),
-                Err(error) => silent.push(format!("{} ({error})", other.name)),
+                Err(error) => refusals.push(format!("{} says: {error}", other.name)),
             }
         }
         let all_fresh = answers.len() == others.len()
@@ -337,14 +342,25 @@ async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<S
                 answer.cluster_id == 0 && answer.name == other.name
             });
         // A directory that had data must not found anew: its old cluster may be somewhere.
-        if all_fresh && !config.cluster.join && (!lost || others.is_empty()) {
+        if all_fresh && !config.cluster.join && (lost.is_none() || others.is_empty()) {
             return Ok(found(&founders, &me.name, incarnation, &answers));
         }
-        if !lost {
-            let waiting_for = format!("founders that do not answer: {}", silent.join(", "));
-            shared.set_condition(Condition::Starting { waiting_for });
-        }
+        let waiting_for = waiting_for(&silent, &refusals);
+        shared.set_condition(match &lost {
+            None => Condition::Starting { waiting_for },
+            Some(reason) => Condition::Rejoining { reason: format!("{reason}; waits for {waiting_for}") },
+        });
         shared.env.clock.sleep(PROBE_PAUSE).await;
+    }
+}
+
+/// What a search that goes on waits for, in words.
+fn waiting_for(silent: &[String], refusals: &[String]) -> String {
+    match (silent, refusals) {
+        // All members say the same, because the leader decides.
+        (_, [.., last]) => format!("a member that lets it in; {last}"),
+        ([_, ..], []) => format!("founders that do not answer: {}", silent.join(", ")),
+        ([], []) => "a cluster to join: every founder answers, but none is a member of one".to_owned(),
     }
 }
 
@@ -527,6 +543,7 @@ fn open_state(
     journal: &crate::rt::Journal,
 ) -> Result<Store, String> {
     let mark = group.snapshot.unwrap_or_default();
+    let is_new = !dirs.store.exists() && last <= FOUNDING.0;
     let reason = match Store::open(&dirs.store, knobs) {
         Ok(store) => match check_state(&store, genesis, mark.index, last) {
             Ok(()) => return Ok(store),
@@ -534,7 +551,10 @@ fn open_state(
         },
         Err(error) => error.to_string(),
     };
-    journal.record(Event::StoreRebuilt { reason });
+    // A node that begins has no store to lose.
+    if !is_new {
+        journal.record(Event::StoreRebuilt { reason });
+    }
     let mut store = Store::create(&dirs.store, knobs).map_err(|error| error.to_string())?;
     if mark.index == Index(0) {
         return Ok(store);

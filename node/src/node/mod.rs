@@ -124,6 +124,9 @@ impl Shared {
     fn set_condition(&self, condition: Condition) {
         self.status.send_if_modified(|status| {
             let changed = status.condition != condition;
+            if changed {
+                tell(&status.name, &condition);
+            }
             status.condition = condition;
             changed
         });
@@ -230,6 +233,19 @@ fn adjusted(mut knobs: Knobs, config: &Config) -> Knobs {
         knobs.disk_low_bytes = bytes;
     }
     knobs
+}
+
+/// Says in the log what a person waits for; the rest of a node's life is told by its journal.
+fn tell(node: &str, condition: &Condition) {
+    match condition {
+        Condition::Starting { waiting_for } => tracing::info!(node, "waits for {waiting_for}"),
+        Condition::Rejoining { reason } => tracing::warn!(node, "votes for nobody: {reason}"),
+        Condition::Removed => tracing::warn!(
+            node,
+            "this node is no member any more: stop it; with an empty data directory it can join again"
+        ),
+        Condition::Running | Condition::Poisoned { .. } | Condition::Stopping => {}
+    }
 }
 
 /// The picture before anything is known.
