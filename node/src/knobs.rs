@@ -114,7 +114,8 @@ knobs! {
     snapshot_margin: u64 = 100, (5, 100);
     /// Log bytes since the last snapshot that force one whatever the entry count, bytes.
     snapshot_log_bytes: u64 = 64 << 20, (64 << 10, 4 << 20);
-    /// A snapshot by entries waits until the log since the last one has at least this share of its size, percent: bounds write amplification.
+    /// A snapshot by entries waits until the log since the last one has at least this share of its size, percent: bounds
+    /// write amplification.
     snapshot_ratio_percent: u64 = 50, (10, 100);
     /// Snapshot files kept.
     snapshots_kept: usize = 2, (1, 3);

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`types`], [`error`], [`config`], [`knobs`]; [`rt`], the door to the world; [`wal`], what is durable;
 //! [`state`], what the cluster remembers; [`store`], where it lies; [`snapshot`], the whole of it as a
-//! file; [`raft`], how it is agreed; [`transport`], how nodes talk; [`handle`] and `node`, the loop that ties them; `api`, `client` and `cli`, the doors for people and programs.
+//! file; [`raft`], how it is agreed; [`transport`], how nodes talk; [`handle`] and `node`, the loop that ties them; `api`, `client`
+//! and `cli`, the doors for people and programs.
 //!
 //! No code outside [`rt`] touches a clock, socket, thread, process, environment variable or random source; there is
 //! no `cfg(madsim)` and no test hook. See `docs/ARCHITECTURE.md`.

@@ -1,16 +1,30 @@
-//! The simulated world of a Seaworthy cluster.
+//! The simulated world of a Seaworthy cluster, and what drives and judges it.
 //!
 //! A production node runs here unchanged on madsim's executor; what it receives as `node::rt::Env` is simulated by this
-//! crate. Reading order: `clock`, `net`, `lane`, then `world`, which ties them together per host.
+//! crate. Reading order: `clock`, `net`, `lane`, then `world`, which ties them together per host; `plan`, what a seed will do;
+//! `cluster`, `storm` and `operator`, who does it; `trace`, `oracle` and `judge`, who watches; `run`, one run; `report`; `runner`,
+//! many runs; `cli`, the command line `storm`.
 //!
 //! Everything is `cfg(madsim)`: an ordinary build of the workspace sees an empty crate. Nothing here reads the real
-//! clock, entropy or a thread; every chance comes from a named stream of the seed, never from madsim's own generator.
+//! clock, entropy or a thread (but for `runner`, outside of runs); every chance comes from a named stream of the seed, never
+//! from madsim's own generator.
 #![cfg(madsim)]
 
 mod alarm;
+pub mod cli;
 pub mod clock;
+pub mod cluster;
+pub mod judge;
 pub mod lane;
 pub mod net;
+pub mod operator;
+pub mod oracle;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod runner;
+pub mod storm;
+pub mod trace;
 pub mod world;
 
 pub use clock::SimClock;

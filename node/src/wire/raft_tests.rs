@@ -321,7 +321,9 @@ prop_compose! {
 prop_compose! {
     /// Anything at all, half of the time bent so that more of it comes through.
     fn message()(
-        kind in -1i32..21, from in prop_oneof![9 => Just(2u64), 1 => number()], to in prop_oneof![9 => Just(1u64), 1 => number()],
+        kind in -1i32..21,
+        from in prop_oneof![9 => Just(2u64), 1 => number()],
+        to in prop_oneof![9 => Just(1u64), 1 => number()],
         numbers in prop::array::uniform8(number()),
         mut entries in prop::collection::vec(entry(), 0..4),
         snapshot in prop::option::of(snapshot()),

@@ -14,7 +14,7 @@
 //! Left out: UDP, IP addresses and routing (a host has one name), TIME_WAIT, urgent data, keep-alive probes of idle
 //! connections (Linux sends the first after two hours), path MTU, congestion control.
 
-mod config;
+pub mod config;
 mod conn;
 mod core;
 mod dial;

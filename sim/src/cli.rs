@@ -1,0 +1,455 @@
+//! The command line `storm`: run, replay, check determinism, list.
+#![expect(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the simulator's own command line talks to the terminal and knows real time"
+)]
+
+use crate::report::Report;
+use crate::runner::{Job, run_all, warm_up};
+use crate::trace::Level;
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use scenarios::Scenario;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Sails a cluster through storms, and shows what happened.
+#[derive(Parser)]
+#[command(name = "storm", version, about, long_about = None)]
+struct Storm {
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+enum Command {
+    /// Run many seeds over the scenarios; exit code 1 if any fails
+    Run(RunArgs),
+    /// Run one seed again and tell its story
+    Replay(ReplayArgs),
+    /// Run seeds twice in two processes and compare their traces
+    Determinism(DeterminismArgs),
+    /// List the scenarios
+    List(ListArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Args)]
+struct RunArgs {
+    /// How many runs, dealt over the chosen scenarios
+    #[arg(long, default_value_t = 60)]
+    seeds: u64,
+    /// Only this seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// First seed
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Only this scenario (may be given several times)
+    #[arg(long)]
+    scenario: Vec<String>,
+    /// Runs at the same time; 0 for one per core
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+    /// Only every N-th run, starting with the I-th: `I/N`, I from 1
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// Write one JSON line per run to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Stop dealing new runs after this many failures
+    #[arg(long, default_value_t = 50)]
+    failures_max: usize,
+}
+
+/// Arguments of `replay`.
+#[derive(Args)]
+struct ReplayArgs {
+    /// Scenario
+    scenario: String,
+    /// Seed
+    #[arg(long)]
+    seed: u64,
+    /// Stop the story after this many virtual seconds
+    #[arg(long)]
+    until: Option<f64>,
+    /// Only lines that contain this
+    #[arg(long)]
+    grep: Option<String>,
+    /// How much to tell
+    #[arg(long, value_enum, default_value_t = TellLevel::Story)]
+    level: TellLevel,
+}
+
+/// How much of a story to tell.
+#[derive(Clone, Copy, ValueEnum)]
+enum TellLevel {
+    /// Faults, elections, membership, recoveries
+    Story,
+    /// Also connections, commits, commands' output
+    Detail,
+    /// Everything
+    All,
+}
+
+/// Arguments of `determinism`.
+#[derive(Args)]
+struct DeterminismArgs {
+    /// Seeds of every scenario
+    #[arg(long, default_value_t = 50)]
+    seeds: u64,
+    /// Only this scenario (may be given several times)
+    #[arg(long)]
+    scenario: Vec<String>,
+    /// Runs at the same time; 0 for one per core
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+}
+
+/// Arguments of `list`.
+#[derive(Args)]
+struct ListArgs {
+    /// List the measures that expectations may use instead
+    #[arg(long)]
+    measures: bool,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    fix_addresses();
+    warm_up();
+    let storm = Storm::parse();
+    let result = match storm.command {
+        Command::Run(args) => sweep(&args),
+        Command::Replay(args) => replay(&args),
+        Command::Determinism(args) => determinism(&args),
+        Command::List(args) => list(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs this program again with address randomisation off, so that nothing can depend on where memory lies.
+#[expect(unsafe_code, reason = "personality and exec have no safe door in std")]
+fn fix_addresses() {
+    use std::os::unix::process::CommandExt;
+    const DONE: &str = "SEAWORTHY_STORM_FIXED";
+    if std::env::var_os(DONE).is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    // SAFETY: only changes how the next exec of this process lays out memory.
+    unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
+    // Comes back only when it failed; then the run goes on with random addresses, which is no more than a precaution lost.
+    drop(std::process::Command::new(program).args(std::env::args_os().skip(1)).env(DONE, "1").exec());
+}
+
+/// The scenarios called for, or all.
+fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
+    if names.is_empty() {
+        return Ok(scenarios::all());
+    }
+    names
+        .iter()
+        .map(|name| {
+            scenarios::find(name).with_context(|| {
+                let known: Vec<String> = scenarios::all().into_iter().map(|one| one.name).collect();
+                format!("no scenario is called '{name}'; there are: {}", known.join(", "))
+            })
+        })
+        .collect()
+}
+
+/// Processes at a time.
+fn at_once(jobs: usize) -> usize {
+    if jobs > 0 { jobs } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// Runs many seeds.
+fn sweep(args: &RunArgs) -> Result<bool> {
+    let scenarios = chosen(&args.scenario)?;
+    let mut jobs: Vec<Job> = Vec::new();
+    match args.seed {
+        Some(seed) => jobs.extend(scenarios.iter().map(|one| job(one, seed, None))),
+        None => {
+            for place in 0..args.seeds {
+                let many = scenarios.len() as u64;
+                let scenario = &scenarios[usize::try_from(place % many)?];
+                jobs.push(job(scenario, args.first_seed + place / many, None));
+            }
+        }
+    }
+    if let Some(shard) = &args.shard {
+        let (part, parts) = parse_shard(shard)?;
+        jobs = jobs.into_iter().skip(part - 1).step_by(parts).collect();
+    }
+    let mut file = args.json.as_ref().map(File::create).transpose().context("creating --json")?;
+    let total = jobs.len();
+    let bar = progress(total as u64);
+    let mut tally = Tally::new();
+    let mut stopped = false;
+    run_all(jobs, at_once(args.jobs), |report| {
+        if let Some(file) = &mut file {
+            let line = serde_json::to_string(&report).unwrap_or_default();
+            // A full disk must not end the sweep; what is missing shows in the file.
+            writeln!(file, "{line}").ok();
+        }
+        if !report.failures.is_empty() {
+            bar.suspend(|| tell_failure(&report));
+        }
+        tally.add(report);
+        bar.inc(1);
+        bar.set_message(tally.pace());
+        if tally.failed.len() >= args.failures_max && !stopped {
+            stopped = true;
+            bar.suspend(|| eprintln!("more than {} failures: see the first ones", args.failures_max));
+        }
+    });
+    bar.finish_and_clear();
+    tally.print();
+    Ok(tally.failed.is_empty())
+}
+
+/// A run to do.
+fn job(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Job {
+    Job { scenario: scenario.clone(), seed, keep }
+}
+
+/// `I/N`.
+fn parse_shard(text: &str) -> Result<(usize, usize)> {
+    let parsed = text.split_once('/').and_then(|(part, parts)| {
+        Some((part.parse::<usize>().ok()?, parts.parse::<usize>().ok()?))
+    });
+    match parsed {
+        Some((part, parts)) if part >= 1 && part <= parts => Ok((part, parts)),
+        _ => bail!("--shard takes I/N with I from 1 to N, such as 2/8; got '{text}'"),
+    }
+}
+
+/// A progress bar on the terminal, nothing elsewhere.
+fn progress(total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} runs  {msg}  {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total).with_style(style)
+}
+
+/// Prints a failure with the command that shows it again.
+fn tell_failure(report: &Report) {
+    let first = report.failures.first().map_or("", String::as_str);
+    let first = first.lines().next().unwrap_or("");
+    println!("FAILED {} seed {}: {first}", report.scenario, report.seed);
+    println!("       cargo run --release --bin storm -- {}", &report.replay_command()["storm ".len()..]);
+}
+
+/// What a sweep adds up to.
+struct Tally {
+    since: Instant,
+    runs: u64,
+    virtual_ms: u64,
+    cpu_us: u64,
+    operations: u64,
+    failed: Vec<Report>,
+    by_scenario: BTreeMap<String, (u64, u64, u64)>,
+    probes: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Tally {
+            since: Instant::now(),
+            runs: 0,
+            virtual_ms: 0,
+            cpu_us: 0,
+            operations: 0,
+            failed: Vec::new(),
+            by_scenario: BTreeMap::new(),
+            probes: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, report: Report) {
+        self.runs += 1;
+        self.virtual_ms += report.virtual_ms;
+        self.cpu_us += report.cpu_us;
+        self.operations += report.operations;
+        let one = self.by_scenario.entry(report.scenario.clone()).or_default();
+        *one = (one.0 + 1, one.1 + report.virtual_ms, one.2 + report.cpu_us);
+        for probe in report.probes.keys() {
+            // Counted by run: a probe says in how many runs something happened.
+            *self.probes.entry(probe.clone()).or_default() += 1;
+        }
+        if !report.failures.is_empty() {
+            self.failed.push(report);
+        }
+    }
+
+    /// Speed so far.
+    fn pace(&self) -> String {
+        let seconds = self.since.elapsed().as_secs_f64().max(0.001);
+        let ratio = self.virtual_ms as f64 / 1_000.0 / seconds;
+        format!("{:.1} runs/s, {ratio:.0}x real time, {} failed", self.runs as f64 / seconds, self.failed.len())
+    }
+
+    fn print(&self) {
+        println!("scenario          runs   virtual s/core s   runs/core s   ms/run");
+        for (name, (runs, virtual_ms, cpu_us)) in &self.by_scenario {
+            let cpu_s = (*cpu_us as f64 / 1e6).max(1e-9);
+            println!(
+                "{name:16} {runs:5}   {:16.0}   {:11.1}   {:6.1}",
+                *virtual_ms as f64 / 1_000.0 / cpu_s,
+                *runs as f64 / cpu_s,
+                cpu_s * 1_000.0 / *runs as f64
+            );
+        }
+        println!("\nin how many runs");
+        for (probe, runs) in &self.probes {
+            println!("{runs:6}  {probe}");
+        }
+        println!("\n{} runs, {} operations, {}", self.runs, self.operations, self.pace());
+        for report in &self.failed {
+            tell_failure(report);
+        }
+        println!("{} passed, {} failed", self.runs - self.failed.len() as u64, self.failed.len());
+    }
+}
+
+/// Runs one seed again and tells its story.
+fn replay(args: &ReplayArgs) -> Result<bool> {
+    let scenario = chosen(std::slice::from_ref(&args.scenario))?.remove(0);
+    let level = match args.level {
+        TellLevel::Story => Level::Story,
+        TellLevel::Detail => Level::Detail,
+        TellLevel::All => Level::All,
+    };
+    let mut good = true;
+    run_all(vec![job(&scenario, args.seed, Some(level))], 1, |report| {
+        good = report.failures.is_empty();
+        tell_story(&report, args);
+    });
+    Ok(good)
+}
+
+/// Prints a story: one aligned line per event, verdict last.
+fn tell_story(report: &Report, args: &ReplayArgs) {
+    let width = report.lines.iter().map(|line| line.place.len()).max().unwrap_or(4);
+    for line in &report.lines {
+        let seconds = line.at_us as f64 / 1e6;
+        if args.until.is_some_and(|until| seconds > until) {
+            break;
+        }
+        if args.grep.as_ref().is_some_and(|word| !line.text.contains(word) && line.place != *word) {
+            continue;
+        }
+        for (place, text) in line.text.lines().enumerate() {
+            if place == 0 {
+                println!("{seconds:10.6} s  {:width$}  {text}", line.place);
+            } else {
+                println!("{:12}  {:width$}  {text}", "", "");
+            }
+        }
+    }
+    println!();
+    for (key, value) in &report.measures {
+        println!("{key}: {value:.1}");
+    }
+    println!(
+        "{} operations, {} writes acknowledged, {} virtual s, trace {} over {} events",
+        report.operations,
+        report.acknowledged,
+        report.virtual_ms as f64 / 1_000.0,
+        report.hash,
+        report.events
+    );
+    if !report.errors.is_empty() {
+        println!("errors that clients saw: {:?}", report.errors);
+    }
+    match report.failures.as_slice() {
+        [] => println!("verdict: all is well"),
+        failures => {
+            for failure in failures {
+                println!("verdict: FAILED: {failure}");
+            }
+        }
+    }
+}
+
+/// Runs seeds twice and compares.
+fn determinism(args: &DeterminismArgs) -> Result<bool> {
+    let scenarios = chosen(&args.scenario)?;
+    let jobs = |keep| -> Vec<Job> {
+        let seeds = 1..=args.seeds;
+        seeds.flat_map(|seed| scenarios.iter().map(move |one| job(one, seed, keep))).collect()
+    };
+    let mut first: BTreeMap<(String, u64), (String, u64)> = BTreeMap::new();
+    run_all(jobs(None), at_once(args.jobs), |report| {
+        first.insert((report.scenario, report.seed), (report.hash, report.events));
+    });
+    let mut differ = Vec::new();
+    // The second time with another number of processes at once and with the story kept: neither may matter.
+    run_all(jobs(Some(Level::Story)), at_once(args.jobs) + 1, |report| {
+        let key = (report.scenario.clone(), report.seed);
+        let again = (report.hash.clone(), report.events);
+        if first.get(&key) != Some(&again) {
+            differ.push(key);
+        }
+    });
+    for (name, seed) in &differ {
+        println!("DIFFERS {name} seed {seed}");
+        let scenario = scenarios::find(name).context("the scenario was just run")?;
+        show_first_difference(&scenario, *seed);
+    }
+    let total = first.len();
+    println!("{} passed, {} failed", total - differ.len(), differ.len());
+    Ok(differ.is_empty())
+}
+
+/// Prints the first line in which two runs of a seed differ.
+fn show_first_difference(scenario: &Scenario, seed: u64) {
+    let mut both = Vec::new();
+    for _ in 0..2 {
+        run_all(vec![job(scenario, seed, Some(Level::All))], 1, |report| both.push(report));
+    }
+    let [a, b] = both.as_slice() else { return };
+    let show = |line: Option<&crate::report::StoryLine>| {
+        line.map_or("(ended)".to_owned(), |line| {
+            format!("{:.6} s {} {}", line.at_us as f64 / 1e6, line.place, line.text)
+        })
+    };
+    for place in 0..a.lines.len().max(b.lines.len()) {
+        let (one, other) = (show(a.lines.get(place)), show(b.lines.get(place)));
+        if one != other {
+            println!("  line {place}:\n    {one}\n    {other}");
+            return;
+        }
+    }
+    println!("  the lines are the same; file operations or hidden draws differ ({} and {})", a.hash, b.hash);
+}
+
+/// Lists what there is.
+fn list(args: &ListArgs) -> Result<bool> {
+    if args.measures {
+        for measure in crate::judge::MEASURES {
+            println!("{measure}");
+        }
+        return Ok(true);
+    }
+    for scenario in scenarios::all() {
+        println!("{:16} {}", scenario.name, scenario.summary);
+    }
+    Ok(true)
+}

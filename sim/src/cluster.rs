@@ -1,0 +1,351 @@
+//! The simulated cluster: one host with a disk per node, on which the production node starts, dies and starts again.
+//!
+//! Order at a death: the network falls silent or resets, the disk stops, the executor drops the node's tasks; 1 ms later,
+//! when they are gone, the disk comes back and the node may start again. In between nothing of the dead life can reach
+//! the wire or the platter.
+
+use crate::plan::Plan;
+use crate::trace::{Level, Recorder};
+use crate::world::SimWorld;
+use madsim::runtime::Handle;
+use node::config::{Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage};
+use node::handle::{Condition, Status};
+use node::types::{NodeId, Role};
+use scenarios::Crash;
+use simdisk::CrashMode;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// A node's way of being, as the simulator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Its process runs (or has just ended by itself).
+    On,
+    /// It is down on purpose, until somebody starts it.
+    Off,
+    /// Its process is stopped by a signal and will go on.
+    Paused,
+}
+
+/// One node.
+struct Slot {
+    /// madsim's name for its tasks.
+    task_node: madsim::task::NodeId,
+    /// How it is.
+    power: Power,
+    /// How to talk to it, while it runs.
+    handle: Arc<Mutex<Option<node::handle::Handle>>>,
+    /// Set when its process has ended by itself.
+    exited: Arc<Mutex<Option<node::node::Ended>>>,
+    /// Not started by the supervisor before this.
+    not_before: Duration,
+}
+
+/// The cluster. A clone is the same cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Network, clocks, lanes.
+    pub world: SimWorld,
+    /// Where everything is written down.
+    pub recorder: Recorder,
+    /// Nodes by name.
+    slots: Arc<Mutex<BTreeMap<String, Slot>>>,
+    /// The executor.
+    executor: Handle,
+}
+
+/// Longest orderly stop before the process is killed all the same.
+const STOP_MAX: Duration = Duration::from_secs(8);
+
+impl Cluster {
+    /// Starts all nodes of `plan`.
+    pub fn start(plan: &Plan, world: SimWorld, recorder: Recorder) -> Self {
+        let cluster = Cluster {
+            world,
+            recorder,
+            slots: Arc::default(),
+            executor: Handle::current(),
+        };
+        let names: Vec<String> = (1..=plan.nodes).map(|number| format!("n{number}")).collect();
+        for name in &names {
+            cluster.world.network.add_host(name);
+            let disk = simdisk::disk(name);
+            disk.set_capacity(256 << 20);
+            if plan.strict_names {
+                disk.set_name_mode(simdisk::NameMode::Strict);
+            }
+            cluster.add(name, config(plan, name, &names), plan.knobs.clone());
+        }
+        cluster
+    }
+
+    /// Makes the host of `name` and starts its node.
+    fn add(&self, name: &str, config: Config, knobs: node::knobs::Knobs) {
+        let handle: Arc<Mutex<Option<node::handle::Handle>>> = Arc::default();
+        let exited: Arc<Mutex<Option<node::node::Ended>>> = Arc::default();
+        let (world, recorder, place) = (self.world.clone(), self.recorder.clone(), name.to_owned());
+        let (to_handle, to_exited) = (Arc::clone(&handle), Arc::clone(&exited));
+        let init = move || {
+            let (world, recorder, place) = (world.clone(), recorder.clone(), place.clone());
+            let (config, knobs) = (config.clone(), knobs.clone());
+            let (handle, exited) = (Arc::clone(&to_handle), Arc::clone(&to_exited));
+            async move {
+                process(world, recorder, place, config, knobs, handle, exited).await;
+                // madsim takes a returning `init` for the end of the node; the supervisor decides that here.
+                std::future::pending::<()>().await;
+            }
+        };
+        let made = self.executor.create_node().name(name).init(init).build();
+        let slot = Slot {
+            task_node: made.id(),
+            power: Power::On,
+            handle,
+            exited,
+            not_before: Duration::ZERO,
+        };
+        self.lock().insert(name.to_owned(), slot);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Names of all nodes.
+    pub fn names(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Names of the nodes whose process runs.
+    pub fn running(&self) -> Vec<String> {
+        let slots = self.lock();
+        let up = slots.iter().filter(|(_, slot)| slot.power == Power::On && peek(&slot.exited).is_none());
+        up.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How to talk to `name`, while it runs.
+    pub fn handle(&self, name: &str) -> Option<node::handle::Handle> {
+        let slots = self.lock();
+        let slot = slots.get(name)?;
+        let up = slot.power == Power::On && peek(&slot.exited).is_none();
+        up.then(|| peek(&slot.handle)).flatten()
+    }
+
+    /// The pictures of all running nodes.
+    pub fn statuses(&self) -> Vec<(String, Status)> {
+        let names = self.running();
+        names
+            .into_iter()
+            .filter_map(|name| self.handle(&name).map(|handle| (name, handle.status())))
+            .collect()
+    }
+
+    /// The leader of the highest term, if any running node leads.
+    pub fn leader(&self) -> Option<String> {
+        let leading = self.statuses().into_iter().filter(|(_, status)| {
+            status.role == Role::Leader && status.condition == Condition::Running
+        });
+        leading.max_by_key(|(_, status)| status.term).map(|(name, _)| name)
+    }
+
+    /// Ends the process of `name`.
+    pub async fn down(&self, name: &str, how: Crash, mode: CrashMode) {
+        self.recorder.line(name, Level::Story, match how {
+            Crash::PowerLoss => "LOSES POWER".to_owned(),
+            Crash::Kill => "is KILLED (kill -9)".to_owned(),
+            Crash::Stop => "is told to stop".to_owned(),
+        });
+        if how == Crash::Stop {
+            self.stop_in_order(name).await;
+        }
+        let Some(task_node) = self.set_power(name, Power::Off) else { return };
+        let disk = simdisk::disk(name);
+        if how == Crash::PowerLoss {
+            self.world.network.host_power_loss(name);
+            disk.power_loss(mode);
+        } else {
+            self.world.network.host_killed(name);
+            disk.kill();
+        }
+        self.executor.kill(task_node);
+        madsim::time::sleep(Duration::from_millis(1)).await;
+        if how != Crash::PowerLoss {
+            disk.power_on();
+        }
+    }
+
+    /// Tells a node to stop and waits until it has, for a while.
+    async fn stop_in_order(&self, name: &str) {
+        let Some(handle) = self.handle(name) else { return };
+        handle.stop("SIGTERM").await;
+        let end = self.recorder.now() + STOP_MAX;
+        while self.recorder.now() < end {
+            let gone = self.lock().get(name).is_none_or(|slot| peek(&slot.exited).is_some());
+            if gone {
+                self.recorder.sometimes("an orderly stop ended by itself");
+                return;
+            }
+            madsim::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.recorder.fail(format!("{name} did not stop within {STOP_MAX:?}"));
+    }
+
+    /// Starts the node of `name`.
+    pub fn up(&self, name: &str) {
+        let Some(task_node) = self.set_power(name, Power::On) else { return };
+        let disk = simdisk::disk(name);
+        if disk.is_down() {
+            disk.power_on();
+        }
+        self.world.network.host_up(name);
+        self.recorder.line(name, Level::Story, "is started");
+        self.executor.restart(task_node);
+    }
+
+    /// Stops the process of `name` by a signal; it goes on with [`Cluster::resume`].
+    pub fn pause(&self, name: &str) {
+        if let Some(task_node) = self.set_power(name, Power::Paused) {
+            self.recorder.line(name, Level::Story, "is STOPPED (SIGSTOP)");
+            self.executor.pause(task_node);
+        }
+    }
+
+    /// Lets a stopped process go on.
+    pub fn resume(&self, name: &str) {
+        let paused = self.lock().get(name).is_some_and(|slot| slot.power == Power::Paused);
+        if !paused {
+            return;
+        }
+        if let Some(task_node) = self.set_power(name, Power::On) {
+            self.recorder.line(name, Level::Story, "goes on (SIGCONT)");
+            self.executor.resume(task_node);
+        }
+    }
+
+    /// True when somebody has put `name` down, or stopped it.
+    pub fn is_off(&self, name: &str) -> bool {
+        self.lock().get(name).is_none_or(|slot| slot.power != Power::On)
+    }
+
+    /// The supervisor of the machine leaves `name` alone until then, if its process ends by itself.
+    pub fn hold(&self, name: &str, until: Duration) {
+        if let Some(slot) = self.lock().get_mut(name) {
+            slot.not_before = until;
+        }
+    }
+
+    /// Starts processes that ended by themselves again, as a machine's supervisor does.
+    pub async fn supervise(&self) {
+        let now = self.recorder.now();
+        let ended: Vec<String> = {
+            let mut slots = self.lock();
+            let gone = slots.iter_mut().filter(|(_, slot)| {
+                slot.power == Power::On && slot.not_before <= now && peek(&slot.exited).is_some()
+            });
+            gone.map(|(name, _)| name.clone()).collect()
+        };
+        for name in ended {
+            self.down(&name, Crash::Kill, CrashMode::KeepAll).await;
+            self.up(&name);
+        }
+    }
+
+    /// Ends everything, so that nothing of this run outlives it.
+    pub async fn end(&self) {
+        let all: Vec<madsim::task::NodeId> =
+            self.lock().values().map(|slot| slot.task_node).collect();
+        for name in self.names() {
+            simdisk::disk(&name).freeze();
+        }
+        for task_node in all {
+            self.executor.kill(task_node);
+        }
+        self.world.network.shutdown();
+        madsim::time::sleep(Duration::from_millis(2)).await;
+    }
+
+    /// Notes the power of `name`; nothing when it is so already.
+    fn set_power(&self, name: &str, power: Power) -> Option<madsim::task::NodeId> {
+        let mut slots = self.lock();
+        let slot = slots.get_mut(name)?;
+        if slot.power == power {
+            return None;
+        }
+        slot.power = power;
+        if power == Power::Off {
+            put(&slot.handle, None);
+        }
+        if power == Power::On {
+            put(&slot.exited, None);
+        }
+        Some(slot.task_node)
+    }
+}
+
+/// A copy of what is in a shared place.
+fn peek<T: Clone>(place: &Mutex<Option<T>>) -> Option<T> {
+    place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+/// Puts something in a shared place.
+fn put<T>(place: &Mutex<Option<T>>, value: Option<T>) {
+    *place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = value;
+}
+
+/// One life of a node's process: the production node, started as the program starts it.
+async fn process(
+    world: SimWorld,
+    recorder: Recorder,
+    name: String,
+    config: Config,
+    knobs: node::knobs::Knobs,
+    handle: Arc<Mutex<Option<node::handle::Handle>>>,
+    exited: Arc<Mutex<Option<node::node::Ended>>>,
+) {
+    let env = world.env(&name, recorder.journal(&name));
+    match node::node::start(env, config, knobs).await {
+        Ok(running) => {
+            put(&handle, Some(running.handle.clone()));
+            let ended = running.ended().await;
+            let word = if ended.poisoned { "exit code 1" } else { "exit code 0" };
+            recorder.line(&name, Level::Story, format!("has ended ({word}): {}", ended.reason));
+            put(&handle, None);
+            put(&exited, Some(ended));
+        }
+        Err(error) => {
+            recorder.line(&name, Level::Story, format!("cannot start: {error}"));
+            let reason = error.to_string();
+            put(&exited, Some(node::node::Ended { reason, poisoned: true }));
+        }
+    }
+}
+
+/// The configuration of `name`, as an operator would write it.
+fn config(plan: &Plan, name: &str, names: &[String]) -> Config {
+    let founder = |name: &String| Founder {
+        name: name.clone(),
+        peer: format!("{name}:7000"),
+        http: format!("{name}:8080"),
+    };
+    Config {
+        name: name.to_owned(),
+        data_dir: format!("/simdisk/{name}/data").into(),
+        profile: plan.profile,
+        listen: Listen {
+            http: format!("{name}:8080"),
+            peer: format!("{name}:7000"),
+            advertise_http: None,
+            advertise_peer: None,
+        },
+        cluster: ClusterConfig { members: names.iter().map(founder).collect(), join: false },
+        limits: Limits::default(),
+        storage: Storage::default(),
+        log: Log::default(),
+    }
+}
+
+/// The id of a node's founding, which is its place in the order of names.
+pub fn founding_id(names: &[String], name: &str) -> Option<NodeId> {
+    let place = names.iter().position(|one| one == name)?;
+    Some(NodeId(place as u64 + 1))
+}

@@ -1,0 +1,299 @@
+//! One run: a cluster, its clients, its storm, and the judgement. Everything follows from the scenario and the seed.
+
+use crate::cluster::{Cluster, founding_id};
+use crate::judge::{self, Evidence};
+use crate::operator::NoJournal;
+use crate::plan::Plan;
+use crate::report::{Report, StoryLine};
+use crate::storm::Storm;
+use crate::trace::{Level, Recorder};
+use crate::world::SimWorld;
+use madsim::runtime::{Handle, Runtime};
+use node::client::Client;
+use node::rt::Tasks;
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+use scenarios::Scenario;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use workloads::drive::{Driver, Notebook, SharedClock, follow};
+
+/// Longest time until a fresh cluster has a leader.
+const FORM_MAX: Duration = Duration::from_secs(30);
+/// How often the machines' supervisors look at their processes.
+const SUPERVISE: Duration = Duration::from_millis(250);
+/// A run that takes longer than this, in virtual time, hangs.
+const VIRTUAL_MAX: Duration = Duration::from_secs(300);
+
+/// Runs `seed` of `scenario` in this process, which must not have run anything before.
+pub fn run(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Report {
+    let guard = simdisk::World::install(seed);
+    let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
+    runtime.set_allow_system_thread(true);
+    runtime.set_time_limit(VIRTUAL_MAX);
+    let recorder = Recorder::new(keep, virtual_now);
+    let before = cpu_us();
+    let mut report = runtime.block_on(whole(scenario.clone(), seed, recorder.clone()));
+    report.cpu_us = cpu_us() - before;
+    drop(runtime);
+    let escapes = simdisk::escapes();
+    if !escapes.is_empty() {
+        report.failures.push(format!("file operations reached the real disk: {escapes:?}"));
+    }
+    drop(guard);
+    report
+}
+
+/// Virtual time since the start of the simulation.
+fn virtual_now() -> Duration {
+    madsim::time::TimeHandle::try_current().map_or(Duration::ZERO, |time| time.elapsed())
+}
+
+/// Processor time of this process, microseconds.
+fn cpu_us() -> u64 {
+    // SAFETY: getrusage fills the plain struct it is given.
+    #[expect(unsafe_code, reason = "the processor's account has no safe door in std")]
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    micros(usage.ru_utime) + micros(usage.ru_stime)
+}
+
+/// The run, inside the simulation.
+async fn whole(scenario: Scenario, seed: u64, recorder: Recorder) -> Report {
+    madsim::task::spawn(simdisk::pump());
+    let mut master = [0; 32];
+    master[..8].copy_from_slice(&seed.to_le_bytes());
+    master[8..16].copy_from_slice(b"seaworth");
+    let mut plan_rng = ChaCha8Rng::from_seed(master);
+    let plan = Plan::draw(&scenario, seed, &mut plan_rng);
+    let notes = recorder.clone();
+    let trace: crate::net::NetTrace = Arc::new(move |_, note| {
+        notes.line("net", Level::Detail, format!("{note:?}"));
+    });
+    let world = SimWorld::new(master, plan.net.clone(), trace, simdisk::take_debt);
+    world.network.add_host(crate::operator::HOST);
+    let profile = format!("{:?}", plan.profile).to_lowercase();
+    recorder.line(
+        "storm",
+        Level::Story,
+        format!("{}, seed {seed}: {} nodes, profile {profile}, {} clients", scenario.name, plan.nodes, plan.clients),
+    );
+    let cluster = Cluster::start(&plan, world, recorder.clone());
+    let mut report = Report {
+        scenario: scenario.name.clone(),
+        seed,
+        nodes: plan.nodes,
+        profile,
+        ..Report::default()
+    };
+    if form(&cluster, &recorder).await {
+        weather(&plan, &cluster, &mut report).await;
+    } else {
+        recorder.fail(format!("no leader within {FORM_MAX:?}: {}", judge::disagreement(&cluster)));
+    }
+    cluster.end().await;
+    conclude(&mut report, &recorder);
+    report
+}
+
+/// Waits for the first leader.
+async fn form(cluster: &Cluster, recorder: &Recorder) -> bool {
+    let names = cluster.names();
+    let ids: Vec<_> = names.iter().filter_map(|name| founding_id(&names, name)).collect();
+    recorder.founded(ids);
+    for name in &names {
+        if let Some(id) = founding_id(&names, name) {
+            recorder.name_id(name, id);
+        }
+    }
+    while recorder.now() < FORM_MAX {
+        if cluster.leader().is_some() {
+            return true;
+        }
+        madsim::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+/// Clients and storm together; then calm, agreement and judgement.
+async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
+    let recorder = cluster.recorder.clone();
+    let start = recorder.now();
+    let notebook = Notebook::default();
+    let done = Arc::new(AtomicBool::new(false));
+    let clients = start_clients(plan, cluster, &notebook, &done);
+    let watchers = start_watchers(plan, cluster, &notebook, &done);
+    let supervisor = {
+        let cluster = cluster.clone();
+        madsim::task::spawn(async move {
+            loop {
+                madsim::time::sleep(SUPERVISE).await;
+                cluster.supervise().await;
+                learn_ids(&cluster);
+            }
+        })
+    };
+    let storm = Storm::new(cluster.clone());
+    storm.rage(plan, start).await;
+    storm.heal();
+    done.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.ok();
+    }
+    supervisor.abort();
+    let converged = judge::converge(cluster).await;
+    match converged {
+        Some(took) => {
+            report.measures.insert("converged_ms".to_owned(), took.as_secs_f64() * 1_000.0);
+        }
+        None => recorder.fail(format!(
+            "the cluster did not come together within {:?} after the storm: {}",
+            judge::CONVERGE_MAX,
+            judge::disagreement(cluster)
+        )),
+    }
+    // Watchers get a moment to hear the last of it.
+    madsim::time::sleep(Duration::from_millis(300)).await;
+    for watcher in watchers {
+        watcher.abort();
+    }
+    let notes = notebook.notes();
+    if converged.is_some() {
+        judge_run(cluster, &notes, report).await;
+    }
+    let happened = storm.happened();
+    judge::measure(&plan.scenario, &happened, &notes, report, &recorder);
+    report.operations = notes.operations.len() as u64;
+    report.acknowledged = notes.acknowledged.len() as u64;
+    report.errors = notes.errors;
+    report.commands = happened.commands;
+}
+
+/// Tells the recorder the ids that nodes got after their founding.
+fn learn_ids(cluster: &Cluster) {
+    for (name, status) in cluster.statuses() {
+        if status.id.0 != 0 {
+            cluster.recorder.name_id(&name, status.id);
+        }
+    }
+}
+
+/// Judges everything that clients saw against what the cluster has in the end.
+async fn judge_run(cluster: &Cluster, notes: &workloads::drive::Notes, report: &mut Report) {
+    let recorder = &cluster.recorder;
+    let Some(name) = cluster.leader() else { return recorder.fail("no leader at the end") };
+    let (log, _) = match judge::final_state(cluster, &name).await {
+        Ok(state) => state,
+        Err(why) => return recorder.fail(why),
+    };
+    let keys: BTreeSet<_> = log.iter().map(|event| event.key.clone()).collect();
+    match judge::read_finals(cluster, &name, &keys).await {
+        Ok(finals) => {
+            let evidence = Evidence { notes, log: &log, finals: &finals };
+            report.measures.extend(judge::judge_history(&evidence, recorder));
+        }
+        Err(why) => recorder.fail(why),
+    }
+    let hashes: BTreeSet<String> =
+        cluster.statuses().into_iter().map(|(_, status)| status.state_hash).collect();
+    if hashes.len() > 1 {
+        recorder.fail(format!("the nodes' final states differ: {hashes:?}"));
+    }
+}
+
+/// The run's own clock, nanoseconds, for the clients' history.
+fn shared_clock(recorder: &Recorder) -> SharedClock {
+    let recorder = recorder.clone();
+    Arc::new(move || u64::try_from(recorder.now().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Addresses of all nodes.
+fn endpoints(cluster: &Cluster) -> Vec<String> {
+    cluster.names().iter().map(|name| format!("{name}:8080")).collect()
+}
+
+/// Starts the clients, each on a host of its own.
+fn start_clients(
+    plan: &Plan,
+    cluster: &Cluster,
+    notebook: &Notebook,
+    done: &Arc<AtomicBool>,
+) -> Vec<madsim::task::JoinHandle<()>> {
+    let executor = Handle::current();
+    (1..=u64::from(plan.clients))
+        .map(|number| {
+            let host = format!("c{number}");
+            cluster.world.network.add_host(&host);
+            let node = executor.create_node().name(&host).build();
+            let (cluster, notebook, done) = (cluster.clone(), notebook.clone(), Arc::clone(done));
+            let habits = plan.habits.clone();
+            node.spawn(async move {
+                let env = cluster.world.env(&host, NoJournal);
+                let clock = shared_clock(&cluster.recorder);
+                let tasks = Tasks::default();
+                let driver =
+                    Driver::new(number, &env, &tasks, endpoints(&cluster), habits, clock, notebook);
+                driver.run(|| done.load(Ordering::Relaxed)).await;
+                tasks.stop().await;
+            })
+        })
+        .collect()
+}
+
+/// Starts the watchers, each on a host of its own.
+fn start_watchers(
+    plan: &Plan,
+    cluster: &Cluster,
+    notebook: &Notebook,
+    done: &Arc<AtomicBool>,
+) -> Vec<madsim::task::JoinHandle<()>> {
+    let executor = Handle::current();
+    (1..=plan.watchers)
+        .map(|number| {
+            let host = format!("w{number}");
+            cluster.world.network.add_host(&host);
+            let node = executor.create_node().name(&host).build();
+            let (cluster, notebook, _) = (cluster.clone(), notebook.clone(), Arc::clone(done));
+            node.spawn(async move {
+                let env = cluster.world.env(&host, NoJournal);
+                let tasks = Tasks::default();
+                let options = node::client::Options {
+                    watch_silence: Duration::from_secs(5),
+                    stream: host.clone(),
+                    ..node::client::Options::default()
+                };
+                let client = Client::with_options(&env, &tasks, endpoints(&cluster), options);
+                follow(client, host, notebook, env.clock.clone(), || false).await;
+            })
+        })
+        .collect()
+}
+
+/// Puts what the recorder knows into the report.
+fn conclude(report: &mut Report, recorder: &Recorder) {
+    report.virtual_ms = u64::try_from(recorder.now().as_millis()).unwrap_or(u64::MAX);
+    recorder.read(|marks| {
+        report.failures.extend(marks.oracle.violations().iter().cloned());
+        report.failures.extend(marks.failures.iter().cloned());
+        report.probes =
+            marks.probes.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        report.hash = format!("{:016x}{:016x}", marks.hash, simdisk::op_hash());
+        report.events = marks.count;
+        report.lines = marks
+            .lines
+            .iter()
+            .map(|line| StoryLine {
+                at_us: u64::try_from(line.at.as_micros()).unwrap_or(u64::MAX),
+                place: line.place.clone(),
+                level: line.level as u8,
+                text: line.text.clone(),
+            })
+            .collect();
+    });
+}

@@ -1,0 +1,185 @@
+//! Many runs: one process per run, forked from this warmed, single-threaded one, a few at a time.
+//!
+//! A process of its own keeps what one seed leaves behind (statics, leaks, threads) from the next, contains aborts, and lets a
+//! watchdog end a run that hangs. Nothing here is simulated: this is the one place of the crate that knows real time.
+#![expect(unsafe_code, reason = "fork, pipes and signals have no safe door in std")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the runner lives outside of the simulation"
+)]
+
+use crate::report::Report;
+use crate::run::run;
+use crate::trace::Level;
+use scenarios::Scenario;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::FromRawFd;
+use std::time::{Duration, Instant};
+
+/// A run that takes longer than this, in real time, is killed.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// One run to do.
+#[derive(Clone)]
+pub struct Job {
+    /// Scenario.
+    pub scenario: Scenario,
+    /// Seed.
+    pub seed: u64,
+    /// What to keep of its story.
+    pub keep: Option<Level>,
+}
+
+/// A run under way.
+struct Child {
+    /// Which.
+    job: Job,
+    /// Its process.
+    pid: libc::pid_t,
+    /// Where its report comes out.
+    pipe: File,
+    /// What came out so far.
+    bytes: Vec<u8>,
+    /// When it began.
+    since: Instant,
+}
+
+/// What must be done once before the first fork.
+pub fn warm_up() {
+    // quanta calibrates itself against the clock by spinning, which would never end on a virtual clock.
+    let _ = quanta::Instant::now();
+}
+
+/// Does all `jobs`, `at_once` at a time, and hands each report to `each` as it comes.
+pub fn run_all(jobs: Vec<Job>, at_once: usize, mut each: impl FnMut(Report)) {
+    let mut waiting = jobs.into_iter();
+    let mut children: Vec<Child> = Vec::new();
+    loop {
+        while children.len() < at_once.max(1) {
+            let Some(job) = waiting.next() else { break };
+            children.push(start(job));
+        }
+        if children.is_empty() {
+            return;
+        }
+        wait_for_output(&children);
+        let mut still = Vec::new();
+        for mut child in children {
+            match read_some(&mut child) {
+                Progress::More => still.push(child),
+                Progress::End => each(finish(child)),
+            }
+        }
+        children = still;
+    }
+}
+
+/// Forks one run.
+fn start(job: Job) -> Child {
+    let mut ends = [0; 2];
+    // SAFETY: pipe fills the two ends; this process has one thread, so the child is a full copy of it.
+    let pid = unsafe {
+        assert_eq!(libc::pipe(ends.as_mut_ptr()), 0, "no pipe: too many open files?");
+        libc::fork()
+    };
+    assert!(pid >= 0, "no process: too many processes?");
+    if pid == 0 {
+        // SAFETY: the reading end belongs to the parent.
+        unsafe { libc::close(ends[0]) };
+        child_main(&job, ends[1]);
+    }
+    // SAFETY: the writing end belongs to the child; the reading end is ours alone.
+    let pipe = unsafe {
+        libc::close(ends[1]);
+        libc::fcntl(ends[0], libc::F_SETFL, libc::O_NONBLOCK);
+        File::from_raw_fd(ends[0])
+    };
+    Child { job, pid, pipe, bytes: Vec::new(), since: Instant::now() }
+}
+
+/// The child: runs, tells, and leaves without cleaning up.
+fn child_main(job: &Job, pipe: i32) -> ! {
+    simdisk::World::pin_to_one_core();
+    let (scenario, seed) = (job.scenario.clone(), job.seed);
+    std::panic::set_hook(Box::new(|panic| {
+        PANIC.with(|place| {
+            *place.borrow_mut() = Some(format!("{panic}"));
+        });
+    }));
+    let result = std::panic::catch_unwind(|| run(&scenario, seed, job.keep));
+    let report = result.unwrap_or_else(|_| {
+        let words = PANIC.with(|place| place.borrow_mut().take());
+        let words = words.unwrap_or_else(|| "a panic without words".to_owned());
+        Report::lost(&scenario.name, seed, format!("panic: {words}"))
+    });
+    let bytes = serde_json::to_vec(&report).unwrap_or_default();
+    // SAFETY: the writing end is ours alone.
+    let mut pipe = unsafe { File::from_raw_fd(pipe) };
+    let told = pipe.write_all(&bytes).is_ok();
+    drop(pipe);
+    // SAFETY: leaves at once: threads of the simulated disk and leaked tasks must not run destructors.
+    unsafe { libc::_exit(i32::from(!told)) }
+}
+
+std::thread_local! {
+    /// The words of the last panic in this process.
+    static PANIC: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Whether a child has more to say.
+enum Progress {
+    /// It has.
+    More,
+    /// It has ended.
+    End,
+}
+
+/// Waits until some child says something, or a little.
+fn wait_for_output(children: &[Child]) {
+    use std::os::fd::AsRawFd;
+    let mut polls: Vec<libc::pollfd> = children
+        .iter()
+        .map(|child| libc::pollfd { fd: child.pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .collect();
+    // SAFETY: the array is as long as said.
+    unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, 1_000) };
+}
+
+/// Takes what a child has said.
+fn read_some(child: &mut Child) -> Progress {
+    let mut buffer = [0; 64 << 10];
+    loop {
+        match child.pipe.read(&mut buffer) {
+            Ok(0) => return Progress::End,
+            Ok(count) => child.bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+            Err(_) => return Progress::End,
+        }
+    }
+    if child.since.elapsed() > WATCHDOG {
+        // SAFETY: the process is our child and has not been waited for.
+        unsafe { libc::kill(child.pid, libc::SIGKILL) };
+        return Progress::End;
+    }
+    Progress::More
+}
+
+/// The report of a child that has ended.
+fn finish(child: Child) -> Report {
+    let mut status = 0;
+    // SAFETY: the process is our child.
+    unsafe { libc::waitpid(child.pid, &mut status, 0) };
+    if let Ok(report) = serde_json::from_slice(&child.bytes) {
+        return report;
+    }
+    let why = if child.since.elapsed() > WATCHDOG {
+        format!("hung: no end after {WATCHDOG:?} of real time")
+    } else if libc::WIFSIGNALED(status) {
+        format!("the process was ended by signal {}", libc::WTERMSIG(status))
+    } else {
+        format!("the process ended with status {status} and no report")
+    };
+    Report::lost(&child.job.scenario.name, child.job.seed, why)
+}

@@ -1,0 +1,466 @@
+//! The storm: carries out the steps of a plan, each at its time, and clears up after them.
+
+use crate::cluster::Cluster;
+use crate::plan::{Plan, PlannedStep, seconds};
+use crate::trace::Level;
+use rand::Rng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use scenarios::{Action, Crash, Cut, Flow, Who};
+use simdisk::{CrashMode, Damage, Fault, OpKind, Rule, Stall, disk};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// When labelled steps happened and ended.
+#[derive(Clone, Debug, Default)]
+pub struct Happened {
+    /// Start and end of each label, virtual time; the end is the start for things that do not last.
+    pub labels: BTreeMap<String, (Duration, Duration)>,
+    /// Commands that operators ran: line, exit code, output.
+    pub commands: Vec<CommandRun>,
+    /// True when a promise was destroyed (a disk wiped or rotten).
+    pub destroyed: bool,
+}
+
+/// One command of an operator.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct CommandRun {
+    /// When, since the start of the part under faults, milliseconds.
+    pub at_ms: u64,
+    /// The line, without the program's name.
+    pub line: String,
+    /// Exit code.
+    pub exit: u8,
+    /// What it printed.
+    pub output: String,
+}
+
+/// The storm of one run.
+#[derive(Clone)]
+pub struct Storm {
+    cluster: Cluster,
+    /// What has happened.
+    happened: Arc<Mutex<Happened>>,
+    /// Chance inside steps.
+    rng: Arc<Mutex<ChaCha8Rng>>,
+}
+
+impl Storm {
+    /// A storm over `cluster`.
+    pub fn new(cluster: Cluster) -> Self {
+        let rng = cluster.world.rngs().stream("storm");
+        Storm { cluster, happened: Arc::default(), rng: Arc::new(Mutex::new(rng)) }
+    }
+
+    /// What has happened so far.
+    pub fn happened(&self) -> Happened {
+        self.with_happened(|happened| happened.clone())
+    }
+
+    fn with_happened<T>(&self, look: impl FnOnce(&mut Happened) -> T) -> T {
+        look(&mut self.happened.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn chance<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
+        draw(&mut self.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Carries out all steps of `plan`, which began at `start`.
+    pub async fn rage(&self, plan: &Plan, start: Duration) {
+        let mut under_way = Vec::new();
+        for step in &plan.steps {
+            let wait = (start + step.at).saturating_sub(self.cluster.recorder.now());
+            madsim::time::sleep(wait).await;
+            let (storm, step) = (self.clone(), step.clone());
+            under_way.push(madsim::task::spawn(async move { storm.act(&step, start).await }));
+        }
+        let wait = (start + plan.duration).saturating_sub(self.cluster.recorder.now());
+        madsim::time::sleep(wait).await;
+        for step in under_way {
+            // A step that panicked has ended the simulation already.
+            step.await.ok();
+        }
+    }
+
+    /// One step, from its beginning to its end.
+    async fn act(&self, planned: &PlannedStep, start: Duration) {
+        if planned.is_destructive() && !self.may_destroy() {
+            return;
+        }
+        self.cluster.recorder.line("storm", Level::Story, format!("— {}", planned.step.text));
+        let label = planned.step.label.clone();
+        let begin = self.cluster.recorder.now();
+        self.note(label.as_deref(), begin, begin);
+        self.carry_out(planned, start).await;
+        self.note(label.as_deref(), begin, self.cluster.recorder.now());
+    }
+
+    /// Only one promise may be destroyed in a run: what a majority acknowledged must stay on a majority that is whole.
+    fn may_destroy(&self) -> bool {
+        self.with_happened(|happened| !std::mem::replace(&mut happened.destroyed, true))
+    }
+
+    fn note(&self, label: Option<&str>, begin: Duration, end: Duration) {
+        if let Some(label) = label {
+            self.with_happened(|happened| {
+                happened.labels.insert(label.to_owned(), (begin, end));
+            });
+        }
+    }
+
+    /// What a step does.
+    async fn carry_out(&self, planned: &PlannedStep, start: Duration) {
+        let span = |span, share: usize| seconds(span, planned.shares[share]);
+        match &planned.step.action {
+            Action::Crash { who, how, down_s } => {
+                let how = *planned.pick(how, 0);
+                self.crash(self.who(*who), how, span(down_s, 1)).await;
+            }
+            Action::Partition { cut, flow, for_s } => {
+                let (cut, flow) = (*planned.pick(cut, 0), *planned.pick(flow, 1));
+                self.partition(cut, flow, span(for_s, 2)).await;
+            }
+            Action::DiskStall { who, for_s } => self.stall(self.who(*who), span(for_s, 0)).await,
+            Action::DiskSlow { who, factor, for_s } => {
+                self.slow(self.who(*who), factor.at(planned.shares[0]), span(for_s, 1)).await;
+            }
+            Action::DiskSyncError { who, down_s } => {
+                self.sync_error(self.who(*who), span(down_s, 0)).await;
+            }
+            Action::DiskFull { who, for_s } => self.fill(self.who(*who), span(for_s, 0)).await,
+            Action::StoreDamage { who } => self.damage_store(self.who(*who)).await,
+            Action::LogRot { who, down_s } => self.rot(self.who(*who), span(down_s, 0)).await,
+            Action::Wipe { who, down_s } => self.wipe(self.who(*who), span(down_s, 0)).await,
+            Action::ClockDrift { who, ppm } => self.drift(self.who(*who), ppm),
+            Action::ClockJump { who, by_s } => {
+                #[expect(clippy::cast_possible_truncation, reason = "days in milliseconds fit")]
+                let by_ms = (by_s.at(planned.shares[0]) * 1_000.0) as i64;
+                for name in self.who(*who) {
+                    self.tell(&name, format!("its wall clock jumps by {by_ms} ms"));
+                    self.cluster.world.clocks.jump_wall(&name, by_ms);
+                }
+            }
+            Action::ClockFreeze { who, for_s } => {
+                for name in self.who(*who) {
+                    self.tell(&name, "its wall clock stands still".to_owned());
+                    self.cluster.world.clocks.freeze_wall(&name, span(for_s, 0));
+                }
+            }
+            Action::Pause { who, for_s } => self.pause(self.who(*who), span(for_s, 0)).await,
+            Action::Transfer => self.command("cluster transfer", None, start).await,
+            Action::Command { line, exit } => self.command(line, *exit, start).await,
+        }
+    }
+
+    fn tell(&self, name: &str, what: String) {
+        self.cluster.recorder.line(name, Level::Story, what);
+    }
+
+    /// The nodes that a step is about, now.
+    fn who(&self, who: Who) -> Vec<String> {
+        let all = self.cluster.names();
+        let up = self.cluster.running();
+        let pool = if up.is_empty() { all.clone() } else { up.clone() };
+        let leader = self.cluster.leader();
+        let any = || self.chance(|rng| pool[rng.random_range(0..pool.len())].clone());
+        let shuffled = || {
+            let mut list = all.clone();
+            self.chance(|rng| list.shuffle(rng));
+            list
+        };
+        match who {
+            Who::Leader => vec![leader.unwrap_or_else(any)],
+            Who::Any => vec![any()],
+            Who::Follower => {
+                let others: Vec<&String> =
+                    pool.iter().filter(|name| Some(*name) != leader.as_ref()).collect();
+                if others.is_empty() {
+                    return vec![any()];
+                }
+                vec![self.chance(|rng| others[rng.random_range(0..others.len())].clone())]
+            }
+            Who::Minority => shuffled().into_iter().take((all.len() - 1) / 2).collect(),
+            Who::Majority => {
+                let mut list = shuffled();
+                if let Some(place) = list.iter().position(|name| Some(name) == leader.as_ref()) {
+                    list.swap(0, place);
+                }
+                list.into_iter().take(all.len() / 2 + 1).collect()
+            }
+            Who::All => all,
+        }
+    }
+
+    /// Processes end and come back, each at its own pace within the time.
+    async fn crash(&self, names: Vec<String>, how: Crash, down: Duration) {
+        let mut ends = Vec::new();
+        for name in names {
+            let (cluster, many) = (self.cluster.clone(), self.clone());
+            let mode = self.chance(|rng| CrashMode::ALL[rng.random_range(0..CrashMode::ALL.len())]);
+            let share = self.chance(|rng| rng.random_range(0.5..1.0));
+            ends.push(madsim::task::spawn(async move {
+                if cluster.is_off(&name) {
+                    return;
+                }
+                cluster.recorder.sometimes(probe_of(how));
+                cluster.down(&name, how, mode).await;
+                madsim::time::sleep(down.mul_f64(share)).await;
+                many.cluster.up(&name);
+            }));
+        }
+        for end in ends {
+            end.await.ok();
+        }
+    }
+
+    /// The network is cut for a while.
+    async fn partition(&self, cut: Cut, flow: Flow, span: Duration) {
+        let sides = self.sides(cut);
+        let text: Vec<String> = sides.iter().map(|side| side.join("+")).collect();
+        self.cluster.recorder.line(
+            "net",
+            Level::Story,
+            format!("CUT {} ({flow:?})", text.join(" | ")),
+        );
+        self.cluster.recorder.sometimes("the network was cut");
+        let network = &self.cluster.world.network;
+        let mut blocked = Vec::new();
+        for (place, side) in sides.iter().enumerate() {
+            for other in sides.iter().skip(place + 1) {
+                for a in side {
+                    for b in other {
+                        if flow != Flow::Inbound {
+                            blocked.push((a.clone(), b.clone()));
+                        }
+                        if flow != Flow::Outbound {
+                            blocked.push((b.clone(), a.clone()));
+                        }
+                    }
+                }
+            }
+        }
+        for (from, to) in &blocked {
+            network.block(from, to);
+        }
+        madsim::time::sleep(span).await;
+        for (from, to) in &blocked {
+            network.unblock(from, to);
+        }
+        self.cluster.recorder.line("net", Level::Story, "is whole again");
+    }
+
+    /// The sides of a cut.
+    fn sides(&self, cut: Cut) -> Vec<Vec<String>> {
+        let mut all = self.cluster.names();
+        self.chance(|rng| all.shuffle(rng));
+        let leader = self.cluster.leader();
+        if let Some(place) = all.iter().position(|name| Some(name) == leader.as_ref()) {
+            all.swap(0, place);
+        }
+        let minority = (all.len() - 1) / 2;
+        let first = match cut {
+            Cut::Shattered => return all.into_iter().map(|name| vec![name]).collect(),
+            Cut::LeaderAlone => 1,
+            Cut::LeaderInMinority => minority,
+            Cut::LeaderInMajority => all.len() - minority,
+            Cut::Random => {
+                self.chance(|rng| all.shuffle(rng));
+                self.chance(|rng| rng.random_range(1..all.len()))
+            }
+        };
+        let rest = all.split_off(first);
+        vec![all, rest]
+    }
+
+    /// Disks hold everything up for a while.
+    async fn stall(&self, names: Vec<String>, span: Duration) {
+        let until = nanos(self.cluster.recorder.now() + span);
+        let what = self.chance(|rng| {
+            if rng.random_bool(0.5) { Stall::Everything } else { Stall::Syncs }
+        });
+        for name in &names {
+            self.tell(name, format!("its disk STALLS ({what:?}) for {} ms", span.as_millis()));
+            self.cluster.recorder.sometimes("a disk stalled");
+            disk(name).stall_until(what, until);
+        }
+        madsim::time::sleep(span).await;
+    }
+
+    /// Disks are slow for a while.
+    async fn slow(&self, names: Vec<String>, factor: f64, span: Duration) {
+        let until = nanos(self.cluster.recorder.now() + span);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small factor")]
+        let factor = factor as u64;
+        for name in &names {
+            self.tell(name, format!("its disk is {factor} times slower"));
+            self.cluster.recorder.sometimes("a disk was slow");
+            disk(name).slow_down(factor, until);
+        }
+        madsim::time::sleep(span).await;
+    }
+
+    /// The next sync of the log fails. The node gives up; its supervisor starts it again after a while.
+    async fn sync_error(&self, names: Vec<String>, down: Duration) {
+        for name in &names {
+            self.tell(name, "its next log sync FAILS".to_owned());
+            self.cluster.hold(name, self.cluster.recorder.now() + down);
+            disk(name).inject(Rule::once(OpKind::Sync, "/wal/", Fault::Eio));
+        }
+        madsim::time::sleep(down).await;
+    }
+
+    /// Disks fill up and are freed again.
+    async fn fill(&self, names: Vec<String>, span: Duration) {
+        let before: Vec<(String, u64)> =
+            names.iter().map(|name| (name.clone(), disk(name).capacity())).collect();
+        for (name, capacity) in &before {
+            let used = capacity - disk(name).free_bytes();
+            self.tell(name, "its disk is FULL".to_owned());
+            self.cluster.recorder.sometimes("a disk was full");
+            disk(name).set_capacity(used + 64 * 1024);
+        }
+        madsim::time::sleep(span).await;
+        for (name, capacity) in before {
+            self.tell(&name, "its disk has room again".to_owned());
+            disk(&name).set_capacity(capacity);
+        }
+    }
+
+    /// Nodes stop, their stores are damaged, and they start.
+    async fn damage_store(&self, names: Vec<String>) {
+        for name in names {
+            if self.cluster.is_off(&name) {
+                continue;
+            }
+            let how = self.chance(|rng| {
+                if rng.random_bool(0.5) { Crash::Stop } else { Crash::Kill }
+            });
+            self.cluster.down(&name, how, CrashMode::KeepAll).await;
+            self.tell(&name, "its store is damaged".to_owned());
+            let files = disk(&name).list_files();
+            let store: Vec<&(String, u64)> =
+                files.iter().filter(|(path, size)| path.contains("/store/") && *size > 0).collect();
+            if let Some((path, size)) =
+                (!store.is_empty()).then(|| self.chance(|rng| store[rng.random_range(0..store.len())]))
+            {
+                let cut = self.chance(|rng| rng.random_range(0..*size));
+                let removed = self.chance(|rng| rng.random_bool(0.5));
+                let damage = if removed { Damage::Remove } else { Damage::Truncate(cut) };
+                disk(&name).damage(path, damage);
+                self.cluster.recorder.sometimes("a store was damaged");
+            }
+            madsim::time::sleep(Duration::from_millis(100)).await;
+            self.cluster.up(&name);
+        }
+    }
+
+    /// A bit of the log flips while the node is down.
+    async fn rot(&self, names: Vec<String>, down: Duration) {
+        for name in names {
+            if self.cluster.is_off(&name) {
+                continue;
+            }
+            self.cluster.down(&name, Crash::Kill, CrashMode::KeepAll).await;
+            let seed = self.chance(|rng| rng.random());
+            let mut rng = simdisk::Rng::new(seed);
+            if let Some(flipped) = disk(&name).flip_bit("/wal/0", &mut rng) {
+                self.tell(&name, format!("a bit ROTS in {} at {}", flipped.path, flipped.offset));
+                self.cluster.recorder.sometimes("a bit of a log rotted");
+            }
+            madsim::time::sleep(down).await;
+            self.cluster.up(&name);
+        }
+    }
+
+    /// Nodes come back with an empty disk.
+    async fn wipe(&self, names: Vec<String>, down: Duration) {
+        for name in names {
+            if self.cluster.is_off(&name) {
+                continue;
+            }
+            self.cluster.down(&name, Crash::PowerLoss, CrashMode::LoseAll).await;
+            self.tell(&name, "its disk is replaced by an EMPTY one".to_owned());
+            self.cluster.recorder.sometimes("a disk was replaced");
+            disk(&name).wipe();
+            madsim::time::sleep(down).await;
+            self.cluster.up(&name);
+        }
+    }
+
+    /// Clocks drift, each its own way.
+    fn drift(&self, names: Vec<String>, ppm: &scenarios::Span) {
+        for name in names {
+            let share = self.chance(|rng| rng.random());
+            #[expect(clippy::cast_possible_truncation, reason = "parts per million are small")]
+            let ppm = ppm.at(share) as i64;
+            self.tell(&name, format!("its clocks drift by {ppm} ppm"));
+            self.cluster.world.clocks.set_drift(&name, ppm);
+        }
+    }
+
+    /// Processes are stopped and go on.
+    async fn pause(&self, names: Vec<String>, span: Duration) {
+        for name in &names {
+            self.cluster.recorder.sometimes("a process was paused");
+            self.cluster.pause(name);
+        }
+        madsim::time::sleep(span).await;
+        for name in &names {
+            self.cluster.resume(name);
+        }
+    }
+
+    /// An operator types a command at a machine of his own.
+    async fn command(&self, line: &str, exit: Option<u8>, start: Duration) {
+        let at = self.cluster.recorder.now().saturating_sub(start);
+        let (code, output) = crate::operator::run(&self.cluster, line).await;
+        self.cluster.recorder.line(
+            "operator",
+            Level::Story,
+            format!("$ seaworthy {line}  -> exit {code}"),
+        );
+        self.cluster.recorder.sometimes("an operator's command ran");
+        if let Some(right) = exit.filter(|right| *right != code) {
+            self.cluster.recorder.fail(format!(
+                "`seaworthy {line}` ended with exit code {code} instead of {right}:\n{output}"
+            ));
+        }
+        let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let run = CommandRun { at_ms, line: line.to_owned(), exit: code, output };
+        self.with_happened(|happened| happened.commands.push(run));
+    }
+
+    /// Ends all faults and starts everything that is down.
+    pub fn heal(&self) {
+        let network = &self.cluster.world.network;
+        network.heal_all();
+        network.calm_all();
+        self.cluster.recorder.line("storm", Level::Story, "— The storm is over.");
+        for name in self.cluster.names() {
+            let disk = disk(&name);
+            disk.clear_faults();
+            disk.stall_until(Stall::Everything, 0);
+            disk.slow_down(1, 0);
+            self.cluster.hold(&name, Duration::ZERO);
+            self.cluster.resume(&name);
+            if self.cluster.is_off(&name) {
+                self.cluster.up(&name);
+            }
+        }
+    }
+}
+
+/// The probe of a way to end.
+fn probe_of(how: Crash) -> &'static str {
+    match how {
+        Crash::PowerLoss => "a node lost power",
+        Crash::Kill => "a node was killed",
+        Crash::Stop => "a node was told to stop",
+    }
+}
+
+/// Virtual time as the disk counts it.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
