@@ -130,6 +130,44 @@ struct Known {
     genesis: wal::Genesis,
 }
 
+/// A data directory that is this process's alone for as long as this lives.
+pub(crate) struct Claim {
+    /// The locked file; the operating system unlocks it when the process ends, however it ends.
+    #[expect(clippy::disallowed_types, reason = "a lock that vanishes with the process")]
+    _locked: std::fs::File,
+}
+
+/// Makes the data directory and claims it. Two processes on one log would write over each other's acknowledged entries.
+pub(crate) async fn claim(shared: &Shared) -> Result<Claim, String> {
+    let root = shared.config.data_dir.clone();
+    let claimed = shared.env.lanes.open("claim").run(move || claim_dir(&root)).await;
+    claimed.map_err(|closed| closed.to_string())?
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "runs on a lane, inside the data directory"
+)]
+fn claim_dir(root: &Path) -> Result<Claim, String> {
+    let shown = root.display();
+    let io = |error: std::io::Error| format!("the data directory {shown} cannot be used: {error}");
+    std::fs::create_dir_all(root).map_err(io)?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(root.join("lock"))
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Claim { _locked: file }),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(format!("the data directory {shown} is in use by another process: stop that one first"))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
 /// Boots: gives a node ready to take part.
 pub(crate) async fn boot(
     shared: &Shared,
@@ -177,8 +215,6 @@ fn open(
     options: wal::Options,
     fresh_life: Incarnation,
 ) -> Result<Opened, String> {
-    let io = |what: &str, error: std::io::Error| format!("{what} {}: {error}", dirs.root.display());
-    std::fs::create_dir_all(&dirs.root).map_err(|error| io("creating", error))?;
     snapshot::prepare(&dirs.snapshots).map_err(|error| error.to_string())?;
     let note = read_note(&dirs.identity)?;
     if let Some(note) = note.as_ref().filter(|note| note.name != name) {

@@ -199,8 +199,14 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
     };
     let (tell, ended) = oneshot::channel();
     crate::rt::tasks::detach(async move {
-        let end = live(shared, request_queue, inbox).await;
+        let claimed = boot::claim(&shared).await;
+        let end = match &claimed {
+            Ok(_) => live(shared, request_queue, inbox).await,
+            Err(reason) => shared.poisoned(reason),
+        };
         tasks.stop().await;
+        // Nothing writes any more: another process may have the directory.
+        drop(claimed);
         // Nobody may be waiting for the end.
         drop(tell.send(end));
     });
