@@ -111,8 +111,6 @@ pub(super) struct Run {
     pub(super) read_only: bool,
     /// Free bytes at the last look.
     pub(super) disk_free: Option<u64>,
-    /// Learners that take the place of a member that lost its disk: they are made voters without being asked for.
-    pub(super) replaces: std::collections::BTreeSet<u64>,
     /// The lane of reads, and what runs on it.
     pub(super) read_lane: Lane,
     pub(super) serving: Option<crate::rt::net::BoxFuture<'static, Served>>,
@@ -197,7 +195,6 @@ impl Run {
             elections: 0,
             read_only: false,
             disk_free: None,
-            replaces: std::collections::BTreeSet::new(),
             read_lane: shared.env.lanes.open("read"),
             serving: None,
             stopping: None,
@@ -214,9 +211,10 @@ impl Run {
             end: None,
             shared,
         };
+        // Members come last: a node that was removed while it slept learns so from them.
+        run.shared.set_condition(Condition::Running);
         run.set_members(booted.members);
         run.offer_newest_snapshot();
-        run.shared.set_condition(Condition::Running);
         Ok(run)
     }
 

@@ -85,7 +85,7 @@ impl Run {
                 }
             }
             Inbound::Unreachable { peer } => self.core.unreachable(peer),
-            Inbound::Rejected { by, reject } => self.on_rejected(by, &reject),
+            Inbound::Rejected { reject, .. } => self.on_rejected(&reject),
             Inbound::Forward { ask, deadline, reply, .. } => self.on_forward(ask, deadline, reply),
             Inbound::Snapshot { from, request, reply } => self.serve_snapshot(from, request, reply),
             Inbound::Probe { reply, .. } => {
@@ -132,6 +132,11 @@ impl Run {
             let error = Error::new(Code::ShuttingDown, "this node is stopping")
                 .leader(self.leader_info())
                 .hint("ask another node of the cluster");
+            return refuse(waiter, error);
+        }
+        if self.is_removed() {
+            let error = Error::new(Code::NoLeader, "this node is no member of the cluster any more")
+                .hint("ask a member; this node's process may be stopped");
             return refuse(waiter, error);
         }
         let leader = self.core.leader();

@@ -12,6 +12,7 @@ use super::journal::{Event, JournalSink};
 use super::lane::{Job, LaneDriver, LanesDriver};
 use super::net::{BoxFuture, Listener, NetDriver, Stream};
 use super::{Clock, Env, Journal, Lanes, Net, Rngs};
+use crate::types::NodeId;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -150,6 +151,12 @@ struct Log {
     node: String,
 }
 
+/// Ids in one word.
+fn ids(nodes: &[NodeId]) -> String {
+    let words: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    words.join(",")
+}
+
 impl JournalSink for Log {
     fn record(&self, event: &Event) {
         let node = self.node.as_str();
@@ -157,18 +164,18 @@ impl JournalSink for Log {
             Event::Applied { .. }
             | Event::Proposed { .. }
             | Event::Persisted { .. }
-            | Event::Committed { .. } => tracing::trace!(node, ?event),
-            Event::Voted { .. } | Event::Truncated { .. } => tracing::debug!(node, ?event),
+            | Event::Committed { .. } => tracing::trace!(target: "node", node, ?event),
+            Event::Voted { .. } | Event::Truncated { .. } => tracing::debug!(target: "node", node, ?event),
             Event::Poisoned { reason } => {
-                tracing::error!(node, %reason, "poisoned: this node acknowledges nothing any more")
+                tracing::error!(target: "node", node, %reason, "poisoned: this node acknowledges nothing any more")
             }
-            Event::Refused { detail } => tracing::warn!(node, %detail, "refused"),
+            Event::Refused { detail } => tracing::warn!(target: "node", node, %detail, "refused"),
             Event::Peer { peer, up, detail } => {
-                tracing::info!(node, %peer, up, %detail, "peer connection")
+                tracing::info!(target: "node", node, %peer, up, %detail, "peer connection")
             }
             Event::RoleChanged {
                 role, term, leader, ..
-            } => tracing::info!(node, %role, %term, %leader, "role changed"),
+            } => tracing::info!(target: "node", node, %role, %term, %leader, "role changed"),
             Event::Started {
                 cluster,
                 applied,
@@ -176,29 +183,29 @@ impl JournalSink for Log {
                 term,
                 ..
             } => {
-                tracing::info!(node, %cluster, %applied, %last, %term, "started");
+                tracing::info!(target: "node", node, %cluster, %applied, %last, %term, "started");
             }
-            Event::Recovered { detail } => tracing::info!(node, %detail, "log recovered"),
-            Event::StoreRebuilt { reason } => tracing::warn!(node, %reason, "store is rebuilt"),
+            Event::Recovered { detail } => tracing::info!(target: "node", node, %detail, "log recovered"),
+            Event::StoreRebuilt { reason } => tracing::warn!(target: "node", node, %reason, "the store is built anew from the newest snapshot and the log"),
             Event::ReadOnly { on, free_bytes } => {
-                tracing::warn!(node, on, free_bytes, "read-only mode")
+                tracing::warn!(target: "node", node, on, free_bytes, "read-only mode")
             }
-            Event::Stopping { reason } => tracing::info!(node, %reason, "stopping"),
+            Event::Stopping { reason } => tracing::info!(target: "node", node, %reason, "stopping"),
             Event::MembershipChanged {
                 voters,
                 learners,
                 index,
                 ..
             } => {
-                tracing::info!(node, ?voters, ?learners, %index, "membership changed");
+                tracing::info!(target: "node", node, voters = ids(voters), learners = ids(learners), %index, "membership changed");
             }
             Event::SnapshotCut { index, bytes, .. } => {
-                tracing::info!(node, %index, bytes, "snapshot cut")
+                tracing::info!(target: "node", node, %index, bytes, "snapshot cut")
             }
             Event::SnapshotInstalled { index, .. } => {
-                tracing::info!(node, %index, "snapshot installed")
+                tracing::info!(target: "node", node, %index, "snapshot installed")
             }
-            Event::Trimmed { first, .. } => tracing::info!(node, %first, "log trimmed"),
+            Event::Trimmed { first, .. } => tracing::info!(target: "node", node, %first, "log trimmed"),
         }
     }
 }
