@@ -131,6 +131,8 @@ pub(super) struct Run {
     commit_told: Index,
     /// Role, term and leader before the last work.
     role: (Role, Term, NodeId),
+    /// Role, term and leader when the members' progress and the numbers were last told, and when that was.
+    pub(super) detail_told: ((Role, Term, NodeId), Mono),
     /// True when the leases are to be fetched as soon as this leader's state is complete.
     wants_leases: bool,
     /// Set when the node must end.
@@ -210,6 +212,7 @@ impl Run {
             disk_at: now,
             commit_told: Index(0),
             role: (Role::Learner, Term(0), NodeId(0)),
+            detail_told: ((Role::Learner, Term(0), NodeId(0)), Mono::default()),
             wants_leases: false,
             end: None,
             shared,
