@@ -175,7 +175,12 @@ impl Run {
         let mut run = Run {
             me: booted.identity,
             core,
-            writer: Writer::new(booted.wal, booted.wal_lane, clock.clone()),
+            writer: Writer::new(
+                booted.wal,
+                booted.wal_lane,
+                shared.env.lanes.open("spare"),
+                clock.clone(),
+            ),
             applier: Applier::new(
                 booted.store,
                 super::boot::Dirs::new(&shared.config.data_dir).store,
@@ -367,6 +372,9 @@ impl Run {
             self.chores_at = now.plus(CHORES);
             self.chores(now);
         }
+        if self.writer.wants_spare() {
+            self.shared.tasks.spawn(self.writer.prepare());
+        }
         if now >= self.disk_at {
             self.disk_at = now.plus(self.shared.knobs.disk_check);
             self.look_at_disk();
@@ -542,9 +550,8 @@ impl Run {
     fn look_at_disk(&mut self) {
         let dir = self.shared.config.data_dir.clone();
         let looked = self.snapshots.lane().run(move || crate::store::free_bytes(&dir));
-        let (news, prepared) = (self.news.clone(), self.writer.prepare());
+        let news = self.news.clone();
         self.shared.tasks.spawn(async move {
-            prepared.await;
             if let Ok(Ok(free)) = looked.await {
                 // The loop may have ended.
                 drop(news.send(Internal::DiskFree(free)).await);
