@@ -19,11 +19,6 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
 
-/// A request makes and drops some dozens of small pieces of memory, on several threads: what glibc's allocator costs for
-/// that was a tenth of a busy node's time (docs/PERFORMANCE.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     abort_on_panic();
     let args: Vec<String> = std::env::args().collect();
