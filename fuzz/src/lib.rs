@@ -24,8 +24,8 @@ pub struct Target {
     pub name: &'static str,
     /// What one iteration costs compared with a decoder in memory; `smoke` divides its iterations by it.
     pub cost: u64,
-    /// Takes bytes from the source and panics when a rule is broken.
-    pub run: fn(&mut Source),
+    /// Takes bytes from the source and panics when a rule is broken; true when the bytes were accepted.
+    pub run: fn(&mut Source) -> bool,
 }
 
 /// A broken rule and how to see it again.
@@ -61,13 +61,14 @@ pub fn targets() -> Vec<Target> {
     [disk::TARGETS, wire::TARGETS, words::TARGETS].concat()
 }
 
-/// Runs `iterations` of a target; ends at the first broken rule.
-pub fn run(target: Target, seed: u64, iterations: u64) -> Result<(), Failure> {
-    (0..iterations).try_for_each(|iteration| once(target, seed, iteration))
+/// Runs `iterations` of a target and says how many were accepted; ends at the first broken rule.
+pub fn run(target: Target, seed: u64, iterations: u64) -> Result<u64, Failure> {
+    let accepted = (0..iterations).map(|iteration| once(target, seed, iteration));
+    accepted.map(|accepted| accepted.map(u64::from)).sum()
 }
 
-/// Runs one iteration.
-pub fn once(target: Target, seed: u64, iteration: u64) -> Result<(), Failure> {
+/// Runs one iteration; true when its bytes were accepted.
+pub fn once(target: Target, seed: u64, iteration: u64) -> Result<bool, Failure> {
     let mut source = Source::new(target.name, seed, iteration);
     catch_unwind(AssertUnwindSafe(|| (target.run)(&mut source))).map_err(|panic| Failure {
         target: target.name,

@@ -67,7 +67,8 @@ impl Source {
         }
         let which = self.below(samples.len());
         let mut bytes = samples[which].as_ref().to_vec();
-        for _ in 0..=self.below(CHANGES_MAX) {
+        let bound = self.below(CHANGES_MAX) + 1; // Few changes more often than many.
+        for _ in 0..=self.below(bound) {
             self.change(&mut bytes);
         }
         bytes
@@ -77,7 +78,8 @@ impl Source {
     pub fn mutated_text(&mut self, samples: &[&str], words: &[&str]) -> String {
         let which = self.below(samples.len());
         let mut text = samples[which].to_owned();
-        for _ in 0..=self.below(CHANGES_MAX) {
+        let bound = self.below(CHANGES_MAX) + 1; // Few changes more often than many.
+        for _ in 0..=self.below(bound) {
             text = match self.below(4) {
                 0 => self.without_line(&text),
                 1 => self.line_twice(&text),

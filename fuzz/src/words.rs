@@ -81,7 +81,7 @@ const WORDS: &[&str] = &[
 ];
 
 /// A configuration loads or is told off; what loads can be shown and judged.
-fn config(source: &mut Source) {
+fn config(source: &mut Source) -> bool {
     let text = source.mutated_text(&[CONFIG], WORDS);
     let sources = Sources {
         file: Some(("node.toml".to_owned(), text)),
@@ -91,21 +91,26 @@ fn config(source: &mut Source) {
         Ok(loaded) => {
             loaded.table();
             drop(loaded.config.validate());
+            true
         }
-        Err(findings) => assert!(
-            !findings.is_empty(),
-            "a configuration is refused for a reason"
-        ),
+        Err(findings) => {
+            assert!(
+                !findings.is_empty(),
+                "a configuration is refused for a reason"
+            );
+            false
+        }
     }
 }
 
 /// A body is understood or refused; what was understood survives a round trip.
-fn http_json(source: &mut Source) {
+fn http_json(source: &mut Source) -> bool {
     let text = source.mutated_text(&[TXN], WORDS);
-    if let Ok(request) = from_str::<TxnRequest>(&text) {
-        let again = to_string(&request).expect("a request is plain data");
+    let request = from_str::<TxnRequest>(&text).ok();
+    if let Some(request) = &request {
+        let again = to_string(request).expect("a request is plain data");
         assert_eq!(
-            from_str::<TxnRequest>(&again).ok(),
+            from_str::<TxnRequest>(&again).ok().as_ref(),
             Some(request),
             "a transaction survives a round trip"
         );
@@ -116,13 +121,16 @@ fn http_json(source: &mut Source) {
     drop(from_str::<LeaseRequest>(&text));
     drop(from_str::<MemberRequest>(&text));
     drop(from_str::<TransferRequest>(&text));
+    request.is_some()
 }
 
 /// A scenario is understood or refused; what was understood survives a round trip.
-fn scenario(source: &mut Source) {
+fn scenario(source: &mut Source) -> bool {
     let text = source.mutated_text(&[SCENARIO], WORDS);
-    if let Ok(scenario) = Scenario::parse(&text) {
-        let again = toml::to_string(&scenario).expect("a scenario is plain data");
-        Scenario::parse(&again).expect("a scenario survives a round trip");
-    }
+    let Ok(scenario) = Scenario::parse(&text) else {
+        return false;
+    };
+    let again = toml::to_string(&scenario).expect("a scenario is plain data");
+    Scenario::parse(&again).expect("a scenario survives a round trip");
+    true
 }

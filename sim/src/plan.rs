@@ -103,12 +103,16 @@ fn draw_knobs(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Knobs {
 fn draw_net(profile: Profile, rng: &mut ChaCha8Rng) -> crate::net::NetConfig {
     use crate::net::config::Span;
     let drawn = crate::net::NetConfig::draw(rng);
-    let base = match profile {
-        Profile::Lan => Span::micros(50, 500),
-        Profile::Edge => Span::micros(500, 10_000),
-        Profile::Wan => Span::micros(5_000, 60_000),
+    // What the profiles are made for (inventory W-K12). A lost segment comes again after 200 ms, which is an election
+    // time-out of the profile lan: rooms that lose packets are for the other two.
+    let (base, tail_us, loss) = match profile {
+        Profile::Lan => (Span::micros(50, 500), 10_000, 0.0),
+        Profile::Edge => (Span::micros(500, 10_000), 50_000, [0.0, 0.0005][rng.random_range(0..2)]),
+        Profile::Wan => (Span::micros(5_000, 60_000), 100_000, [0.0, 0.002][rng.random_range(0..2)]),
     };
-    crate::net::NetConfig { base, jitter: Duration::from_micros(rng.random_range(0..500)), ..drawn }
+    let tail = Span::micros(1_000, rng.random_range(2_000..=tail_us));
+    let jitter = Duration::from_micros(rng.random_range(0..500));
+    crate::net::NetConfig { base, jitter, tail, loss, ..drawn }
 }
 
 /// What the clients of this seed do: kinds are switched off at random (swarm), but for those that must stay.

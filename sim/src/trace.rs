@@ -302,7 +302,11 @@ pub fn tell(event: &Event) -> String {
             format!("applies entry {index} (revision {revision}, state {state_hash:016x})")
         }
         Event::MembershipChanged { voters, learners, .. } => {
-            format!("members are now voters {voters:?}, learners {learners:?}")
+            let list = |ids: &[NodeId]| {
+                let ids: Vec<String> = ids.iter().map(NodeId::to_string).collect();
+                if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
+            };
+            format!("members are now voters {}; learners {}", list(voters), list(learners))
         }
         Event::SnapshotCut { index, bytes, .. } => {
             format!("cuts a snapshot at entry {index} ({bytes} bytes)")

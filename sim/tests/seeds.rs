@@ -5,7 +5,6 @@
 //! stays quick. Called with a filter or with flags of libtest (`cargo test some_name`, `-- --nocapture`) it does nothing, as
 //! any other test would that was not asked for.
 #![expect(
-    clippy::disallowed_methods,
     clippy::disallowed_macros,
     reason = "a launcher of the ordinary build; it never runs inside the simulator"
 )]

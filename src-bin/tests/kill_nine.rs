@@ -11,6 +11,7 @@
     clippy::disallowed_methods,
     clippy::disallowed_types,
     clippy::disallowed_macros,
+    clippy::unwrap_used,
     reason = "real processes, sockets, threads and time are the point of this test"
 )]
 

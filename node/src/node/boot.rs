@@ -152,7 +152,7 @@ pub(crate) async fn claim(shared: &Shared) -> Result<Claim, String> {
 fn claim_dir(root: &Path) -> Result<Claim, String> {
     let shown = root.display();
     let io = |error: std::io::Error| format!("the data directory {shown} cannot be used: {error}");
-    std::fs::create_dir_all(root).map_err(io)?;
+    create_dir_durably(root).map_err(io)?;
     let file = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -267,7 +267,9 @@ fn open(
             note.name
         ));
     }
-    let lost = match Wal::open(&dirs.wal, options) {
+    let opened = Wal::open(&dirs.wal, options);
+    sync_dir(&dirs.root).map_err(|error| format!("syncing {}: {error}", dirs.root.display()))?;
+    let lost = match opened {
         Ok((wal, recovered)) => match recovered.genesis.clone() {
             Some(genesis) => return Ok(Opened::Known(Box::new(Known { wal, recovered, genesis }))),
             None => note.as_ref().filter(|note| note.member).map(|_| {
@@ -350,6 +352,24 @@ fn write_note(dirs: &Dirs, note: &Note) -> Result<(), String> {
     std::fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(words)?;
     std::fs::rename(&fresh, &dirs.identity).map_err(words)?;
     sync_dir(&dirs.root).map_err(words)
+}
+
+/// Makes a directory and its missing parents, each with its name durable: a data directory whose own name is lost with the
+/// power takes everything in it along, however well that was synced.
+#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
+fn create_dir_durably(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_dir_durably(parent)?;
+    }
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_dir(parent.unwrap_or(Path::new(".")))
 }
 
 /// Makes the names in a directory durable.
@@ -546,6 +566,7 @@ fn settle(
 ) -> Result<Known, String> {
     let words = |error: wal::Error| error.to_string();
     let (mut wal, _) = Wal::open(&dirs.wal, options).map_err(words)?;
+    sync_dir(&dirs.root).map_err(|error| format!("syncing {}: {error}", dirs.root.display()))?;
     let founding = Founding { members: seat.members.clone(), joined: seat.joined };
     let genesis = wal::Genesis {
         cluster_id: seat.cluster,

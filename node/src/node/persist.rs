@@ -100,9 +100,8 @@ impl Writer {
             let entries = work.entries.drain(..).map(to_wal).collect();
             records.push(Record::Entries { group, entries });
         }
-        let hard_state = work.hard_state.take();
-        let vote = hard_state.as_ref().map(|state| (Term(state.term), NodeId(state.vote)));
-        if let Some(state) = hard_state {
+        let vote = work.vote.take();
+        if let Some(state) = work.hard_state.take() {
             records.push(Record::HardState { group, state: hard_state_to_wal(&state) });
         }
         let messages = std::mem::take(&mut work.persisted_messages);

@@ -428,7 +428,7 @@ impl Run {
         if !written.took.is_zero() {
             self.shared.metrics.observe_sync(written.took);
         }
-        for (term, candidate) in written.votes.into_iter().filter(|(_, who)| who.0 != 0) {
+        for (term, candidate) in written.votes {
             self.record(Event::Voted { group: GROUP, term, candidate });
         }
         if let Some((index, term)) = written.last {

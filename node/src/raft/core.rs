@@ -61,6 +61,8 @@ pub struct Work {
     pub committed: Vec<Entry>,
     /// Read-index answers.
     pub reads: Vec<ReadState>,
+    /// Term and candidate of a vote that becomes a promise with this work.
+    pub vote: Option<(Term, NodeId)>,
     /// True when role, term or leader differ from before.
     pub role_changed: bool,
     /// First index of the log that was replaced.
@@ -242,6 +244,8 @@ impl Core {
             let fresh = (hard_state.term, hard_state.vote) != self.written;
             if fresh || !work.entries.is_empty() || work.snapshot.is_some() {
                 self.written = (hard_state.term, hard_state.vote);
+                let voted = fresh && hard_state.vote != 0;
+                work.vote = voted.then_some((Term(hard_state.term), NodeId(hard_state.vote)));
                 work.hard_state = Some(hard_state.clone());
             }
         }
