@@ -653,7 +653,6 @@ fn open_state(
     journal: &crate::rt::Journal,
 ) -> Result<Store, Unbuilt> {
     let mark = group.snapshot.unwrap_or_default();
-    let is_new = !dirs.store.exists() && last <= FOUNDING.0;
     let reason = match Store::open(&dirs.store, knobs) {
         Ok(store) => match check_state(&store, genesis, mark.index, last) {
             Ok(()) => return Ok(store),
@@ -661,8 +660,8 @@ fn open_state(
         },
         Err(error) => error.to_string(),
     };
-    // A node that begins has no store to lose.
-    if !is_new {
+    // A node that begins has no state to lose.
+    if last > FOUNDING.0 {
         journal.record(Event::StoreRebuilt { reason });
     }
     let mut store = Store::create(&dirs.store, knobs).map_err(|error| error.to_string())?;
