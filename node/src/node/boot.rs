@@ -144,11 +144,7 @@ pub(crate) async fn claim(shared: &Shared) -> Result<Claim, String> {
     claimed.map_err(|closed| closed.to_string())?
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "runs on a lane, inside the data directory"
-)]
+#[expect(clippy::disallowed_types, reason = "runs on a lane, inside the data directory")]
 fn claim_dir(root: &Path) -> Result<Claim, String> {
     let shown = root.display();
     let io = |error: std::io::Error| format!("the data directory {shown} cannot be used: {error}");
@@ -250,7 +246,6 @@ impl From<String> for Unbuilt {
 }
 
 /// Opens the directory and finds out whether it is whole. A damaged one is set aside, never used.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
 fn open(
     dirs: &Dirs,
     name: &str,
@@ -356,7 +351,6 @@ fn write_note(dirs: &Dirs, note: &Note) -> Result<(), String> {
 
 /// Makes a directory and its missing parents, each with its name durable: a data directory whose own name is lost with the
 /// power takes everything in it along, however well that was synced.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
 fn create_dir_durably(path: &Path) -> std::io::Result<()> {
     if path.is_dir() {
         return Ok(());
