@@ -60,6 +60,8 @@ impl Run {
         if self.is_removed() {
             self.shared.set_condition(Condition::Removed);
         }
+        // The picture shows them with the next report, not when their progress is due again.
+        self.detail_told.1 = Mono::default();
     }
 
     /// Whether the applied state knows members, but not this node.
