@@ -58,6 +58,8 @@ impl Run {
             self.shared.set_condition(Condition::Removed);
         }
         self.members = members;
+        // The picture shows them with the next report, not when their progress is due again.
+        self.detail_told.1 = Mono::default();
     }
 
     /// A peer refuses this node.

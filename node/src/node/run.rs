@@ -131,6 +131,8 @@ pub(super) struct Run {
     commit_told: Index,
     /// Role, term and leader before the last work.
     role: (Role, Term, NodeId),
+    /// Role, term and leader when the members' progress and the numbers were last told, and when that was.
+    pub(super) detail_told: ((Role, Term, NodeId), Mono),
     /// True when the leases are to be fetched as soon as this leader's state is complete.
     wants_leases: bool,
     /// Set when the node must end.
@@ -173,7 +175,12 @@ impl Run {
         let mut run = Run {
             me: booted.identity,
             core,
-            writer: Writer::new(booted.wal, booted.wal_lane, clock.clone()),
+            writer: Writer::new(
+                booted.wal,
+                booted.wal_lane,
+                shared.env.lanes.open("spare"),
+                clock.clone(),
+            ),
             applier: Applier::new(
                 booted.store,
                 super::boot::Dirs::new(&shared.config.data_dir).store,
@@ -210,6 +217,7 @@ impl Run {
             disk_at: now,
             commit_told: Index(0),
             role: (Role::Learner, Term(0), NodeId(0)),
+            detail_told: ((Role::Learner, Term(0), NodeId(0)), Mono::default()),
             wants_leases: false,
             end: None,
             shared,
@@ -363,6 +371,9 @@ impl Run {
         if now >= self.chores_at {
             self.chores_at = now.plus(CHORES);
             self.chores(now);
+        }
+        if self.writer.wants_spare() {
+            self.shared.tasks.spawn(self.writer.prepare());
         }
         if now >= self.disk_at {
             self.disk_at = now.plus(self.shared.knobs.disk_check);
@@ -539,9 +550,8 @@ impl Run {
     fn look_at_disk(&mut self) {
         let dir = self.shared.config.data_dir.clone();
         let looked = self.snapshots.lane().run(move || crate::store::free_bytes(&dir));
-        let (news, prepared) = (self.news.clone(), self.writer.prepare());
+        let news = self.news.clone();
         self.shared.tasks.spawn(async move {
-            prepared.await;
             if let Ok(Ok(free)) = looked.await {
                 // The loop may have ended.
                 drop(news.send(Internal::DiskFree(free)).await);

@@ -1,4 +1,4 @@
-//! The real half of the seam: the operating system's clock, TCP, a thread per lane, entropy, and logs.
+//! The real half of the seam: the operating system's clock, TCP, a thread per lane, entropy, logs, and what the process has spent.
 //!
 //! Only `src-bin` (and tests against the real world) builds this; the simulator never does.
 #![expect(
@@ -11,6 +11,7 @@ use super::clock::{ClockDriver, Mono, Sleep};
 use super::journal::{Event, JournalSink};
 use super::lane::{Job, LaneDriver, LanesDriver};
 use super::net::{BoxFuture, Listener, NetDriver, Stream};
+use super::process::{Process, Spent};
 use super::{Clock, Env, Journal, Lanes, Net, Rngs};
 use std::io;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub fn env(name: &str) -> io::Result<Env> {
         journal: Journal::new(Log {
             node: name.to_owned(),
         }),
+        process: Process::new(spent),
     })
 }
 
@@ -200,5 +202,55 @@ impl JournalSink for Log {
             }
             Event::Trimmed { first, .. } => tracing::info!(node, %first, "log trimmed"),
         }
+    }
+}
+
+/// Clock ticks a second in `/proc/self/stat`: Linux shows 100 to every program, whatever the kernel's own rate.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What this process has spent, as `/proc` tells it; nothing on a system without that.
+fn spent() -> Option<Spent> {
+    let text = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).ok();
+    let (io, status) = (text("io").unwrap_or_default(), text("status").unwrap_or_default());
+    Some(Spent {
+        pid: std::process::id(),
+        cpu_seconds: cpu_seconds(&text("stat")?)?,
+        write_bytes: labelled(&io, "write_bytes:"),
+        rss_bytes: labelled(&status, "VmRSS:").map(|kib| kib * 1024),
+    })
+}
+
+/// User and system time in a line of `/proc/PID/stat`, seconds.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    // The name, second in the line, may hold anything; it ends at the last bracket, and the times are 12th and 13th after it.
+    let (_, after) = stat.rsplit_once(") ")?;
+    let mut times = after.split(' ').skip(11);
+    let user: f64 = times.next()?.parse().ok()?;
+    let system: f64 = times.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+/// The number behind `label` at the beginning of a line.
+fn labelled(text: &str, label: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(label))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_found_behind_an_odd_name() {
+        let line = "7 (a) b) S 1 7 7 0 -1 4194560 93 0 0 0 250 50 0 0 20 0 1 0 3 8 1";
+        assert_eq!(cpu_seconds(line), Some(3.0));
+        assert_eq!(cpu_seconds("nonsense"), None);
+        assert_eq!(labelled("rchar: 3\nwrite_bytes: 8192\n", "write_bytes:"), Some(8192));
+    }
+
+    #[test]
+    fn a_running_process_has_spent_something() {
+        let spent = spent().expect("there is /proc");
+        assert!(spent.rss_bytes.expect("it is told") > 100_000);
     }
 }
