@@ -1,4 +1,4 @@
-//! The command line `storm`: run, replay, check determinism, list.
+//! The command line `storm`: run, replay, check determinism, write the handbook, list.
 #![expect(
     clippy::disallowed_macros,
     clippy::disallowed_methods,
@@ -6,6 +6,7 @@
     reason = "the simulator's own command line talks to the terminal and knows real time"
 )]
 
+use crate::handbook::command::{HandbookArgs, handbook};
 use crate::report::Report;
 use crate::runner::{Job, run_all, warm_up};
 use crate::trace::Level;
@@ -38,6 +39,8 @@ enum Command {
     Replay(ReplayArgs),
     /// Run seeds twice in two processes and compare their traces
     Determinism(DeterminismArgs),
+    /// Write the operator's handbook from runs, or check that it is current
+    Handbook(HandbookArgs),
     /// List the scenarios
     List(ListArgs),
 }
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => sweep(&args),
         Command::Replay(args) => replay(&args),
         Command::Determinism(args) => determinism(&args),
+        Command::Handbook(args) => handbook(&args, at_once(0)),
         Command::List(args) => list(&args),
     };
     match result {
