@@ -41,6 +41,8 @@ struct Slot {
     exited: Arc<Mutex<Option<node::node::Ended>>>,
     /// Not started by the supervisor before this.
     not_before: Duration,
+    /// How often it was started.
+    lives: u64,
 }
 
 /// The cluster. A clone is the same cluster.
@@ -104,6 +106,7 @@ impl Cluster {
             handle,
             exited,
             not_before: Duration::ZERO,
+            lives: 1,
         };
         self.lock().insert(name.to_owned(), slot);
     }
@@ -178,6 +181,8 @@ impl Cluster {
     /// Tells a node to stop and waits until it has, for a while.
     async fn stop_in_order(&self, name: &str) {
         let Some(handle) = self.handle(name) else { return };
+        // Whoever stops a node on purpose tells its supervisor not to start it again.
+        self.hold(name, Duration::MAX);
         handle.stop("SIGTERM").await;
         let end = self.recorder.now() + STOP_MAX;
         while self.recorder.now() < end {
@@ -221,6 +226,11 @@ impl Cluster {
             self.recorder.line(name, Level::Story, "goes on (SIGCONT)");
             self.executor.resume(task_node);
         }
+    }
+
+    /// How often `name` was started.
+    pub fn lives(&self, name: &str) -> u64 {
+        self.lock().get(name).map_or(0, |slot| slot.lives)
     }
 
     /// True when somebody has put `name` down, or stopped it.
@@ -285,6 +295,8 @@ impl Cluster {
         }
         if power == Power::On {
             put(&slot.exited, None);
+            slot.not_before = Duration::ZERO;
+            slot.lives += 1;
         }
         Some(slot.task_node)
     }

@@ -264,8 +264,11 @@ fn start_clients(
                 let env = cluster.world.env(&host, NoJournal);
                 let clock = shared_clock(&cluster.recorder);
                 let tasks = Tasks::default();
+                let (names, of) = (cluster.names(), cluster.clone());
+                let lives: workloads::drive::Lives = Arc::new(move |place| of.lives(&names[place]));
+                let all = endpoints(&cluster);
                 let driver =
-                    Driver::new(number, &env, &tasks, endpoints(&cluster), habits, clock, notebook);
+                    Driver::new(number, &env, &tasks, all, habits, clock, lives, notebook);
                 driver.run(|| done.load(Ordering::Relaxed)).await;
                 tasks.stop().await;
             })

@@ -120,6 +120,9 @@ impl Notebook {
     }
 }
 
+/// How often the node at a place of the endpoints was started: reads of one life never go back, a new life may begin behind.
+pub type Lives = Arc<dyn Fn(usize) -> u64 + Send + Sync>;
+
 /// A shared clock of the run, nanoseconds.
 pub type SharedClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -136,6 +139,8 @@ pub struct Driver {
     clock: Clock,
     /// The run's clock.
     shared: SharedClock,
+    /// Lives of the nodes.
+    lives: Lives,
     /// What it does.
     habits: Habits,
     /// Chance.
@@ -157,6 +162,7 @@ impl Driver {
         endpoints: Vec<String>,
         habits: Habits,
         shared: SharedClock,
+        lives: Lives,
         notebook: Notebook,
     ) -> Self {
         let options = |sessions: bool, tries_max, stream: &str| Options {
@@ -182,6 +188,7 @@ impl Driver {
             by_node: endpoints.iter().map(|one| client(vec![one.clone()], options(false, 1, one))).collect(),
             clock: env.clock.clone(),
             shared,
+            lives,
             rng: env.rngs.stream(&format!("client {number}")),
             habits,
             notebook,
@@ -315,9 +322,12 @@ impl Driver {
             _ => handle::Consistency::Local,
         };
         let reading = Reading { consistency: level, revision: None };
+        let life = (self.lives)(node);
         match self.by_node[node].get(key.as_bytes(), reading).await {
+            // An answer across a restart belongs to either life.
+            Ok(Some(_)) if (self.lives)(node) != life => {}
             Ok(Some(answer)) => {
-                let mark = Some(mark_of(node as u64, &answer.fresh));
+                let mark = Some(mark_of(node as u64, life, &answer.fresh));
                 let entry = entry_of(&answer.record);
                 let input = Input::Get { key: Key(key), consistency };
                 self.end(id, call_ns, input, Output::Value { entry, mark });
@@ -501,10 +511,10 @@ fn value_of(text: &str) -> ValueId {
 }
 
 /// What an answer says of its freshness.
-fn mark_of(node: u64, fresh: &Fresh) -> ReadMark {
+fn mark_of(node: u64, life: u64, fresh: &Fresh) -> ReadMark {
     ReadMark {
         node,
-        connection: 0,
+        connection: life,
         applied_revision: fresh.revision.0,
         age_ns: fresh.age_ms.map(|ms| ms * 1_000_000),
     }

@@ -130,6 +130,44 @@ struct Known {
     genesis: wal::Genesis,
 }
 
+/// A data directory that is this process's alone for as long as this lives.
+pub(crate) struct Claim {
+    /// The locked file; the operating system unlocks it when the process ends, however it ends.
+    #[expect(clippy::disallowed_types, reason = "a lock that vanishes with the process")]
+    _locked: std::fs::File,
+}
+
+/// Makes the data directory and claims it. Two processes on one log would write over each other's acknowledged entries.
+pub(crate) async fn claim(shared: &Shared) -> Result<Claim, String> {
+    let root = shared.config.data_dir.clone();
+    let claimed = shared.env.lanes.open("claim").run(move || claim_dir(&root)).await;
+    claimed.map_err(|closed| closed.to_string())?
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "runs on a lane, inside the data directory"
+)]
+fn claim_dir(root: &Path) -> Result<Claim, String> {
+    let shown = root.display();
+    let io = |error: std::io::Error| format!("the data directory {shown} cannot be used: {error}");
+    create_dir_durably(root).map_err(io)?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(root.join("lock"))
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Claim { _locked: file }),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(format!("the data directory {shown} is in use by another process: stop that one first"))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
 /// Boots: gives a node ready to take part.
 pub(crate) async fn boot(
     shared: &Shared,
@@ -142,31 +180,73 @@ pub(crate) async fn boot(
     let fresh_life = Incarnation(shared.env.rngs.stream("incarnation").next_u64() | 1);
     // Segments are rows of sectors; a drawn size need not be.
     let options = wal::Options::new((shared.knobs.segment_bytes / 512 * 512).max(8 << 10));
-    let opened = {
+    let closed = |closed: crate::rt::lane::Closed| Halt::Failed(closed.to_string());
+    let mut opened = {
         let (dirs, name) = (dirs.clone(), shared.config.name.clone());
-        wal_lane.run(move || open(&dirs, &name, options, fresh_life)).await
-    };
-    let opened = opened.map_err(|closed| Halt::Failed(closed.to_string()))?.map_err(Halt::Failed)?;
-    let known = match opened {
-        Opened::Known(known) => known,
-        Opened::Fresh { incarnation, lost } => {
-            let seat = find_seat(shared, incarnation, lost, requests, inbox).await?;
-            let (dirs, name) = (dirs.clone(), shared.config.name.clone());
-            let settled =
-                wal_lane.run(move || settle(&dirs, &name, options, incarnation, &seat)).await;
-            let settled = settled.map_err(|closed| Halt::Failed(closed.to_string()))?;
-            Box::new(settled.map_err(Halt::Failed)?)
+        let alone = is_alone(&shared.config);
+        wal_lane.run(move || open(&dirs, &name, options, fresh_life, alone)).await
+    }
+    .map_err(closed)?
+    .map_err(Halt::Failed)?;
+    loop {
+        let known = match opened {
+            Opened::Known(known) => known,
+            Opened::Fresh { incarnation, lost } => {
+                let seat = find_seat(shared, incarnation, lost, requests, inbox).await?;
+                let (dirs, name) = (dirs.clone(), shared.config.name.clone());
+                let settled =
+                    wal_lane.run(move || settle(&dirs, &name, options, incarnation, &seat)).await;
+                Box::new(settled.map_err(closed)?.map_err(Halt::Failed)?)
+            }
+        };
+        let build = {
+            let (dirs, knobs) = (dirs.clone(), shared.knobs.clone());
+            let journal = shared.env.journal.clone();
+            store_lane.run(move || rebuild(&dirs, &knobs, *known, &journal)).await
+        };
+        match build.map_err(closed)? {
+            Ok(rebuilt) => {
+                let mut booted = rebuilt.into_booted(shared, wal_lane, store_lane);
+                booted.identity.name.clone_from(&shared.config.name);
+                return Ok(booted);
+            }
+            Err(Unbuilt::Failed(reason)) => return Err(Halt::Failed(reason)),
+            Err(Unbuilt::Lost(reason)) if is_alone(&shared.config) => {
+                return Err(Halt::Failed(format!("{reason}; {ALONE}")));
+            }
+            // The log alone is not the state: the node comes back like one whose log is damaged. A directory of a new life
+            // has no state to lose, so this happens once.
+            Err(Unbuilt::Lost(reason)) => {
+                let (dirs, name) = (dirs.clone(), shared.config.name.clone());
+                let given_up = wal_lane.run(move || give_up(&dirs, &name, fresh_life)).await;
+                given_up.map_err(closed)?.map_err(Halt::Failed)?;
+                opened = Opened::Fresh { incarnation: fresh_life, lost: Some(reason) };
+            }
         }
-    };
-    let knobs = shared.knobs.clone();
-    let journal = shared.env.journal.clone();
-    let build = store_lane.run(move || rebuild(&dirs, &knobs, *known, &journal)).await;
-    let mut booted = match build.map_err(|closed| Halt::Failed(closed.to_string()))? {
-        Ok(rebuilt) => rebuilt.into_booted(shared, wal_lane, store_lane),
-        Err(reason) => return Err(Halt::Failed(reason)),
-    };
-    booted.identity.name.clone_from(&shared.config.name);
-    Ok(booted)
+    }
+}
+
+/// What a node is told that has lost its data and knows nobody who could give it back.
+const ALONE: &str = "this node is configured alone, nobody can give it its data back: restore the data directory from a \
+    backup, or, if members were added later, list them in cluster.members; to begin anew, empty the directory";
+
+/// Whether the configuration names no other node.
+fn is_alone(config: &crate::config::Config) -> bool {
+    config.cluster.members.iter().all(|one| one.name == config.name)
+}
+
+/// Why a member's state could not be put together.
+enum Unbuilt {
+    /// It is not there any more; others have it.
+    Lost(String),
+    /// Something else failed: trying again may help.
+    Failed(String),
+}
+
+impl From<String> for Unbuilt {
+    fn from(reason: String) -> Self {
+        Unbuilt::Failed(reason)
+    }
 }
 
 /// Opens the directory and finds out whether it is whole. A damaged one is set aside, never used.
@@ -176,9 +256,9 @@ fn open(
     name: &str,
     options: wal::Options,
     fresh_life: Incarnation,
+    alone: bool,
 ) -> Result<Opened, String> {
     let io = |what: &str, error: std::io::Error| format!("{what} {}: {error}", dirs.root.display());
-    create_dir_durably(&dirs.root).map_err(|error| io("creating", error))?;
     snapshot::prepare(&dirs.snapshots).map_err(|error| error.to_string())?;
     let note = read_note(&dirs.identity)?;
     if let Some(note) = note.as_ref().filter(|note| note.name != name) {
@@ -200,14 +280,24 @@ fn open(
         Err(wal::Error::Damaged(wreck)) => Some(format!("the log is damaged: {}", wreck.damage)),
         Err(other) => return Err(other.to_string()),
     };
-    if lost.is_some() {
-        set_aside(dirs, fresh_life)?;
+    if let Some(reason) = &lost {
+        if alone {
+            return Err(format!("{reason}; {ALONE}"));
+        }
+        give_up(dirs, name, fresh_life)?;
+        return Ok(Opened::Fresh { incarnation: fresh_life, lost });
     }
     // A directory keeps its life until it has belonged to a member.
-    let kept = note.filter(|note| lost.is_none() && !note.member).map(|note| note.incarnation);
+    let kept = note.filter(|note| !note.member).map(|note| note.incarnation);
     let incarnation = kept.unwrap_or(fresh_life);
     write_note(dirs, &Note { name: name.to_owned(), incarnation, member: false })?;
     Ok(Opened::Fresh { incarnation, lost })
+}
+
+/// Gives up a member's data: the directory begins a new life.
+fn give_up(dirs: &Dirs, name: &str, life: Incarnation) -> Result<(), String> {
+    set_aside(dirs, life)?;
+    write_note(dirs, &Note { name: name.to_owned(), incarnation: life, member: false })
 }
 
 /// Moves what is left of a member's data out of the way, for a person to look at.
@@ -313,7 +403,7 @@ async fn find_seat(
         shared.env.journal.record(Event::Recovered { detail: reason.clone() });
         shared.set_condition(Condition::Rejoining { reason: reason.clone() });
     }
-    let seek = seek(shared, incarnation, lost.is_some());
+    let seek = seek(shared, incarnation, lost);
     tokio::pin!(seek);
     loop {
         tokio::select! {
@@ -326,7 +416,11 @@ async fn find_seat(
 }
 
 /// Asks around until there is a place.
-async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<Seat, String> {
+async fn seek(
+    shared: &Shared,
+    incarnation: Incarnation,
+    lost: Option<String>,
+) -> Result<Seat, String> {
     let config = &shared.config;
     let me = founder_of(shared);
     let mut founders = config.cluster.members.clone();
@@ -337,6 +431,7 @@ async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<S
     loop {
         let mut answers = Vec::new();
         let mut silent = Vec::new();
+        let mut refusals = Vec::new();
         for other in &others {
             match ask(shared, incarnation, other).await {
                 Ok(answer) => answers.push((*other, answer)),
@@ -349,7 +444,7 @@ async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<S
             }
             match join(shared, incarnation, &other.peer).await {
                 Ok(seat) => return Ok(seat),
-                Err(error) => silent.push(format!("{} ({error})", other.name)),
+                Err(error) => refusals.push(format!("{} says: {error}", other.name)),
             }
         }
         let all_fresh = answers.len() == others.len()
@@ -357,14 +452,25 @@ async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<S
                 answer.cluster_id == 0 && answer.name == other.name
             });
         // A directory that had data must not found anew: its old cluster may be somewhere.
-        if all_fresh && !config.cluster.join && (!lost || others.is_empty()) {
+        if all_fresh && !config.cluster.join && lost.is_none() {
             return Ok(found(&founders, &me.name, incarnation, &answers));
         }
-        if !lost {
-            let waiting_for = format!("founders that do not answer: {}", silent.join(", "));
-            shared.set_condition(Condition::Starting { waiting_for });
-        }
+        let waiting_for = waiting_for(&silent, &refusals);
+        shared.set_condition(match &lost {
+            None => Condition::Starting { waiting_for },
+            Some(reason) => Condition::Rejoining { reason: format!("{reason}; waits for {waiting_for}") },
+        });
         shared.env.clock.sleep(PROBE_PAUSE).await;
+    }
+}
+
+/// What a search that goes on waits for, in words.
+fn waiting_for(silent: &[String], refusals: &[String]) -> String {
+    match (silent, refusals) {
+        // All members say the same, because the leader decides.
+        (_, [.., last]) => format!("a member that lets it in; {last}"),
+        ([_, ..], []) => format!("founders that do not answer: {}", silent.join(", ")),
+        ([], []) => "a cluster to join: every founder answers, but none is a member of one".to_owned(),
     }
 }
 
@@ -511,7 +617,7 @@ fn rebuild(
     knobs: &crate::knobs::Knobs,
     known: Known,
     journal: &crate::rt::Journal,
-) -> Result<Rebuilt, String> {
+) -> Result<Rebuilt, Unbuilt> {
     let Known { wal, mut recovered, genesis } = known;
     journal.record(Event::Recovered { detail: recovered.verdict.to_string() });
     let founding = Founding::decode(genesis.extra.clone()).map_err(|error| error.to_string())?;
@@ -546,8 +652,9 @@ fn open_state(
     group: &GroupLog,
     last: Index,
     journal: &crate::rt::Journal,
-) -> Result<Store, String> {
+) -> Result<Store, Unbuilt> {
     let mark = group.snapshot.unwrap_or_default();
+    let is_new = !dirs.store.exists() && last <= FOUNDING.0;
     let reason = match Store::open(&dirs.store, knobs) {
         Ok(store) => match check_state(&store, genesis, mark.index, last) {
             Ok(()) => return Ok(store),
@@ -555,7 +662,10 @@ fn open_state(
         },
         Err(error) => error.to_string(),
     };
-    journal.record(Event::StoreRebuilt { reason });
+    // A node that begins has no store to lose.
+    if !is_new {
+        journal.record(Event::StoreRebuilt { reason });
+    }
     let mut store = Store::create(&dirs.store, knobs).map_err(|error| error.to_string())?;
     if mark.index == Index(0) {
         return Ok(store);
@@ -583,12 +693,7 @@ fn open_state(
         store.write(&state::genesis(&first)).map_err(|error| error.to_string())?;
         return Ok(store);
     }
-    Err(format!(
-        "no readable snapshot reaches entry {}, where the log begins: move {} away and start again, the node then \
-         asks the others to let it in",
-        mark.index,
-        dirs.root.display()
-    ))
+    Err(Unbuilt::Lost(format!("no readable snapshot reaches entry {}, where the log begins", mark.index)))
 }
 
 /// Bounds that every founder writes alike. Operators change them through the log.

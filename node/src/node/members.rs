@@ -9,7 +9,7 @@ use super::run::Run;
 use crate::error::{Code, Error};
 use crate::handle::{Condition, MemberChange};
 use crate::raft::core::Progress;
-use crate::rt::{Event, Mono};
+use crate::rt::Mono;
 use crate::state::command::{Command, Member, Op};
 use crate::transport::PeerAddress;
 use crate::types::{Incarnation, NodeId, Role};
@@ -41,9 +41,11 @@ impl Run {
         }
         let lives = members.iter().map(|one| (NodeId(one.id), Incarnation(one.incarnation)));
         self.shared.door.set_members(lives.collect(), NodeId(self.next_id));
+        let own_address = self.shared.config.peer_address();
         let book: BTreeMap<NodeId, PeerAddress> = members
             .iter()
-            .filter(|one| one.id != self.me.id.0)
+            // An older id of this node has the same address: nobody else answers there.
+            .filter(|one| one.id != self.me.id.0 && one.peer != own_address)
             .map(|one| {
                 let address = PeerAddress {
                     name: one.name.clone(),
@@ -54,16 +56,21 @@ impl Run {
             })
             .collect();
         self.shared.transport.set_peers(book);
-        if self.applied.0.0 > 0 && !members.iter().any(|one| one.id == self.me.id.0) {
+        self.members = members;
+        if self.is_removed() {
             self.shared.set_condition(Condition::Removed);
         }
-        self.members = members;
+        // The picture shows them with the next report, not when their progress is due again.
+        self.detail_told.1 = Mono::default();
     }
 
-    /// A peer refuses this node.
-    pub(super) fn on_rejected(&mut self, by: NodeId, reject: &Reject) {
-        let detail = format!("node {by} refuses this node: {}", reject.text);
-        self.record(Event::Refused { detail });
+    /// Whether the applied state knows members, but not this node.
+    pub(super) fn is_removed(&self) -> bool {
+        self.applied.0.0 > 0 && !self.members.iter().any(|one| one.id == self.me.id.0)
+    }
+
+    /// A peer refuses this node. The transport has told the journal.
+    pub(super) fn on_rejected(&mut self, reject: &Reject) {
         match reject.reason() {
             Reason::Removed => self.shared.set_condition(Condition::Removed),
             // Another directory speaks for this id now: this one is a copy or was replaced.
@@ -140,7 +147,8 @@ impl Run {
             return Err(Error::new(Code::Conflict, message)
                 .hint("see replication_lag in /v1/cluster; try again when it is below 100"));
         }
-        Ok(conf_change(ConfChangeType::AddNode, member))
+        let voter = Member { replaces: 0, ..member.clone() };
+        Ok(conf_change(ConfChangeType::AddNode, &voter))
     }
 
     /// Removes a member, unless the rest could not go on without it.
@@ -297,6 +305,7 @@ impl Run {
             peer: join.peer.clone(),
             http: join.http.clone(),
             incarnation: join.incarnation,
+            replaces: self.voter_called(&join.name),
         };
         let change = conf_change(ConfChangeType::AddLearnerNode, &member);
         self.propose_change(change, Waiter::Nobody, deadline);
@@ -317,16 +326,25 @@ impl Run {
             let deadline = now.plus(OWN_CHANGE);
             let planned = match self.members.iter().find(older) {
                 Some(old) => self.plan_remove(NodeId(old.id)),
-                None if self.replaces.contains(&learner.id) => {
-                    Ok(conf_change(ConfChangeType::AddNode, &learner))
+                None if learner.replaces != 0 => {
+                    let voter = Member { replaces: 0, ..learner };
+                    Ok(conf_change(ConfChangeType::AddNode, &voter))
                 }
                 None => continue,
             };
             if let Ok(change) = planned {
-                self.replaces.insert(learner.id);
                 self.propose_change(change, Waiter::Nobody, deadline);
             }
         }
+    }
+
+    /// The voter called `name`, or the one that a learner of that name was to replace; zero for none. It is kept in the
+    /// new member's record: the leader that removes the voter may not live to promote its successor.
+    fn voter_called(&self, name: &str) -> u64 {
+        let voters = self.core.configuration().voters;
+        let named = self.members.iter().filter(|one| one.name == name);
+        let place = |one: &Member| if voters.contains(&one.id) { one.id } else { one.replaces };
+        named.map(place).find(|id| *id != 0).unwrap_or(0)
     }
 }
 

@@ -124,6 +124,9 @@ impl Shared {
     fn set_condition(&self, condition: Condition) {
         self.status.send_if_modified(|status| {
             let changed = status.condition != condition;
+            if changed {
+                tell(&status.name, &condition);
+            }
             status.condition = condition;
             changed
         });
@@ -196,8 +199,14 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
     };
     let (tell, ended) = oneshot::channel();
     crate::rt::tasks::detach(async move {
-        let end = live(shared, request_queue, inbox).await;
+        let claimed = boot::claim(&shared).await;
+        let end = match &claimed {
+            Ok(_) => live(shared, request_queue, inbox).await,
+            Err(reason) => shared.poisoned(reason),
+        };
         tasks.stop().await;
+        // Nothing writes any more: another process may have the directory.
+        drop(claimed);
         // Nobody may be waiting for the end.
         drop(tell.send(end));
     });
@@ -230,6 +239,19 @@ fn adjusted(mut knobs: Knobs, config: &Config) -> Knobs {
         knobs.disk_low_bytes = bytes;
     }
     knobs
+}
+
+/// Says in the log what a person waits for; the rest of a node's life is told by its journal.
+fn tell(node: &str, condition: &Condition) {
+    match condition {
+        Condition::Starting { waiting_for } => tracing::info!(node, "waits for {waiting_for}"),
+        Condition::Rejoining { reason } => tracing::warn!(node, "votes for nobody: {reason}"),
+        Condition::Removed => tracing::warn!(
+            node,
+            "this node is no member any more: stop it; with an empty data directory it can join again"
+        ),
+        Condition::Running | Condition::Poisoned { .. } | Condition::Stopping => {}
+    }
 }
 
 /// The picture before anything is known.

@@ -11,6 +11,7 @@ use crate::types::{GroupId, Index, NodeId, Term};
 use crate::wal::{self, Record, Wal};
 use raft::eraftpb::{Entry, HardState, Message};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -53,7 +54,15 @@ pub(crate) enum Ended {
 }
 
 /// A running write: gives back what it was to write when the disk is full.
-type Running = BoxFuture<'static, (Result<Duration, wal::Error>, Vec<Unwritten>)>;
+type Running = BoxFuture<'static, (Result<Synced, wal::Error>, Vec<Unwritten>)>;
+
+/// A batch that is durable.
+struct Synced {
+    /// Time from the start of the write to the end of the sync.
+    took: Duration,
+    /// True when no segment is ready for when the current one is full.
+    bare: bool,
+}
 
 /// The writer of one node.
 pub(crate) struct Writer {
@@ -61,6 +70,8 @@ pub(crate) struct Writer {
     wal: Arc<Mutex<Wal>>,
     /// Where it is written.
     lane: Lane,
+    /// Where spare segments are filled: beside appends, and not behind a snapshot that is being written.
+    spare_lane: Lane,
     /// For the duration of syncs.
     clock: Clock,
     /// Waiting for the next batch.
@@ -69,21 +80,28 @@ pub(crate) struct Writer {
     running: Option<Running>,
     /// No room: do not try before this.
     paused_until: Option<Mono>,
+    /// True when the last batch found no segment ready for when the current one is full.
+    bare: bool,
+    /// True while a segment is being made ready.
+    preparing: Arc<AtomicBool>,
 }
 
 /// Pause after the disk was found full.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 
 impl Writer {
-    /// A writer into `wal` on `lane`.
-    pub(crate) fn new(wal: Wal, lane: Lane, clock: Clock) -> Self {
+    /// A writer into `wal` on `lane`; spare segments are filled on `spare_lane`.
+    pub(crate) fn new(wal: Wal, lane: Lane, spare_lane: Lane, clock: Clock) -> Self {
         Writer {
             wal: Arc::new(Mutex::new(wal)),
             lane,
+            spare_lane,
             clock,
             queue: VecDeque::new(),
             running: None,
             paused_until: None,
+            bare: true,
+            preparing: Arc::default(),
         }
     }
 
@@ -138,8 +156,10 @@ impl Writer {
         let clock = self.clock.clone();
         let job = self.lane.run(move || {
             let start = clock.now();
-            let result = append_and_sync(&mut lock(&wal), &records);
-            (result.map(|()| clock.now().since(start)), records)
+            let mut wal = lock(&wal);
+            let result = append_and_sync(&mut wal, &records);
+            let bare = wal.stats().prepared == 0;
+            (result.map(|()| Synced { took: clock.now().since(start), bare }), records)
         });
         self.running = Some(Box::pin(async move {
             match job.await {
@@ -161,7 +181,10 @@ impl Writer {
         let (result, batch) = running.await;
         self.running = None;
         match result {
-            Ok(took) => Ended::Done(join(batch, took)),
+            Ok(synced) => {
+                self.bare = synced.bare;
+                Ended::Done(join(batch, synced.took))
+            }
             Err(error) if error.is_full() => {
                 for one in batch.into_iter().rev() {
                     self.queue.push_front(one);
@@ -193,11 +216,22 @@ impl Writer {
         })
     }
 
-    /// Gets a spare segment ready, if there is none.
-    pub(crate) fn prepare(&self) -> BoxFuture<'static, bool> {
-        let wal = Arc::clone(&self.wal);
-        let job = self.lane.run(move || lock(&wal).prepare_spare().is_ok());
-        Box::pin(async move { job.await.unwrap_or(false) })
+    /// True when no spare segment is ready and none is being made: [`Writer::prepare`] is due.
+    pub(crate) fn wants_spare(&self) -> bool {
+        self.bare && !self.preparing.load(Ordering::Relaxed)
+    }
+
+    /// Gets a spare segment ready; filled and synced on a lane of its own, so that no append waits for it. One that cannot be made is made when it is needed, or the append says what is wrong.
+    pub(crate) fn prepare(&mut self) -> BoxFuture<'static, ()> {
+        self.preparing.store(true, Ordering::Relaxed);
+        // Until the next batch says otherwise.
+        self.bare = false;
+        let (wal, preparing) = (Arc::clone(&self.wal), Arc::clone(&self.preparing));
+        let (lane, spare_lane) = (self.lane.clone(), self.spare_lane.clone());
+        Box::pin(async move {
+            make_spare(wal, lane, spare_lane).await;
+            preparing.store(false, Ordering::Relaxed);
+        })
     }
 
     /// Size and segments of the log, as of its last change.
@@ -210,6 +244,15 @@ impl Writer {
 /// The log. A job that panicked would have ended the process, so the lock is never poisoned.
 fn lock(wal: &Mutex<Wal>) -> MutexGuard<'_, Wal> {
     wal.lock().expect("no job panics while it holds the log")
+}
+
+/// Fills a segment on `spare_lane` and gives it to the log on `lane`, if it has none.
+async fn make_spare(wal: Arc<Mutex<Wal>>, lane: Lane, spare_lane: Lane) {
+    let log = Arc::clone(&wal);
+    let Ok(Ok(Some(job))) = lane.run(move || lock(&log).spare_job()).await else { return };
+    let Ok(Ok(spare)) = spare_lane.run(move || job.run()).await else { return };
+    // A failure here has poisoned the log, and the next append tells.
+    drop(lane.run(move || lock(&wal).adopt_spare(spare)).await);
 }
 
 /// Writes and syncs one batch.

@@ -111,8 +111,6 @@ pub(super) struct Run {
     pub(super) read_only: bool,
     /// Free bytes at the last look.
     pub(super) disk_free: Option<u64>,
-    /// Learners that take the place of a member that lost its disk: they are made voters without being asked for.
-    pub(super) replaces: std::collections::BTreeSet<u64>,
     /// The lane of reads, and what runs on it.
     pub(super) read_lane: Lane,
     pub(super) serving: Option<crate::rt::net::BoxFuture<'static, Served>>,
@@ -131,6 +129,8 @@ pub(super) struct Run {
     commit_told: Index,
     /// Role, term and leader before the last work.
     role: (Role, Term, NodeId),
+    /// Role, term and leader when the members' progress and the numbers were last told, and when that was.
+    pub(super) detail_told: ((Role, Term, NodeId), Mono),
     /// True when the leases are to be fetched as soon as this leader's state is complete.
     wants_leases: bool,
     /// Set when the node must end.
@@ -173,7 +173,12 @@ impl Run {
         let mut run = Run {
             me: booted.identity,
             core,
-            writer: Writer::new(booted.wal, booted.wal_lane, clock.clone()),
+            writer: Writer::new(
+                booted.wal,
+                booted.wal_lane,
+                shared.env.lanes.open("spare"),
+                clock.clone(),
+            ),
             applier: Applier::new(
                 booted.store,
                 super::boot::Dirs::new(&shared.config.data_dir).store,
@@ -197,7 +202,6 @@ impl Run {
             elections: 0,
             read_only: false,
             disk_free: None,
-            replaces: std::collections::BTreeSet::new(),
             read_lane: shared.env.lanes.open("read"),
             serving: None,
             stopping: None,
@@ -210,13 +214,15 @@ impl Run {
             disk_at: now,
             commit_told: Index(0),
             role: (Role::Learner, Term(0), NodeId(0)),
+            detail_told: ((Role::Learner, Term(0), NodeId(0)), Mono::default()),
             wants_leases: false,
             end: None,
             shared,
         };
+        // Members come last: a node that was removed while it slept learns so from them.
+        run.shared.set_condition(Condition::Running);
         run.set_members(booted.members);
         run.offer_newest_snapshot();
-        run.shared.set_condition(Condition::Running);
         Ok(run)
     }
 
@@ -363,6 +369,9 @@ impl Run {
         if now >= self.chores_at {
             self.chores_at = now.plus(CHORES);
             self.chores(now);
+        }
+        if self.writer.wants_spare() {
+            self.shared.tasks.spawn(self.writer.prepare());
         }
         if now >= self.disk_at {
             self.disk_at = now.plus(self.shared.knobs.disk_check);
@@ -539,9 +548,8 @@ impl Run {
     fn look_at_disk(&mut self) {
         let dir = self.shared.config.data_dir.clone();
         let looked = self.snapshots.lane().run(move || crate::store::free_bytes(&dir));
-        let (news, prepared) = (self.news.clone(), self.writer.prepare());
+        let news = self.news.clone();
         self.shared.tasks.spawn(async move {
-            prepared.await;
             if let Ok(Ok(free)) = looked.await {
                 // The loop may have ended.
                 drop(news.send(Internal::DiskFree(free)).await);

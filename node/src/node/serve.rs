@@ -6,7 +6,7 @@ use super::run::{Internal, Run};
 use crate::error::{Code, Error};
 use crate::handle::{Reply, Request, Stamp, WatchBatch};
 use crate::rt::Mono;
-use crate::state::command::Command;
+use crate::state::command::{Command, GetDone};
 use crate::store::StoreView;
 use crate::transport::Inbound;
 use crate::types::{NodeId, Revision, Role};
@@ -46,6 +46,8 @@ pub(super) struct Served {
     count: usize,
     /// How long it took.
     took: Duration,
+    /// What was found, with those who asked.
+    answers: Vec<(Reply<(GetDone, Stamp)>, Result<(GetDone, Stamp), Error>)>,
 }
 
 impl Run {
@@ -85,7 +87,7 @@ impl Run {
                 }
             }
             Inbound::Unreachable { peer } => self.core.unreachable(peer),
-            Inbound::Rejected { by, reject } => self.on_rejected(by, &reject),
+            Inbound::Rejected { reject, .. } => self.on_rejected(&reject),
             Inbound::Forward { ask, deadline, reply, .. } => self.on_forward(ask, deadline, reply),
             Inbound::Snapshot { from, request, reply } => self.serve_snapshot(from, request, reply),
             Inbound::Probe { reply, .. } => {
@@ -132,6 +134,11 @@ impl Run {
             let error = Error::new(Code::ShuttingDown, "this node is stopping")
                 .leader(self.leader_info())
                 .hint("ask another node of the cluster");
+            return refuse(waiter, error);
+        }
+        if self.is_removed() {
+            let error = Error::new(Code::NoLeader, "this node is no member of the cluster any more")
+                .hint("ask a member; this node's process may be stopped");
             return refuse(waiter, error);
         }
         let leader = self.core.leader();
@@ -223,41 +230,50 @@ impl Run {
         let clock = self.shared.env.clock.clone();
         let job = self.read_lane.run(move || {
             let view = super::apply::lock(&store).store().view();
-            for read in reads {
-                answer_read(&view, read, range_max, age_ms);
-            }
+            let answer = |read| answer_read(&view, read, range_max, age_ms);
+            let answers = reads.into_iter().filter_map(answer).collect();
             for look in looks {
                 let Look { from, key, range_end, reply } = look;
                 let batch =
                     crate::state::history(&view, from, &key, &range_end, HISTORY_EVENTS_MAX);
                 drop(reply.send(batch.map_err(Error::from)));
             }
+            answers
         });
         self.serving = Some(Box::pin(async move {
             // A lane that has closed answers nobody: the node is stopping.
-            job.await.ok();
-            Served { count, took: clock.now().since(now) }
+            let answers = job.await.unwrap_or_default();
+            Served { count, took: clock.now().since(now), answers }
         }));
     }
 
     /// Reads were served.
     pub(super) fn on_served(&mut self, served: Served) {
+        // Sent from here and not from the lane: that wakes the lane's reader once, not every asker across threads.
+        for (reply, answer) in served.answers {
+            drop(reply.send(answer));
+        }
         if served.count > 0 {
             self.shared.metrics.observe_storage("read", "ok", served.took);
         }
     }
 }
 
-/// Reads and answers.
-fn answer_read(view: &StoreView, read: Read, range_max: u64, age_ms: Option<u64>) {
-    let Wanted::Data { query, consistency, reply } = read.wanted else { return };
+/// Reads for who asked.
+fn answer_read(
+    view: &StoreView,
+    read: Read,
+    range_max: u64,
+    age_ms: Option<u64>,
+) -> Option<(Reply<(GetDone, Stamp)>, Result<(GetDone, Stamp), Error>)> {
+    let Wanted::Data { query, consistency, reply } = read.wanted else { return None };
     let linearizable = matches!(consistency, crate::handle::Consistency::Linearizable);
     let answer = crate::state::read(view, &query, range_max).map_err(Error::from);
     let answer = answer.map(|(done, revision, applied_index)| {
         let age_ms = age_ms.filter(|_| !linearizable);
         (done, Stamp { revision, applied_index, age_ms })
     });
-    drop(reply.send(answer));
+    Some((reply, answer))
 }
 
 /// Whether a forwarded request was certainly not done, for a reason that passes.

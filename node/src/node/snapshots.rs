@@ -179,8 +179,11 @@ impl Run {
         self.writer.write_records(vec![Record::SnapshotMark { group: GROUP, mark }]);
         let margin = self.shared.knobs.snapshot_margin;
         let through = Index(info.index.0.saturating_sub(margin));
+        let before = self.core.log().base().0;
         self.core.log_mut().compact(through);
-        self.record(Event::Trimmed { group: GROUP, first: Index(through.0 + 1) });
+        if through > before {
+            self.record(Event::Trimmed { group: GROUP, first: Index(through.0 + 1) });
+        }
         let (trimmed, news) = (self.writer.release(GROUP, through), self.news.clone());
         self.shared.tasks.spawn(async move {
             // The loop may have ended.
@@ -310,7 +313,7 @@ impl Run {
                 }
                 None => {
                     self.snapshots.moved.remove(&id);
-                    let offered = self.core.log().offered().is_some();
+                    let offered = self.core.log().offered(id).is_some();
                     if progress.active && progress.next <= first && !offered {
                         self.cut();
                     }

@@ -4,7 +4,7 @@
 //! follower that needs an older entry can always be given a snapshot. What is here is durable or on its way to the WAL (the
 //! shell tells raft-rs which). Memory is bounded by the snapshot triggers, which count entries and bytes.
 
-use crate::types::{Index, Term};
+use crate::types::{Index, NodeId, Term};
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::collections::VecDeque;
@@ -89,9 +89,13 @@ impl Log {
         self.snapshot = Some(snapshot);
     }
 
-    /// The snapshot on offer.
-    pub fn offered(&self) -> Option<&Snapshot> {
-        self.snapshot.as_ref()
+    /// The snapshot on offer to member `to`. One from before `to` became a member is none: a node does not install a
+    /// state in which it does not exist.
+    pub fn offered(&self, to: NodeId) -> Option<&Snapshot> {
+        self.snapshot.as_ref().filter(|one| {
+            let conf = one.get_metadata().get_conf_state();
+            conf.voters.contains(&to.0) || conf.learners.contains(&to.0)
+        })
     }
 
     /// The entry before the first one held.
@@ -171,8 +175,9 @@ impl Storage for Log {
         Ok(self.last().0.0)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        let newest = self.snapshot.clone().filter(|one| one.get_metadata().index >= request_index);
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let offered = self.offered(NodeId(to));
+        let newest = offered.filter(|one| one.get_metadata().index >= request_index).cloned();
         // The shell cuts one as soon as it sees a follower that waits for it.
         newest.ok_or(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
@@ -220,6 +225,18 @@ mod tests {
         assert_eq!(log.entries(3, 7, 90, context()).map(|list| list.len()), Ok(2));
         assert_eq!(log.entries(3, 7, None, context()).map(|list| list.len()), Ok(4));
         assert!(log.entries(2, 7, None, context()).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_is_offered_to_its_members_alone() {
+        let mut log = log();
+        let mut snapshot = Snapshot::default();
+        snapshot.mut_metadata().index = 4;
+        snapshot.mut_metadata().set_conf_state(ConfState::from((vec![1, 2], vec![4])));
+        log.offer(snapshot);
+        assert!(log.snapshot(0, 1).is_ok() && log.snapshot(0, 4).is_ok());
+        let unavailable = raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
+        assert_eq!(log.snapshot(0, 5), Err(unavailable));
     }
 
     #[test]

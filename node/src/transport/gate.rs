@@ -94,7 +94,7 @@ impl Gate for Door {
         let Some(me) = &known.me else {
             return Err(Reject::new(
                 Reason::NotReady,
-                "this node belongs to no cluster yet",
+                "this node is still starting",
             ));
         };
         check_address(me, hello)?;
