@@ -1,4 +1,4 @@
-//! The command line `storm`: run, replay, check determinism, list.
+//! The command line `storm`: run, replay, check determinism, write the handbook, list.
 #![expect(
     clippy::disallowed_macros,
     clippy::disallowed_methods,
@@ -6,6 +6,7 @@
     reason = "the simulator's own command line talks to the terminal and knows real time"
 )]
 
+use crate::handbook::command::{HandbookArgs, handbook};
 use crate::report::Report;
 use crate::runner::{Job, run_all, warm_up};
 use crate::trace::Level;
@@ -40,6 +41,8 @@ enum Command {
     Determinism(DeterminismArgs),
     /// Measure what runs cost: virtual seconds and runs per second of one core
     Bench(BenchArgs),
+    /// Write the operator's handbook from runs, or check that it is current
+    Handbook(HandbookArgs),
     /// List the scenarios
     List(ListArgs),
 }
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay(&args),
         Command::Determinism(args) => determinism(&args),
         Command::Bench(args) => bench(&args),
+        Command::Handbook(args) => handbook(&args, at_once(0)),
         Command::List(args) => list(&args),
     };
     match result {

@@ -6,6 +6,7 @@
 
 use crate::plan::Plan;
 use crate::trace::{Level, Recorder};
+use crate::timeline::State;
 use crate::world::SimWorld;
 use madsim::runtime::Handle;
 use node::config::{Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage};
@@ -281,7 +282,14 @@ impl Cluster {
         if slot.power == power {
             return None;
         }
+        let state = match (slot.power, power) {
+            (_, Power::Off) => State::Down,
+            (_, Power::Paused) => State::Paused,
+            (Power::Paused, Power::On) => State::Resumed,
+            (_, Power::On) => State::Starting,
+        };
         slot.power = power;
+        self.recorder.becomes(name, state);
         if power == Power::Off {
             put(&slot.handle, None);
         }
@@ -322,10 +330,12 @@ async fn process(
             let word = if ended.poisoned { "exit code 1" } else { "exit code 0" };
             recorder.line(&name, Level::Story, format!("has ended ({word}): {}", ended.reason));
             put(&handle, None);
+            recorder.becomes(&name, State::Down);
             put(&exited, Some(ended));
         }
         Err(error) => {
             recorder.line(&name, Level::Story, format!("cannot start: {error}"));
+            recorder.becomes(&name, State::Down);
             let reason = error.to_string();
             put(&exited, Some(node::node::Ended { reason, poisoned: true }));
         }

@@ -1,6 +1,7 @@
 //! What one run says of itself: verdict, measures, evidence. The unit of sweeps, files and the handbook.
 
 use crate::storm::CommandRun;
+use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -37,6 +38,11 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
     /// Commands that operators ran.
     pub commands: Vec<CommandRun>,
+    /// Labelled steps that happened: begin and end, virtual microseconds since the start.
+    pub labels: BTreeMap<String, (u64, u64)>,
+    /// What a picture needs; none unless the story was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
     /// The story's lines, for pictures and replays; empty unless asked for.
     pub lines: Vec<StoryLine>,
 }

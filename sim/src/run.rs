@@ -6,7 +6,8 @@ use crate::operator::NoJournal;
 use crate::plan::Plan;
 use crate::report::{Report, StoryLine};
 use crate::storm::Storm;
-use crate::trace::{Level, Recorder};
+use crate::timeline::Timeline;
+use crate::trace::{Level, Recorder, micros};
 use crate::world::SimWorld;
 use madsim::runtime::{Handle, Runtime};
 use node::client::Client;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use workloads::drive::{Driver, Notebook, SharedClock, follow};
+use workloads::history::Output;
 
 /// Longest time until a fresh cluster has a leader.
 const FORM_MAX: Duration = Duration::from_secs(30);
@@ -127,6 +129,7 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     let storm = Storm::new(cluster.clone());
     storm.rage(plan, start).await;
     storm.heal();
+    let calm = recorder.now();
     done.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.ok();
@@ -156,8 +159,32 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     judge::measure(&plan.scenario, &happened, &notes, report, &recorder);
     report.operations = notes.operations.len() as u64;
     report.acknowledged = notes.acknowledged.len() as u64;
-    report.errors = notes.errors;
+    report.errors = notes.errors.clone();
     report.commands = happened.commands;
+    report.labels = happened
+        .labels
+        .into_iter()
+        .map(|(label, (begin, end))| (label, (micros(begin), micros(end))))
+        .collect();
+    report.timeline = recorder.read(|marks| marks.timeline.cloned()).map(|timeline| Timeline {
+        start_us: micros(start),
+        calm_us: micros(calm),
+        end_us: micros(recorder.now()),
+        ..with_clients(timeline, &notes)
+    });
+}
+
+/// Adds to a timeline when clients were answered, and when not.
+fn with_clients(mut timeline: Timeline, notes: &workloads::drive::Notes) -> Timeline {
+    timeline.acknowledged_us = notes.acknowledged.iter().map(|(_, at)| at / 1_000).collect();
+    for operation in &notes.operations {
+        match (&operation.output, operation.return_ns) {
+            (Output::Unknown, _) => timeline.unknown_us.push(operation.call_ns / 1_000),
+            (Output::Refused, Some(at)) => timeline.refused_us.push(at / 1_000),
+            _ => {}
+        }
+    }
+    timeline
 }
 
 /// Tells the recorder the ids that nodes got after their founding.

@@ -2,6 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::plan::{Plan, PlannedStep, seconds};
+use crate::timeline::BandKind;
 use crate::trace::Level;
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -137,14 +138,17 @@ impl Storm {
                 #[expect(clippy::cast_possible_truncation, reason = "days in milliseconds fit")]
                 let by_ms = (by_s.at(planned.shares[0]) * 1_000.0) as i64;
                 for name in self.who(*who) {
+                    self.strike(&name, BandKind::Clock, Duration::ZERO, "clock jumps");
                     self.tell(&name, format!("its wall clock jumps by {by_ms} ms"));
                     self.cluster.world.clocks.jump_wall(&name, by_ms);
                 }
             }
             Action::ClockFreeze { who, for_s } => {
                 for name in self.who(*who) {
-                    self.tell(&name, "its wall clock stands still".to_owned());
-                    self.cluster.world.clocks.freeze_wall(&name, span(for_s, 0));
+                    let frozen = span(for_s, 0);
+                    self.strike(&name, BandKind::Clock, frozen, "clock stands still");
+                    self.tell(&name, format!("its wall clock stands still for {} ms", frozen.as_millis()));
+                    self.cluster.world.clocks.freeze_wall(&name, frozen);
                 }
             }
             Action::Pause { who, for_s } => self.pause(self.who(*who), span(for_s, 0)).await,
@@ -155,6 +159,12 @@ impl Storm {
 
     fn tell(&self, name: &str, what: String) {
         self.cluster.recorder.line(name, Level::Story, what);
+    }
+
+    /// Shows the picture that something of `name` is broken from now on for `span`.
+    fn strike(&self, name: &str, kind: BandKind, span: Duration, words: &str) {
+        let now = self.cluster.recorder.now();
+        self.cluster.recorder.band(name, kind, (now, now + span), words);
     }
 
     /// The nodes that a step is about, now.
@@ -221,9 +231,15 @@ impl Storm {
         self.cluster.recorder.line(
             "net",
             Level::Story,
-            format!("CUT {} ({flow:?})", text.join(" | ")),
+            format!("CUT {} ({})", text.join(" | "), flow_words(flow)),
         );
         self.cluster.recorder.sometimes("the network was cut");
+        let words = match flow {
+            Flow::Symmetric => format!("cut: {}", text.join(" | ")),
+            Flow::Outbound => format!("cut: {}", text.join(" -x-> ")),
+            Flow::Inbound => format!("cut: {}", text.join(" <-x- ")),
+        };
+        self.strike("net", BandKind::Cut, span, &words);
         let network = &self.cluster.world.network;
         let mut blocked = Vec::new();
         for (place, side) in sides.iter().enumerate() {
@@ -279,7 +295,9 @@ impl Storm {
         let what = self.chance(|rng| {
             if rng.random_bool(0.5) { Stall::Everything } else { Stall::Syncs }
         });
+        let words = if what == Stall::Syncs { "syncs hang" } else { "disk stalls" };
         for name in &names {
+            self.strike(name, BandKind::Disk, span, words);
             self.tell(name, format!("its disk STALLS ({what:?}) for {} ms", span.as_millis()));
             self.cluster.recorder.sometimes("a disk stalled");
             disk(name).stall_until(what, until);
@@ -293,6 +311,7 @@ impl Storm {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small factor")]
         let factor = factor as u64;
         for name in &names {
+            self.strike(name, BandKind::Disk, span, &format!("disk {factor} times slower"));
             self.tell(name, format!("its disk is {factor} times slower"));
             self.cluster.recorder.sometimes("a disk was slow");
             disk(name).slow_down(factor, until);
@@ -303,6 +322,7 @@ impl Storm {
     /// The next sync of the log fails. The node gives up; its supervisor starts it again after a while.
     async fn sync_error(&self, names: Vec<String>, down: Duration) {
         for name in &names {
+            self.strike(name, BandKind::Disk, Duration::ZERO, "sync fails");
             self.tell(name, "its next log sync FAILS".to_owned());
             self.cluster.hold(name, self.cluster.recorder.now() + down);
             disk(name).inject(Rule::once(OpKind::Sync, "/wal/", Fault::Eio));
@@ -316,6 +336,7 @@ impl Storm {
             names.iter().map(|name| (name.clone(), disk(name).capacity())).collect();
         for (name, capacity) in &before {
             let used = capacity - disk(name).free_bytes();
+            self.strike(name, BandKind::Disk, span, "disk full");
             self.tell(name, "its disk is FULL".to_owned());
             self.cluster.recorder.sometimes("a disk was full");
             disk(name).set_capacity(used + 64 * 1024);
@@ -337,6 +358,7 @@ impl Storm {
                 if rng.random_bool(0.5) { Crash::Stop } else { Crash::Kill }
             });
             self.cluster.down(&name, how, CrashMode::KeepAll).await;
+            self.strike(&name, BandKind::Disk, Duration::ZERO, "store damaged");
             self.tell(&name, "its store is damaged".to_owned());
             let files = disk(&name).list_files();
             let store: Vec<&(String, u64)> =
@@ -365,6 +387,7 @@ impl Storm {
             let seed = self.chance(|rng| rng.random());
             let mut rng = simdisk::Rng::new(seed);
             if let Some(flipped) = disk(&name).flip_bit("/wal/0", &mut rng) {
+                self.strike(&name, BandKind::Disk, Duration::ZERO, "a bit rots");
                 self.tell(&name, format!("a bit ROTS in {} at {}", flipped.path, flipped.offset));
                 self.cluster.recorder.sometimes("a bit of a log rotted");
             }
@@ -380,6 +403,7 @@ impl Storm {
                 continue;
             }
             self.cluster.down(&name, Crash::PowerLoss, CrashMode::LoseAll).await;
+            self.strike(&name, BandKind::Disk, Duration::ZERO, "empty disk");
             self.tell(&name, "its disk is replaced by an EMPTY one".to_owned());
             self.cluster.recorder.sometimes("a disk was replaced");
             disk(&name).wipe();
@@ -394,6 +418,7 @@ impl Storm {
             let share = self.chance(|rng| rng.random());
             #[expect(clippy::cast_possible_truncation, reason = "parts per million are small")]
             let ppm = ppm.at(share) as i64;
+            self.strike(&name, BandKind::Clock, Duration::ZERO, &format!("drift {ppm} ppm"));
             self.tell(&name, format!("its clocks drift by {ppm} ppm"));
             self.cluster.world.clocks.set_drift(&name, ppm);
         }
@@ -457,6 +482,15 @@ fn probe_of(how: Crash) -> &'static str {
         Crash::PowerLoss => "a node lost power",
         Crash::Kill => "a node was killed",
         Crash::Stop => "a node was told to stop",
+    }
+}
+
+/// A cut's directions in words; the first side is named first.
+fn flow_words(flow: Flow) -> &'static str {
+    match flow {
+        Flow::Symmetric => "both directions",
+        Flow::Outbound => "the first side cannot send",
+        Flow::Inbound => "the first side cannot hear",
     }
 }
 

@@ -5,8 +5,9 @@
 
 use node::rt::Event;
 use node::rt::journal::JournalSink;
-use node::types::NodeId;
+use node::types::{NodeId, Role};
 use crate::oracle::raft::Oracle;
+use crate::timeline::{Band, BandKind, Moment, State, Timeline};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -68,6 +69,8 @@ struct Inner {
     lines: Vec<Line>,
     /// Rare events, for measures.
     marks: Vec<Mark>,
+    /// What a picture needs; empty when nobody reads.
+    timeline: Timeline,
     /// The Raft oracle.
     oracle: Oracle,
     /// Things that should happen in some run, with how often they did.
@@ -87,6 +90,7 @@ impl Recorder {
             keep,
             lines: Vec::new(),
             marks: Vec::new(),
+            timeline: Timeline::default(),
             oracle: Oracle::default(),
             probes: BTreeMap::new(),
             failures: Vec::new(),
@@ -108,6 +112,22 @@ impl Recorder {
         inner.keep_line(at, place, level, || text);
     }
 
+    /// A node becomes something, for the picture.
+    pub fn becomes(&self, place: &str, state: State) {
+        let at = self.now();
+        self.lock().become_at(at, place, state);
+    }
+
+    /// Something was broken from `from` until `to`, for the picture.
+    pub fn band(&self, place: &str, kind: BandKind, (from, to): (Duration, Duration), words: impl Into<String>) {
+        let mut inner = self.lock();
+        if inner.keep.is_some() {
+            let (from_us, to_us) = (micros(from), micros(to));
+            let band = Band { place: place.to_owned(), kind, from_us, to_us, words: words.into() };
+            inner.timeline.bands.push(band);
+        }
+    }
+
     /// Something that should happen in some run has happened.
     pub fn sometimes(&self, probe: &'static str) {
         *self.lock().probes.entry(probe).or_default() += 1;
@@ -125,6 +145,7 @@ impl Recorder {
         let inner = self.lock();
         read(&Marks {
             marks: &inner.marks,
+            timeline: inner.keep.is_some().then_some(&inner.timeline),
             oracle: &inner.oracle,
             probes: &inner.probes,
             failures: &inner.failures,
@@ -159,6 +180,8 @@ impl Recorder {
 pub struct Marks<'a> {
     /// Rare events.
     pub marks: &'a [Mark],
+    /// What a picture needs, when the story is kept.
+    pub timeline: Option<&'a Timeline>,
     /// The Raft oracle.
     pub oracle: &'a Oracle,
     /// Probes that were hit.
@@ -182,6 +205,14 @@ impl Inner {
         self.hash.update(&at.as_nanos().to_le_bytes());
         self.hash.update(place.as_bytes());
         self.hash.update(what);
+    }
+
+    /// A node becomes something.
+    fn become_at(&mut self, at: Duration, place: &str, state: State) {
+        if self.keep.is_some() {
+            let moment = Moment { at_us: micros(at), place: place.to_owned(), state };
+            self.timeline.moments.push(moment);
+        }
     }
 
     /// Keeps a line, if its level is wanted.
@@ -221,10 +252,28 @@ impl JournalSink for NodeJournal {
         if let Some(id) = inner.ids.get(&self.name).copied() {
             inner.oracle.see(id, event);
         }
+        if let Event::RoleChanged { role, .. } = event {
+            inner.become_at(at, &self.name, state_of(*role));
+        }
         if level == Level::Story {
             inner.marks.push(Mark { at, place: self.name.clone(), event: event.clone() });
         }
     }
+}
+
+/// What a picture shows a node as that has `role`.
+fn state_of(role: Role) -> State {
+    match role {
+        Role::Leader => State::Leader,
+        Role::Follower => State::Follower,
+        Role::Candidate => State::Candidate,
+        Role::Learner => State::Learner,
+    }
+}
+
+/// Virtual time in microseconds.
+pub fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The bytes of an event: cheap for the frequent ones, its text for the rare.
