@@ -50,8 +50,11 @@ fn encoded(message: &Message, into: &mut BytesMut) {
 fn decoded(mut bytes: BytesMut) -> Message {
     let frame = frame::decode(&mut bytes, FRAME_MAX).expect("a sound frame");
     let frame = frame.expect("a whole frame");
-    let wire: RaftMessage = frame.open(Kind::Raft, "an append").expect("a sound message");
-    wire.open(NodeId(1), NodeId(2)).expect("an append that a correct node sends")
+    let wire: RaftMessage = frame
+        .open(Kind::Raft, "an append")
+        .expect("a sound message");
+    wire.open(NodeId(1), NodeId(2))
+        .expect("an append that a correct node sends")
 }
 
 fn codec(criterion: &mut Criterion) {

@@ -421,9 +421,14 @@ impl Metrics {
         status: u16,
         took: Duration,
     ) {
-        let mut answers = self.0.answers.lock().expect("nobody panics while holding the list");
+        let mut answers = self
+            .0
+            .answers
+            .lock()
+            .expect("nobody panics while holding the list");
         let series = answers.entry((route, method, status));
-        let (count, seconds) = series.or_insert_with(|| self.register_answer(method, route, status));
+        let (count, seconds) =
+            series.or_insert_with(|| self.register_answer(method, route, status));
         count.increment(1);
         seconds.record(took.as_secs_f64());
     }
@@ -442,7 +447,10 @@ impl Metrics {
             Label::new("status", status.to_string()),
         ];
         let count = self.counter("seaworthy_http_requests_total", labels);
-        (count, self.histogram("seaworthy_http_request_duration_seconds", vec![route]))
+        (
+            count,
+            self.histogram("seaworthy_http_request_duration_seconds", vec![route]),
+        )
     }
 
     /// Open client connections.

@@ -132,7 +132,9 @@ async fn stray(api: Arc<Api>, request: axum::extract::Request) -> Response {
 /// Names the answering node.
 fn sign(api: &Api, response: &mut Response) {
     if let Some(name) = &api.signature {
-        response.headers_mut().insert("seaworthy-node", name.clone());
+        response
+            .headers_mut()
+            .insert("seaworthy-node", name.clone());
     }
 }
 

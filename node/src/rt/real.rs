@@ -218,7 +218,10 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// What this process has spent, as `/proc` tells it; nothing on a system without that.
 fn spent() -> Option<Spent> {
     let text = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).ok();
-    let (io, status) = (text("io").unwrap_or_default(), text("status").unwrap_or_default());
+    let (io, status) = (
+        text("io").unwrap_or_default(),
+        text("status").unwrap_or_default(),
+    );
     Some(Spent {
         pid: std::process::id(),
         cpu_seconds: cpu_seconds(&text("stat")?)?,
@@ -252,7 +255,10 @@ mod tests {
         let line = "7 (a) b) S 1 7 7 0 -1 4194560 93 0 0 0 250 50 0 0 20 0 1 0 3 8 1";
         assert_eq!(cpu_seconds(line), Some(3.0));
         assert_eq!(cpu_seconds("nonsense"), None);
-        assert_eq!(labelled("rchar: 3\nwrite_bytes: 8192\n", "write_bytes:"), Some(8192));
+        assert_eq!(
+            labelled("rchar: 3\nwrite_bytes: 8192\n", "write_bytes:"),
+            Some(8192)
+        );
     }
 
     #[test]
