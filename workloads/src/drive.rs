@@ -155,6 +155,7 @@ pub struct Driver {
 
 impl Driver {
     /// A client in the world `env`, of the cluster at `endpoints`.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a client's world, each given once")]
     pub fn new(
         number: u64,
         env: &Env,

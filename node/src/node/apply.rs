@@ -19,21 +19,24 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+/// A change of configuration, with what the configuration is after it and what is known of the members it brings or drops.
+pub(crate) struct Change {
+    /// The entry.
+    pub(crate) entry: Entry,
+    /// Configuration after it.
+    pub(crate) conf: ConfState,
+    /// The member it adds or updates.
+    pub(crate) member: Option<Member>,
+    /// The member it removes.
+    pub(crate) removed: Option<NodeId>,
+}
+
 /// Something to apply.
 pub(crate) enum Item {
     /// An ordinary entry.
     Entry(Entry),
-    /// A change of configuration, with what the configuration is after it and what is known of the members it brings or drops.
-    Change {
-        /// The entry.
-        entry: Entry,
-        /// Configuration after it.
-        conf: ConfState,
-        /// The member it adds or updates.
-        member: Option<Member>,
-        /// The member it removes.
-        removed: Option<NodeId>,
-    },
+    /// A change of configuration.
+    Change(Box<Change>),
     /// A snapshot file that replaces everything.
     Install(PathBuf),
     /// A picture of the state is wanted for a snapshot.
@@ -214,7 +217,7 @@ impl Applier {
             .queue
             .iter()
             .take(self.batch_max)
-            .take_while(|item| matches!(item, Item::Entry(_) | Item::Change { .. }))
+            .take_while(|item| matches!(item, Item::Entry(_) | Item::Change(_)))
             .count();
         self.queue.drain(..entries.max(1)).collect()
     }
@@ -233,7 +236,8 @@ fn apply_batch(slot: &mut Slot, items: Vec<Item>) -> Result<Applied, String> {
     for item in items {
         match item {
             Item::Entry(entry) => entries.push((entry, None)),
-            Item::Change { entry, conf, member, removed } => {
+            Item::Change(change) => {
+                let Change { entry, conf, member, removed } = *change;
                 changed = true;
                 entries.push((entry, Some((conf, member, removed))));
             }

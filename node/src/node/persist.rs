@@ -312,6 +312,5 @@ pub(crate) fn hard_state_from_wal(state: wal::HardState) -> HardState {
         term: state.term.0,
         vote: state.vote.0,
         commit: state.commit.0,
-        ..HardState::default()
     }
 }

@@ -225,7 +225,10 @@ mod tests {
         Mono(Duration::from_millis(ms))
     }
 
-    fn read(consistency: Consistency) -> (Read, oneshot::Receiver<Result<(GetDone, Stamp), Error>>) {
+    /// Where a read's answer arrives.
+    type Answer = oneshot::Receiver<Result<(GetDone, Stamp), Error>>;
+
+    fn read(consistency: Consistency) -> (Read, Answer) {
         let (reply, answer) = oneshot::channel();
         let wanted = Wanted::Data { query: Get::default(), consistency, reply };
         (Read { wanted, deadline: at(1_000) }, answer)

@@ -1,6 +1,6 @@
 //! The loop: takes one input, then does everything that follows from it.
 
-use super::apply::{Applied, Applier, Item};
+use super::apply::{Applied, Applier, Change, Item};
 use super::boot::Booted;
 use super::leases::Leases;
 use super::members::Joins;
@@ -355,7 +355,7 @@ impl Run {
                 let removed = change.get_change_type() == ConfChangeType::RemoveNode;
                 let removed = removed.then_some(NodeId(change.node_id));
                 let member = member.filter(|_| removed.is_none());
-                self.applier.push(Item::Change { entry, conf, member, removed });
+                self.applier.push(Item::Change(Box::new(Change { entry, conf, member, removed })));
             }
             Err(error) => self.poison(&format!("entry {}: {error}", entry.index)),
         }
@@ -416,7 +416,7 @@ impl Run {
         mut command: Command,
         waiter: Waiter,
         deadline: Mono,
-    ) -> Result<(), (Waiter, Error)> {
+    ) -> Result<(), Box<(Waiter, Error)>> {
         command.time_ms = self.shared.env.clock.wall_ms();
         let context = self.proposals.next_context();
         match self.core.propose(context, command.encode_to_vec()) {
@@ -429,7 +429,7 @@ impl Run {
                 let error = Error::new(Code::Overloaded, error.to_string())
                     .leader(self.leader_info())
                     .hint("it was not done; send it again in a moment");
-                Err((waiter, error))
+                Err(Box::new((waiter, error)))
             }
         }
     }

@@ -40,6 +40,12 @@ pub(super) struct Look {
     reply: Reply<WatchBatch>,
 }
 
+/// What a read found.
+type Found = Result<(GetDone, Stamp), Error>;
+
+/// What was found, with who asked.
+type Answered = (Reply<(GetDone, Stamp)>, Found);
+
 /// Reads that were served.
 pub(super) struct Served {
     /// How many.
@@ -47,7 +53,7 @@ pub(super) struct Served {
     /// How long it took.
     took: Duration,
     /// What was found, with those who asked.
-    answers: Vec<(Reply<(GetDone, Stamp)>, Result<(GetDone, Stamp), Error>)>,
+    answers: Vec<Answered>,
 }
 
 impl Run {
@@ -174,7 +180,8 @@ impl Run {
             .hint("free space on the leader's data directory; writes resume by themselves");
             return refuse(waiter, error);
         }
-        if let Err((waiter, error)) = self.propose(command, waiter, deadline) {
+        if let Err(refused) = self.propose(command, waiter, deadline) {
+            let (waiter, error) = *refused;
             refuse(waiter, error);
         }
     }
@@ -265,7 +272,7 @@ fn answer_read(
     read: Read,
     range_max: u64,
     age_ms: Option<u64>,
-) -> Option<(Reply<(GetDone, Stamp)>, Result<(GetDone, Stamp), Error>)> {
+) -> Option<Answered> {
     let Wanted::Data { query, consistency, reply } = read.wanted else { return None };
     let linearizable = matches!(consistency, crate::handle::Consistency::Linearizable);
     let answer = crate::state::read(view, &query, range_max).map_err(Error::from);
