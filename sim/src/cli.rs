@@ -39,6 +39,8 @@ enum Command {
     Replay(ReplayArgs),
     /// Run seeds twice in two processes and compare their traces
     Determinism(DeterminismArgs),
+    /// Measure what runs cost: virtual seconds and runs per second of one core
+    Bench(BenchArgs),
     /// Write the operator's handbook from runs, or check that it is current
     Handbook(HandbookArgs),
     /// List the scenarios
@@ -118,6 +120,20 @@ struct DeterminismArgs {
     jobs: usize,
 }
 
+/// Arguments of `bench`.
+#[derive(Args)]
+struct BenchArgs {
+    /// Seeds of every scenario; always the same ones, from 1
+    #[arg(long, default_value_t = 40)]
+    seeds: u64,
+    /// Only this scenario (may be given several times)
+    #[arg(long)]
+    scenario: Vec<String>,
+    /// Runs at the same time; 0 for one per core
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+}
+
 /// Arguments of `list`.
 #[derive(Args)]
 struct ListArgs {
@@ -135,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => sweep(&args),
         Command::Replay(args) => replay(&args),
         Command::Determinism(args) => determinism(&args),
+        Command::Bench(args) => bench(&args),
         Command::Handbook(args) => handbook(&args, at_once(0)),
         Command::List(args) => list(&args),
     };
@@ -148,7 +165,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs this program again with address randomisation off, so that nothing can depend on where memory lies.
+/// Runs this program again with address randomisation off, so that nothing can depend on where memory lies, and with the
+/// allocator set as a simulation wants it.
 #[expect(unsafe_code, reason = "personality and exec have no safe door in std")]
 fn fix_addresses() {
     use std::os::unix::process::CommandExt;
@@ -159,8 +177,12 @@ fn fix_addresses() {
     let Ok(program) = std::env::current_exe() else { return };
     // SAFETY: only changes how the next exec of this process lays out memory.
     unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
+    let mut again = std::process::Command::new(program);
+    again.args(std::env::args_os().skip(1)).env(DONE, "1");
+    // The allocator would give memory back by the clock, which in here is the simulated one and races: never, then.
+    again.env("MIMALLOC_PURGE_DELAY", "-1");
     // Comes back only when it failed; then the run goes on with random addresses, which is no more than a precaution lost.
-    drop(std::process::Command::new(program).args(std::env::args_os().skip(1)).env(DONE, "1").exec());
+    drop(again.exec());
 }
 
 /// The scenarios called for, or all.
@@ -442,6 +464,16 @@ fn show_first_difference(scenario: &Scenario, seed: u64) {
         }
     }
     println!("  the lines are the same; file operations or hidden draws differ ({} and {})", a.hash, b.hash);
+}
+
+/// Measures what runs cost. Whether they are well is not asked here.
+fn bench(args: &BenchArgs) -> Result<bool> {
+    let mut costs = crate::bench::Costs::default();
+    run_all(crate::bench::jobs(&chosen(&args.scenario)?, args.seeds), at_once(args.jobs), |report| {
+        costs.add(&report);
+    });
+    print!("{costs}");
+    Ok(true)
 }
 
 /// Lists what there is.

@@ -28,7 +28,7 @@ pub struct Report {
     pub events: u64,
     /// Length of the run, virtual milliseconds.
     pub virtual_ms: u64,
-    /// Processor time it took, microseconds. Not part of the hash, and not the same in two runs.
+    /// Processor time its process took, microseconds; the runner knows. Not part of the hash, and not the same in two runs.
     pub cpu_us: u64,
     /// Operations that clients did.
     pub operations: u64,

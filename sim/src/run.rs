@@ -36,9 +36,7 @@ pub fn run(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Report {
     runtime.set_allow_system_thread(true);
     runtime.set_time_limit(VIRTUAL_MAX);
     let recorder = Recorder::new(keep, virtual_now);
-    let before = cpu_us();
     let mut report = runtime.block_on(whole(scenario.clone(), seed, recorder.clone()));
-    report.cpu_us = cpu_us() - before;
     drop(runtime);
     let escapes = simdisk::escapes();
     if !escapes.is_empty() {
@@ -51,19 +49,6 @@ pub fn run(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Report {
 /// Virtual time since the start of the simulation.
 fn virtual_now() -> Duration {
     madsim::time::TimeHandle::try_current().map_or(Duration::ZERO, |time| time.elapsed())
-}
-
-/// Processor time of this process, microseconds.
-fn cpu_us() -> u64 {
-    // SAFETY: getrusage fills the plain struct it is given.
-    #[expect(unsafe_code, reason = "the processor's account has no safe door in std")]
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
-    micros(usage.ru_utime) + micros(usage.ru_stime)
 }
 
 /// The run, inside the simulation.

@@ -36,6 +36,8 @@ pub struct Job {
 struct Child {
     /// Which.
     job: Job,
+    /// Its place among those that run at the same time, from 0: it says on which core.
+    place: usize,
     /// Its process.
     pid: libc::pid_t,
     /// Where its report comes out.
@@ -59,7 +61,9 @@ pub fn run_all(jobs: Vec<Job>, at_once: usize, mut each: impl FnMut(Report)) {
     loop {
         while children.len() < at_once.max(1) {
             let Some(job) = waiting.next() else { break };
-            children.push(start(job));
+            let free = |place: &usize| children.iter().all(|child| child.place != *place);
+            let place = (0..).find(free).expect("there are more numbers than children");
+            children.push(start(job, place));
         }
         if children.is_empty() {
             return;
@@ -77,7 +81,7 @@ pub fn run_all(jobs: Vec<Job>, at_once: usize, mut each: impl FnMut(Report)) {
 }
 
 /// Forks one run.
-fn start(job: Job) -> Child {
+fn start(job: Job, place: usize) -> Child {
     let mut ends = [0; 2];
     // SAFETY: pipe fills the two ends; this process has one thread, so the child is a full copy of it.
     let pid = unsafe {
@@ -88,7 +92,7 @@ fn start(job: Job) -> Child {
     if pid == 0 {
         // SAFETY: the reading end belongs to the parent.
         unsafe { libc::close(ends[0]) };
-        child_main(&job, ends[1]);
+        child_main(&job, place, ends[1]);
     }
     // SAFETY: the writing end belongs to the child; the reading end is ours alone.
     let pipe = unsafe {
@@ -96,12 +100,12 @@ fn start(job: Job) -> Child {
         libc::fcntl(ends[0], libc::F_SETFL, libc::O_NONBLOCK);
         File::from_raw_fd(ends[0])
     };
-    Child { job, pid, pipe, bytes: Vec::new(), since: Instant::now() }
+    Child { job, place, pid, pipe, bytes: Vec::new(), since: Instant::now() }
 }
 
 /// The child: runs, tells, and leaves without cleaning up.
-fn child_main(job: &Job, pipe: i32) -> ! {
-    simdisk::World::pin_to_one_core();
+fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
+    simdisk::World::pin_to_core(place);
     let (scenario, seed) = (job.scenario.clone(), job.seed);
     std::panic::set_hook(Box::new(|panic| {
         PANIC.with(|place| {
@@ -169,10 +173,17 @@ fn read_some(child: &mut Child) -> Progress {
 /// The report of a child that has ended.
 fn finish(child: Child) -> Report {
     let mut status = 0;
-    // SAFETY: the process is our child.
-    unsafe { libc::waitpid(child.pid, &mut status, 0) };
+    // SAFETY: the process is our child; the struct is plain memory that the call fills in.
+    let used = unsafe {
+        let mut used: libc::rusage = std::mem::zeroed();
+        libc::wait4(child.pid, &mut status, 0, &mut used);
+        used
+    };
+    // All that the process used, from its fork to its end, and not only what it knows of.
+    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    let cpu_us = micros(used.ru_utime) + micros(used.ru_stime);
     if let Ok(report) = serde_json::from_slice(&child.bytes) {
-        return report;
+        return Report { cpu_us, ..report };
     }
     let why = if child.since.elapsed() > WATCHDOG {
         format!("hung: no end after {WATCHDOG:?} of real time")

@@ -4,6 +4,8 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
+    clippy::disallowed_macros,
+    clippy::unwrap_used,
     reason = "real processes, sockets and time are the point of these tests"
 )]
 

@@ -144,11 +144,7 @@ pub(crate) async fn claim(shared: &Shared) -> Result<Claim, String> {
     claimed.map_err(|closed| closed.to_string())?
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "runs on a lane, inside the data directory"
-)]
+#[expect(clippy::disallowed_types, reason = "runs on a lane, inside the data directory")]
 fn claim_dir(root: &Path) -> Result<Claim, String> {
     let shown = root.display();
     let io = |error: std::io::Error| format!("the data directory {shown} cannot be used: {error}");
@@ -250,7 +246,6 @@ impl From<String> for Unbuilt {
 }
 
 /// Opens the directory and finds out whether it is whole. A damaged one is set aside, never used.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
 fn open(
     dirs: &Dirs,
     name: &str,
@@ -258,7 +253,6 @@ fn open(
     fresh_life: Incarnation,
     alone: bool,
 ) -> Result<Opened, String> {
-    let io = |what: &str, error: std::io::Error| format!("{what} {}: {error}", dirs.root.display());
     snapshot::prepare(&dirs.snapshots).map_err(|error| error.to_string())?;
     let note = read_note(&dirs.identity)?;
     if let Some(note) = note.as_ref().filter(|note| note.name != name) {
@@ -269,7 +263,7 @@ fn open(
         ));
     }
     let opened = Wal::open(&dirs.wal, options);
-    sync_dir(&dirs.root).map_err(|error| io("syncing", error))?;
+    sync_dir(&dirs.root).map_err(|error| format!("syncing {}: {error}", dirs.root.display()))?;
     let lost = match opened {
         Ok((wal, recovered)) => match recovered.genesis.clone() {
             Some(genesis) => return Ok(Opened::Known(Box::new(Known { wal, recovered, genesis }))),
@@ -357,7 +351,6 @@ fn write_note(dirs: &Dirs, note: &Note) -> Result<(), String> {
 
 /// Makes a directory and its missing parents, each with its name durable: a data directory whose own name is lost with the
 /// power takes everything in it along, however well that was synced.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
 fn create_dir_durably(path: &Path) -> std::io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -654,7 +647,6 @@ fn open_state(
     journal: &crate::rt::Journal,
 ) -> Result<Store, Unbuilt> {
     let mark = group.snapshot.unwrap_or_default();
-    let is_new = !dirs.store.exists() && last <= FOUNDING.0;
     let reason = match Store::open(&dirs.store, knobs) {
         Ok(store) => match check_state(&store, genesis, mark.index, last) {
             Ok(()) => return Ok(store),
@@ -662,8 +654,8 @@ fn open_state(
         },
         Err(error) => error.to_string(),
     };
-    // A node that begins has no store to lose.
-    if !is_new {
+    // A node that begins has no state to lose.
+    if last > FOUNDING.0 {
         journal.record(Event::StoreRebuilt { reason });
     }
     let mut store = Store::create(&dirs.store, knobs).map_err(|error| error.to_string())?;

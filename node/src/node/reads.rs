@@ -13,8 +13,9 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Rounds under way at once; more reads wait for the next.
-const ROUNDS_MAX: usize = 4;
+/// Rounds under way at once; more reads wait for the next. Each costs a message to every peer and back, so that few and large
+/// ones serve more reads; a second one keeps reads going while the first is lost.
+const ROUNDS_MAX: usize = 2;
 
 /// Age from which a local or bounded read starts a round of its own in the background.
 const REFRESH_AGE: Duration = Duration::from_millis(100);

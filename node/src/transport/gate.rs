@@ -128,7 +128,7 @@ fn check_address(me: &Identity, hello: &Hello) -> Result<(), Reject> {
     if hello.to != me.id.0 || hello.from == me.id.0 {
         let (from, to, id) = (hello.from, hello.to, me.id);
         let text = format!(
-            "node {from} calls node {to}, but this is node {id}: an address points to the wrong node, or a data directory was copied"
+            "node {from} calls node {to}, but this is node {id}: an address points to the wrong node, a data directory was copied, or a node has just come back under a new id"
         );
         return Err(Reject::new(Reason::WrongNode, text));
     }
