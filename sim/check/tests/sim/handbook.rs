@@ -8,13 +8,20 @@ use sim::timeline::{Band, BandKind, Moment, State, Timeline};
 
 /// A moment of `n1` or another node.
 fn moment(at_us: u64, place: &str, state: State) -> Moment {
-    Moment { at_us, place: place.to_owned(), state }
+    Moment {
+        at_us,
+        place: place.to_owned(),
+        state,
+    }
 }
 
 /// A good run of `scenario` that measured everything as `value`.
 fn good(scenario: &scenarios::Scenario, seed: u64, value: f64) -> Report {
     let one = |one: &scenarios::Expectation| {
-        (Report::key(&one.measure, one.after.as_deref()), if one.unit == "ms" { value } else { 0.0 })
+        (
+            Report::key(&one.measure, one.after.as_deref()),
+            if one.unit == "ms" { value } else { 0.0 },
+        )
     };
     let profiles = &scenario.cluster.profiles;
     let timeline = Timeline {
@@ -32,11 +39,28 @@ fn good(scenario: &scenarios::Scenario, seed: u64, value: f64) -> Report {
             moment(5_000_000, "n2", State::Down),
         ],
         bands: vec![
-            Band { place: "net".into(), kind: BandKind::Cut, from_us: 2_000_000, to_us: 4_000_000, words: "cut: n1 | n2 & <n3>".into() },
-            Band { place: "n2".into(), kind: BandKind::Disk, from_us: 9_900_000, to_us: 9_900_000, words: "a \"bit\" rots".into() },
+            Band {
+                place: "net".into(),
+                kind: BandKind::Cut,
+                from_us: 2_000_000,
+                to_us: 4_000_000,
+                words: "cut: n1 | n2 & <n3>".into(),
+            },
+            Band {
+                place: "n2".into(),
+                kind: BandKind::Disk,
+                from_us: 9_900_000,
+                to_us: 9_900_000,
+                words: "a \"bit\" rots".into(),
+            },
         ],
     };
-    let line = |at_us, place: &str, text: &str| StoryLine { at_us, place: place.into(), level: 0, text: text.into() };
+    let line = |at_us, place: &str, text: &str| StoryLine {
+        at_us,
+        place: place.into(),
+        level: 0,
+        text: text.into(),
+    };
     Report {
         scenario: scenario.name.clone(),
         seed,
@@ -56,7 +80,9 @@ fn good(scenario: &scenarios::Scenario, seed: u64, value: f64) -> Report {
 
 /// Runs of seeds 1 to `count`.
 fn runs(scenario: &scenarios::Scenario, count: u64) -> Vec<Report> {
-    (1..=count).map(|seed| good(scenario, seed, seed as f64 * 10.0)).collect()
+    (1..=count)
+        .map(|seed| good(scenario, seed, seed as f64 * 10.0))
+        .collect()
 }
 
 #[test]
@@ -85,11 +111,23 @@ fn a_paused_node_goes_on_as_what_it_was() {
     let run = good(&scenario, 1, 1.0);
     let all = lanes(run.timeline.as_ref().unwrap());
     let states: Vec<State> = all[0].spans.iter().map(|span| span.state).collect();
-    assert_eq!(states, [State::Starting, State::Leader, State::Paused, State::Leader]);
-    let last = Span { from_us: 5_000_000, to_us: 10_000_000, state: State::Down };
+    assert_eq!(
+        states,
+        [State::Starting, State::Leader, State::Paused, State::Leader]
+    );
+    let last = Span {
+        from_us: 5_000_000,
+        to_us: 10_000_000,
+        state: State::Down,
+    };
     assert_eq!(all[1].spans.last(), Some(&last));
     for lane in &all {
-        assert!(lane.spans.windows(2).all(|two| two[0].to_us == two[1].from_us), "no gaps: {lane:?}");
+        assert!(
+            lane.spans
+                .windows(2)
+                .all(|two| two[0].to_us == two[1].from_us),
+            "no gaps: {lane:?}"
+        );
     }
 }
 
@@ -114,17 +152,25 @@ fn a_failed_run_or_an_unmeasured_expectation_stops_the_page() {
     let scenario = scenarios::find("leader-crash").unwrap();
     let mut bad = runs(&scenario, 12);
     bad[4].failures.push("two leaders\nand more".to_owned());
-    assert_eq!(gather(&scenario, bad).unwrap_err(), ["leader-crash seed 5 failed: two leaders"]);
+    assert_eq!(
+        gather(&scenario, bad).unwrap_err(),
+        ["leader-crash seed 5 failed: two leaders"]
+    );
     let mut silent = runs(&scenario, 12);
     silent.iter_mut().for_each(|run| run.measures.clear());
-    assert_eq!(gather(&scenario, silent).unwrap_err().len(), scenario.expect.len());
+    assert_eq!(
+        gather(&scenario, silent).unwrap_err().len(),
+        scenario.expect.len()
+    );
     assert!(gather(&scenario, Vec::new()).is_err());
 }
 
 #[test]
 fn a_median_beyond_its_bound_stops_the_page() {
     let mut scenario = scenarios::find("leader-crash").unwrap();
-    scenario.expect.retain(|one| one.unit == "ms" && one.profile.as_deref() == Some("lan"));
+    scenario
+        .expect
+        .retain(|one| one.unit == "ms" && one.profile.as_deref() == Some("lan"));
     scenario.expect[0].median_max = Some(30.0);
     let wrong = gather(&scenario, runs(&scenario, 12)).unwrap_err();
     assert!(wrong[0].contains("the median is"), "{wrong:?}");
@@ -144,7 +190,11 @@ fn unbalanced(text: &str) -> Option<String> {
     let mut open: Vec<&str> = Vec::new();
     for piece in text.split('<').skip(1) {
         let (tag, _) = piece.split_once('>')?;
-        let name = tag.trim_start_matches('/').split_whitespace().next().unwrap_or("");
+        let name = tag
+            .trim_start_matches('/')
+            .split_whitespace()
+            .next()
+            .unwrap_or("");
         if tag.matches('"').count() % 2 == 1 {
             return Some(tag.to_owned());
         }
@@ -161,8 +211,14 @@ fn unbalanced(text: &str) -> Option<String> {
 
 #[test]
 fn the_check_names_the_first_line_that_differs() {
-    assert_eq!(book::first_difference("a\nb\nc\n", "a\nB\nc\n"), "line 2:\n  there: b\n  right: B");
-    assert_eq!(book::first_difference("a\n", "a\nb\n"), "line 2:\n  there: (the end)\n  right: b");
+    assert_eq!(
+        book::first_difference("a\nb\nc\n", "a\nB\nc\n"),
+        "line 2:\n  there: b\n  right: B"
+    );
+    assert_eq!(
+        book::first_difference("a\n", "a\nb\n"),
+        "line 2:\n  there: (the end)\n  right: b"
+    );
     let folder = std::env::temp_dir().join(format!("handbook-check-{}", std::process::id()));
     let scenario = scenarios::find("power-loss").unwrap();
     let files = book::files(&[gather(&scenario, runs(&scenario, 12)).unwrap()]);
