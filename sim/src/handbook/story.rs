@@ -48,7 +48,7 @@ pub fn told(run: &Report) -> (Vec<&StoryLine>, usize) {
 
 /// Whether a line belongs to the short story: faults, leaders, members and recoveries, not each vote and time-out.
 fn is_worth_telling(line: &StoryLine) -> bool {
-    const NOISE: [&str; 9] = [
+    const NOISE: [&str; 10] = [
         "is follower",
         "is candidate",
         "is learner",
