@@ -236,8 +236,8 @@ impl Storm {
         self.cluster.recorder.sometimes("the network was cut");
         let words = match flow {
             Flow::Symmetric => format!("cut: {}", text.join(" | ")),
-            Flow::Outbound => format!("cut: {}", text.join(" -x-> ")),
-            Flow::Inbound => format!("cut: {}", text.join(" <-x- ")),
+            Flow::Outbound => format!("{} unheard by {}", text[0], text[1..].join(", ")),
+            Flow::Inbound => format!("{} cannot hear {}", text[0], text[1..].join(", ")),
         };
         self.strike("net", BandKind::Cut, span, &words);
         let network = &self.cluster.world.network;

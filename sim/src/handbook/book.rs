@@ -1,5 +1,8 @@
 //! The book: pages, pictures, index, and the files mdBook wants; written, or compared with what is committed.
-#![expect(clippy::disallowed_methods, reason = "the handbook's own files lie on the real disk, outside of any run")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the handbook's own files lie on the real disk, outside of any run"
+)]
 
 use super::model::Model;
 use super::{page, picture};
@@ -83,7 +86,12 @@ fn summary(models: &[Model]) -> String {
     let mut out = "# Summary\n\n[Seaworthy handbook](README.md)\n\n".to_owned();
     for model in models {
         // Writing to a string cannot fail.
-        writeln!(out, "- [{}]({}.md)", model.scenario.title, model.scenario.name).ok();
+        writeln!(
+            out,
+            "- [{}]({}.md)",
+            model.scenario.title, model.scenario.name
+        )
+        .ok();
     }
     out.push_str("\n[About these pages](about.md)\n");
     out
@@ -92,16 +100,24 @@ fn summary(models: &[Model]) -> String {
 /// The first page.
 fn index(models: &[Model]) -> String {
     let runs: usize = models.iter().map(|model| model.runs.len()).sum();
-    let operations: u64 = models.iter().map(|model| model.sum(|run| run.operations)).sum();
+    let operations: u64 = models
+        .iter()
+        .map(|model| model.sum(|run| run.operations))
+        .sum();
     let mut out = format!(
-        "# Seaworthy handbook\n\nWhat can happen to a cluster, what you see, and what to do. Every number on these pages was measured \
+        "# Seaworthy handbook\n\nWhat can happen to a cluster, what you see, and what to do. The times on these pages were measured \
          in {runs} simulated runs with {operations} judged operations, and none of them failed: see [about these pages](about.md).\n\n\
          ## What is the matter?\n\n| Page | In one sentence |\n| --- | --- |\n"
     );
     for model in models {
         let one = &model.scenario;
         // Writing to a string cannot fail.
-        writeln!(out, "| [{}]({}.md) | {} |", one.title, one.name, one.summary).ok();
+        writeln!(
+            out,
+            "| [{}]({}.md) | {} |",
+            one.title, one.name, one.summary
+        )
+        .ok();
     }
     out.push_str(
         "\n## When in doubt\n\n1. Look before you act: `seaworthy cluster health` changes nothing.\n\
@@ -110,10 +126,16 @@ fn index(models: &[Model]) -> String {
          4. An error that says `outcome_unknown` means: the write may have happened. Read before you repeat it, or repeat it \
          within its session.\n\n## How long things take\n\n| Page | What | Median | Worst |\n| --- | --- | ---: | ---: |\n",
     );
-    for (model, row) in models.iter().flat_map(|model| model.rows.iter().map(move |row| (model, row))) {
+    for (model, row) in models
+        .iter()
+        .flat_map(|model| model.rows.iter().map(move |row| (model, row)))
+    {
         let unit = row.expectation.unit.as_str();
         if unit == "ms" {
-            let (median, worst) = (page::amount(row.median, unit), page::amount(row.worst, unit));
+            let (median, worst) = (
+                page::amount(row.median, unit),
+                page::amount(row.worst, unit),
+            );
             let (title, text) = (&model.scenario.title, &row.expectation.text);
             writeln!(out, "| {title} | {text} | {median} | {worst} |").ok();
         }
@@ -130,7 +152,9 @@ fn covered(models: &[Model]) -> Vec<(String, Vec<String>)> {
     let mut covered: BTreeMap<(String, u64), (String, Vec<String>)> = BTreeMap::new();
     for one in models.iter().map(|model| &model.scenario) {
         for id in &one.covers {
-            let (_, pages) = covered.entry(order_of(id)).or_insert_with(|| (id.clone(), Vec::new()));
+            let (_, pages) = covered
+                .entry(order_of(id))
+                .or_insert_with(|| (id.clone(), Vec::new()));
             pages.push(format!("[{}]({}.md)", one.title, one.name));
         }
     }
@@ -161,7 +185,11 @@ pub fn compare(out: &Path, files: &Files) -> Result<Vec<String>> {
         let path = out.join(name);
         match std::fs::read_to_string(&path) {
             Ok(there) if there == *right => {}
-            Ok(there) => differ.push(format!("{} {}", path.display(), first_difference(&there, right))),
+            Ok(there) => differ.push(format!(
+                "{} {}",
+                path.display(),
+                first_difference(&there, right)
+            )),
             Err(error) => differ.push(format!("{}: {error}", path.display())),
         }
     }
@@ -169,7 +197,10 @@ pub fn compare(out: &Path, files: &Files) -> Result<Vec<String>> {
         for entry in std::fs::read_dir(out).with_context(|| format!("reading {}", out.display()))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if !files.contains_key(&name) {
-                differ.push(format!("{} does not belong to the book", out.join(name).display()));
+                differ.push(format!(
+                    "{} does not belong to the book",
+                    out.join(name).display()
+                ));
             }
         }
     }
@@ -188,7 +219,11 @@ pub fn first_difference(there: &str, right: &str) -> String {
             (old, new) if old == new => {}
             (old, new) => {
                 let show = |line: Option<&str>| line.unwrap_or("(the end)").to_owned();
-                return format!("line {number}:\n  there: {}\n  right: {}", show(old), show(new));
+                return format!(
+                    "line {number}:\n  there: {}\n  right: {}",
+                    show(old),
+                    show(new)
+                );
             }
         }
     }

@@ -30,7 +30,10 @@ pub struct HandbookArgs {
 
 /// Makes the handbook; false when it must not be written, or is not current.
 pub fn handbook(args: &HandbookArgs, at_once: usize) -> Result<bool> {
-    ensure!(args.seeds > 0, "--seeds must be at least 1: pages without runs are no evidence");
+    ensure!(
+        args.seeds > 0,
+        "--seeds must be at least 1: pages without runs are no evidence"
+    );
     let at_once = if args.jobs > 0 { args.jobs } else { at_once };
     let mut runs = run_everything(args.seeds, at_once);
     let (mut models, mut wrong) = (Vec::new(), Vec::new());
@@ -42,7 +45,10 @@ pub fn handbook(args: &HandbookArgs, at_once: usize) -> Result<bool> {
     }
     if !wrong.is_empty() {
         wrong.iter().for_each(|why| println!("{why}"));
-        println!("no page is written: {} findings stand against it", wrong.len());
+        println!(
+            "no page is written: {} findings stand against it",
+            wrong.len()
+        );
         return Ok(false);
     }
     let files = book::files(&models);
@@ -59,10 +65,18 @@ fn run_everything(seeds: u64, at_once: usize) -> BTreeMap<String, Vec<Report>> {
     let mut jobs = Vec::new();
     for scenario in scenarios::all() {
         let keep = Some(Level::Story);
-        jobs.extend((1..=seeds).map(|seed| Job { scenario: scenario.clone(), seed, keep }));
+        jobs.extend((1..=seeds).map(|seed| Job {
+            scenario: scenario.clone(),
+            seed,
+            keep,
+        }));
     }
     let mut runs: BTreeMap<String, Vec<Report>> = BTreeMap::new();
-    run_all(jobs, at_once, |report| runs.entry(report.scenario.clone()).or_default().push(report));
+    run_all(jobs, at_once, |report| {
+        runs.entry(report.scenario.clone())
+            .or_default()
+            .push(report)
+    });
     runs
 }
 
@@ -75,7 +89,10 @@ fn check(args: &HandbookArgs, files: &book::Files) -> Result<bool> {
     if differ.is_empty() {
         println!("{} files are current", files.len());
     } else {
-        println!("{} files are not current: run `storm handbook` and look at what changed", differ.len());
+        println!(
+            "{} files are not current: run `storm handbook` and look at what changed",
+            differ.len()
+        );
     }
     Ok(differ.is_empty())
 }

@@ -31,7 +31,10 @@ pub fn lanes(timeline: &Timeline) -> Vec<Lane> {
     }
     by_name
         .into_iter()
-        .map(|(name, moments)| Lane { name: name.to_owned(), spans: spans(&moments, timeline.end_us) })
+        .map(|(name, moments)| Lane {
+            name: name.to_owned(),
+            spans: spans(&moments, timeline.end_us),
+        })
         .collect()
 }
 
@@ -39,7 +42,11 @@ pub fn lanes(timeline: &Timeline) -> Vec<Lane> {
 fn spans(moments: &[&Moment], end_us: u64) -> Vec<Span> {
     let mut spans = Vec::new();
     let mut before_pause = State::Starting;
-    let mut now = Span { from_us: 0, to_us: 0, state: State::Starting };
+    let mut now = Span {
+        from_us: 0,
+        to_us: 0,
+        state: State::Starting,
+    };
     for moment in moments {
         let state = match moment.state {
             State::Resumed => before_pause,
@@ -51,10 +58,17 @@ fn spans(moments: &[&Moment], end_us: u64) -> Vec<Span> {
         if state != now.state {
             let to_us = moment.at_us.min(end_us);
             spans.push(Span { to_us, ..now });
-            now = Span { from_us: to_us, to_us, state };
+            now = Span {
+                from_us: to_us,
+                to_us,
+                state,
+            };
         }
     }
-    spans.push(Span { to_us: end_us, ..now });
+    spans.push(Span {
+        to_us: end_us,
+        ..now
+    });
     spans.retain(|span| span.to_us > span.from_us);
     spans
 }

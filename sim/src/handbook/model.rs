@@ -53,7 +53,13 @@ pub fn gather(scenario: &Scenario, mut runs: Vec<Report>) -> Result<Model, Vec<S
         return Err(wrong);
     }
     let hash = combined_hash(&runs);
-    Ok(Model { scenario: scenario.clone(), runs, rows, shown, hash })
+    Ok(Model {
+        scenario: scenario.clone(),
+        runs,
+        rows,
+        shown,
+        hash,
+    })
 }
 
 impl Model {
@@ -71,12 +77,20 @@ impl Model {
 
     /// In how many runs each probe was hit.
     pub fn probes(&self) -> BTreeMap<&str, usize> {
-        count(self.runs.iter().flat_map(|run| run.probes.keys().map(String::as_str)))
+        count(
+            self.runs
+                .iter()
+                .flat_map(|run| run.probes.keys().map(String::as_str)),
+        )
     }
 
     /// How many runs had each number of nodes and profile.
     pub fn topologies(&self) -> BTreeMap<(u32, &str), usize> {
-        count(self.runs.iter().map(|run| (run.nodes, run.profile.as_str())))
+        count(
+            self.runs
+                .iter()
+                .map(|run| (run.nodes, run.profile.as_str())),
+        )
     }
 
     /// The sum of something over all runs.
@@ -98,7 +112,10 @@ fn count<T: Ord>(things: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
 fn failed(run: &Report) -> Option<String> {
     let first = run.failures.first()?;
     let first = first.lines().next().unwrap_or_default();
-    Some(format!("{} seed {} failed: {first}", run.scenario, run.seed))
+    Some(format!(
+        "{} seed {} failed: {first}",
+        run.scenario, run.seed
+    ))
 }
 
 /// Measures one expectation over all runs.
@@ -106,7 +123,12 @@ fn row(expectation: &Expectation, runs: &[Report]) -> Result<Row, String> {
     let key = Report::key(&expectation.measure, expectation.after.as_deref());
     let mut values: Vec<f64> = runs
         .iter()
-        .filter(|run| expectation.profile.as_ref().is_none_or(|profile| *profile == run.profile))
+        .filter(|run| {
+            expectation
+                .profile
+                .as_ref()
+                .is_none_or(|profile| *profile == run.profile)
+        })
         .filter_map(|run| run.measures.get(&key).copied())
         .collect();
     // From good to bad: small values are good, unless there is a least value.
@@ -115,7 +137,10 @@ fn row(expectation: &Expectation, runs: &[Report]) -> Result<Row, String> {
         values.reverse();
     }
     let Some(worst) = values.last().copied() else {
-        return Err(format!("{} ({}) was not measured in any run", expectation.id, expectation.text));
+        return Err(format!(
+            "{} ({}) was not measured in any run",
+            expectation.id, expectation.text
+        ));
     };
     let median = percentile(&values, 0.5);
     if let Some(bound) = expectation.median_max.filter(|bound| median > *bound) {
@@ -127,11 +152,21 @@ fn row(expectation: &Expectation, runs: &[Report]) -> Result<Row, String> {
         ));
     }
     let p99 = percentile(&values, 0.99);
-    Ok(Row { expectation: expectation.clone(), runs: values.len(), median, p99, worst })
+    Ok(Row {
+        expectation: expectation.clone(),
+        runs: values.len(),
+        median,
+        p99,
+        worst,
+    })
 }
 
 /// The value that `share` (0 to 1) of the sorted `values` do not go beyond (nearest rank); 0 when there are none.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the length")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between 0 and the length"
+)]
 pub fn percentile(values: &[f64], share: f64) -> f64 {
     let rank = (share * values.len() as f64).ceil() as usize;
     values.get(rank.max(1) - 1).copied().unwrap_or_default()
@@ -140,14 +175,22 @@ pub fn percentile(values: &[f64], share: f64) -> f64 {
 /// The seed of the first run in which most of the labelled steps happened.
 fn richest(runs: &[Report]) -> Option<u64> {
     let most = runs.iter().map(|run| run.labels.len()).max()?;
-    runs.iter().find(|run| run.labels.len() == most).map(|run| run.seed)
+    runs.iter()
+        .find(|run| run.labels.len() == most)
+        .map(|run| run.seed)
 }
 
 /// A hash over the hashes of all runs, in order of their seeds.
 fn combined_hash(runs: &[Report]) -> String {
     let mut hash = Xxh3::new();
     for run in runs {
-        hash.update(format!("{} {} {} {}\n", run.scenario, run.seed, run.hash, run.events).as_bytes());
+        hash.update(
+            format!(
+                "{} {} {} {}\n",
+                run.scenario, run.seed, run.hash, run.events
+            )
+            .as_bytes(),
+        );
     }
     format!("{:016x}", hash.digest())
 }

@@ -34,7 +34,10 @@ pub fn write(model: &Model) -> String {
     page.part("The same run, told", &story(run));
     page.part("What was measured", &measured(model));
     page.part("Commands, as they really answered", &commands(run));
-    page.part("What held in every run", &HELD.map(|fact| format!("- {fact}")).join("\n"));
+    page.part(
+        "What held in every run",
+        &HELD.map(|fact| format!("- {fact}")).join("\n"),
+    );
     page.part("Prevention", &scenario.prevention);
     page.part("Evidence", &evidence(model, run));
     page.part("Covers", &covers(&scenario.covers));
@@ -60,11 +63,17 @@ impl Page {
 
 /// What an operator waits for, in one line each.
 fn durations(rows: &[Row]) -> String {
-    let lines = rows.iter().filter(|row| row.expectation.unit == "ms").map(|row| {
-        let text = row.expectation.text.trim_end_matches('.');
-        let (median, worst) = (amount(row.median, "ms"), amount(row.worst, "ms"));
-        format!("- {text}: usually **{median}**, at worst **{worst}** in {} runs.", row.runs)
-    });
+    let lines = rows
+        .iter()
+        .filter(|row| row.expectation.unit == "ms")
+        .map(|row| {
+            let text = row.expectation.text.trim_end_matches('.');
+            let (median, worst) = (amount(row.median, "ms"), amount(row.worst, "ms"));
+            format!(
+                "- {text}: usually **{median}**, at worst **{worst}** in {} runs.",
+                row.runs
+            )
+        });
     let lines: Vec<String> = lines.collect();
     if lines.is_empty() {
         return "There is nothing to wait for: nothing stops.".to_owned();
@@ -85,14 +94,23 @@ fn picture(model: &Model, run: &Report) -> String {
         if run.labels.len() == labels_of(model) {
             "everything that the scenario can bring happened".to_owned()
         } else {
-            format!("{} of the scenario's {} events happened", run.labels.len(), labels_of(model))
+            format!(
+                "{} of the scenario's {} events happened",
+                run.labels.len(),
+                labels_of(model)
+            )
         }
     )
 }
 
 /// Labelled steps that the scenario knows.
 fn labels_of(model: &Model) -> usize {
-    model.scenario.step.iter().filter(|step| step.label.is_some()).count()
+    model
+        .scenario
+        .step
+        .iter()
+        .filter(|step| step.label.is_some())
+        .count()
 }
 
 /// The story as a table.
@@ -100,11 +118,29 @@ fn story(run: &Report) -> String {
     let (lines, more) = told(run);
     let mut out = "| Time | Where | What |\n| ---: | --- | --- |\n".to_owned();
     for line in lines {
-        let what = line.text.lines().next().unwrap_or_default().trim_start_matches("— ");
+        let what = line
+            .text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("— ");
         // Writing to a string cannot fail.
-        let place = if line.place == "storm" { "" } else { line.place.as_str() };
-        let what = if place.is_empty() { format!("**{}**", cell(what)) } else { cell(what) };
-        writeln!(out, "| {:.3} s | {place} | {what} |", line.at_us as f64 / 1e6).ok();
+        let place = if line.place == "storm" {
+            ""
+        } else {
+            line.place.as_str()
+        };
+        let what = if place.is_empty() {
+            format!("**{}**", cell(what))
+        } else {
+            cell(what)
+        };
+        writeln!(
+            out,
+            "| {:.3} s | {place} | {what} |",
+            line.at_us as f64 / 1e6
+        )
+        .ok();
     }
     if more > 0 {
         writeln!(out, "\n{more} more lines: see the replay command below.").ok();
@@ -119,12 +155,25 @@ fn measured(model: &Model) -> String {
         .to_owned();
     for row in &model.rows {
         let (one, unit) = (&row.expectation, row.expectation.unit.as_str());
-        let cells = [row.median, row.p99, row.worst].map(|value| amount(value, unit)).join(" | ");
+        let cells = [row.median, row.p99, row.worst]
+            .map(|value| amount(value, unit))
+            .join(" | ");
         // Writing to a string cannot fail.
-        writeln!(out, "| {} | {} | {} | {cells} | {} |", one.id, cell(&one.text), row.runs, bound(row)).ok();
+        writeln!(
+            out,
+            "| {} | {} | {} | {cells} | {} |",
+            one.id,
+            cell(&one.text),
+            row.runs,
+            bound(row)
+        )
+        .ok();
     }
     let promises = model.rows.iter().filter_map(|row| {
-        row.expectation.runbook.as_ref().map(|said| format!("- {}: {said}", row.expectation.id))
+        row.expectation
+            .runbook
+            .as_ref()
+            .map(|said| format!("- {}: {said}", row.expectation.id))
     });
     let promises: Vec<String> = promises.collect();
     if !promises.is_empty() {
@@ -137,10 +186,14 @@ fn measured(model: &Model) -> String {
 /// The bound of an expectation: no run may be beyond it.
 fn bound(row: &Row) -> String {
     let (one, unit) = (&row.expectation, row.expectation.unit.as_str());
-    let each = [(one.max, "at most"), (one.min, "at least"), (one.median_max, "median at most")];
-    let words = each.iter().filter_map(|(bound, words)| {
-        bound.map(|bound| format!("{words} {}", amount(bound, unit)))
-    });
+    let each = [
+        (one.max, "at most"),
+        (one.min, "at least"),
+        (one.median_max, "median at most"),
+    ];
+    let words = each
+        .iter()
+        .filter_map(|(bound, words)| bound.map(|bound| format!("{words} {}", amount(bound, unit))));
     words.collect::<Vec<String>>().join(", ")
 }
 
@@ -148,6 +201,9 @@ fn bound(row: &Row) -> String {
 pub fn amount(value: f64, unit: &str) -> String {
     if unit != "ms" {
         return format!("{value:.0}");
+    }
+    if value == 0.0 {
+        return "at once".to_owned();
     }
     if value < 999.5 {
         return format!("{value:.0} ms");
@@ -161,7 +217,10 @@ fn commands(run: &Report) -> String {
     if run.commands.is_empty() {
         return String::new();
     }
-    let start_us = run.timeline.as_ref().map_or(0, |timeline| timeline.start_us);
+    let start_us = run
+        .timeline
+        .as_ref()
+        .map_or(0, |timeline| timeline.start_us);
     let mut out = "The production command line, run inside the simulation by an operator whose `--endpoints` name all nodes.\n".to_owned();
     for command in &run.commands {
         let at_s = start_us as f64 / 1e6 + command.at_ms as f64 / 1e3;
@@ -228,10 +287,15 @@ fn errors(model: &Model) -> String {
 /// Inventory ids.
 fn covers(ids: &[String]) -> String {
     let ids: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
-    format!("Ids of the [index](README.md#what-is-covered): {}.", ids.join(", "))
+    format!(
+        "Ids of the [index](README.md#what-is-covered): {}.",
+        ids.join(", ")
+    )
 }
 
 /// Text that stands in a table.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('|', "\\|")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

@@ -35,10 +35,22 @@ const STYLE: &str = "\
 /// Draws a run; nothing when its story was not kept.
 pub fn draw(run: &Report) -> Option<String> {
     let timeline = run.timeline.as_ref()?;
-    let mut pen = Pen { out: String::new(), y: 30.0, end_us: timeline.end_us.max(1) };
+    let mut pen = Pen {
+        out: String::new(),
+        y: 30.0,
+        end_us: timeline.end_us.max(1),
+    };
     let steps = steps(run);
     let lanes = lanes(timeline);
-    pen.text(LEFT, 19.0, "t b", &format!("{}, seed {}: {} nodes, profile {}", run.scenario, run.seed, run.nodes, run.profile));
+    pen.text(
+        LEFT,
+        19.0,
+        "t b",
+        &format!(
+            "{}, seed {}: {} nodes, profile {}",
+            run.scenario, run.seed, run.nodes, run.profile
+        ),
+    );
     let top = pen.y;
     pen.histogram(timeline);
     pen.network(timeline);
@@ -51,7 +63,7 @@ pub fn draw(run: &Report) -> Option<String> {
     pen.legend();
     for (place, (at_us, words)) in steps.iter().enumerate() {
         pen.y += 16.0;
-        let line = format!("{}  {:.1} s  {words}", place + 1, seconds(*at_us));
+        let line = format!("{} · {:.1} s · {words}", place + 1, seconds(*at_us));
         pen.text(LEFT, pen.y, "s", &line);
     }
     Some(pen.framed(run))
@@ -81,13 +93,17 @@ impl Pen {
 
     fn text(&mut self, x: f64, y: f64, class: &str, words: &str) {
         let words = escape(words);
-        self.put(format_args!(r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{words}</text>"#));
+        self.put(format_args!(
+            r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{words}</text>"#
+        ));
     }
 
     /// Words that end at the left edge of time.
     fn label(&mut self, y: f64, words: &str) {
         let (x, words) = (LEFT - 8.0, escape(words));
-        self.put(format_args!(r#"<text class="t" x="{x:.1}" y="{y:.1}" text-anchor="end">{words}</text>"#));
+        self.put(format_args!(
+            r#"<text class="t" x="{x:.1}" y="{y:.1}" text-anchor="end">{words}</text>"#
+        ));
     }
 
     fn rect(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64), title: &str) {
@@ -115,10 +131,18 @@ impl Pen {
             let height = BARS * *count as f64 / most as f64;
             let width = (self.x(from + BIN_US) - self.x(from) - 0.6).max(0.6);
             let title = format!("{:.1} s: {count} writes acknowledged", seconds(from));
-            self.rect("ack", (self.x(from), floor - height), (width, height), &title);
+            self.rect(
+                "ack",
+                (self.x(from), floor - height),
+                (width, height),
+                &title,
+            );
         }
         self.line("grid", (LEFT, floor + 0.5), (RIGHT, floor + 0.5));
-        for (class, moments) in [("unknown", &timeline.unknown_us), ("refused", &timeline.refused_us)] {
+        for (class, moments) in [
+            ("unknown", &timeline.unknown_us),
+            ("refused", &timeline.refused_us),
+        ] {
             for at_us in moments {
                 let x = self.x(*at_us);
                 self.line(class, (x, floor + 4.0), (x, floor + 12.0));
@@ -130,7 +154,11 @@ impl Pen {
 
     /// The network's lane, and its shade over everybody.
     fn network(&mut self, timeline: &Timeline) {
-        let cuts: Vec<&Band> = timeline.bands.iter().filter(|band| band.kind == BandKind::Cut).collect();
+        let cuts: Vec<&Band> = timeline
+            .bands
+            .iter()
+            .filter(|band| band.kind == BandKind::Cut)
+            .collect();
         if cuts.is_empty() {
             return;
         }
@@ -147,8 +175,16 @@ impl Pen {
         self.label(middle + 4.0, &lane.name);
         for span in &lane.spans {
             let (class, height) = look(span.state);
-            let (x, width) = (self.x(span.from_us), self.x(span.to_us) - self.x(span.from_us));
-            let title = format!("{} is {class} from {:.2} s to {:.2} s", lane.name, seconds(span.from_us), seconds(span.to_us));
+            let (x, width) = (
+                self.x(span.from_us),
+                self.x(span.to_us) - self.x(span.from_us),
+            );
+            let title = format!(
+                "{} is {class} from {:.2} s to {:.2} s",
+                lane.name,
+                seconds(span.from_us),
+                seconds(span.to_us)
+            );
             self.rect(class, (x, middle - height / 2.0), (width, height), &title);
         }
         self.y += LANE + 2.0;
@@ -156,8 +192,13 @@ impl Pen {
         for band in timeline.bands.iter().filter(|band| band.place == lane.name) {
             // Words need room: a band takes the first row that is free where it begins.
             let from = self.x(band.from_us);
-            let to = self.x(band.to_us).max(from + 8.0 + 6.0 * band.words.chars().count() as f64);
-            let row = rows.iter().position(|end| *end <= from).unwrap_or(rows.len());
+            let to = self
+                .x(band.to_us)
+                .max(from + 8.0 + 6.0 * band.words.chars().count() as f64);
+            let row = rows
+                .iter()
+                .position(|end| *end <= from)
+                .unwrap_or(rows.len());
             if row == rows.len() {
                 rows.push(to);
             } else {
@@ -177,7 +218,12 @@ impl Pen {
         };
         let (x, end) = (self.x(band.from_us), self.x(band.to_us));
         let width = (end - x).max(2.5);
-        let title = format!("{}, from {:.2} s to {:.2} s", band.words, seconds(band.from_us), seconds(band.to_us));
+        let title = format!(
+            "{}, from {:.2} s to {:.2} s",
+            band.words,
+            seconds(band.from_us),
+            seconds(band.to_us)
+        );
         self.rect(class, (x, y), (width, 13.0), &title);
         let room = 6.4 * band.words.chars().count() as f64 + 8.0;
         if width >= room {
@@ -199,12 +245,19 @@ impl Pen {
         let mut last = f64::MIN;
         for (place, (at_us, _)) in steps.iter().enumerate() {
             let x = self.x(*at_us);
-            self.line("step", (x, top), (x, bottom));
+            // Behind everything else, so it goes to the front of the document.
+            let line = format!(
+                "<line class=\"step\" x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"/>\n"
+            );
+            self.out.insert_str(0, &line);
             // Numbers of steps that come close after each other stand side by side.
             let at = if x - last < 9.0 { last + 9.0 } else { x };
             last = at;
             let number = place + 1;
-            self.put(format_args!(r#"<text class="t b" x="{at:.1}" y="{:.1}" text-anchor="middle">{number}</text>"#, top + 6.0));
+            self.put(format_args!(
+                r#"<text class="t b" x="{at:.1}" y="{:.1}" text-anchor="middle">{number}</text>"#,
+                top + 6.0
+            ));
         }
     }
 
@@ -215,7 +268,12 @@ impl Pen {
         for second in (0..=self.end_us / 1_000_000).step_by(every) {
             let x = self.x(second * 1_000_000);
             // Behind everything else, so it goes to the front of the document.
-            writeln!(marks, r#"<line class="grid" x1="{x:.1}" y1="{:.1}" x2="{x:.1}" y2="{bottom:.1}"/>"#, top + 10.0).ok();
+            writeln!(
+                marks,
+                r#"<line class="grid" x1="{x:.1}" y1="{:.1}" x2="{x:.1}" y2="{bottom:.1}"/>"#,
+                top + 10.0
+            )
+            .ok();
             self.put(format_args!(
                 r#"<text class="s" x="{x:.1}" y="{:.1}" text-anchor="middle">{second} s</text>"#,
                 bottom + 13.0
@@ -229,25 +287,37 @@ impl Pen {
     fn legend(&mut self) {
         let mut x = LEFT;
         let y = self.y + 8.0;
-        let states =
-            [State::Leader, State::Follower, State::Candidate, State::Learner, State::Starting, State::Down, State::Paused];
+        let states = [
+            State::Leader,
+            State::Follower,
+            State::Candidate,
+            State::Learner,
+            State::Starting,
+            State::Down,
+            State::Paused,
+        ];
         for state in states {
             let (class, height) = look(state);
             self.rect(class, (x, y - height / 2.0), (18.0, height), class);
             self.text(x + 23.0, y + 4.0, "s", class);
             x += 33.0 + 6.2 * class.len() as f64;
         }
-        for (class, words) in [("cut", "network"), ("disk", "disk"), ("clock", "clock")] {
+        let (mut x, y) = (LEFT, y + 19.0);
+        for (class, words) in [
+            ("cut", "network cut"),
+            ("disk", "disk fault"),
+            ("clock", "clock fault"),
+        ] {
             self.rect(class, (x, y - 6.0), (10.0, 12.0), words);
             self.text(x + 14.0, y + 4.0, "s", words);
-            x += 24.0 + 6.2 * words.len() as f64;
+            x += 30.0 + 6.4 * words.len() as f64;
         }
         for (class, words) in [("unknown", "outcome unknown"), ("refused", "refused")] {
             self.line(class, (x + 2.0, y - 5.0), (x + 2.0, y + 5.0));
             self.text(x + 7.0, y + 4.0, "s", words);
-            x += 15.0 + 6.0 * words.len() as f64;
+            x += 24.0 + 6.6 * words.len() as f64;
         }
-        self.y += 16.0;
+        self.y += 36.0;
     }
 
     /// The whole document.
@@ -283,7 +353,10 @@ fn look(state: State) -> (&'static str, f64) {
 /// How many moments fall into each bin.
 fn bins(moments: &[u64], end_us: u64) -> Vec<u64> {
     let mut bins = Vec::new();
-    bins.resize(usize::try_from(end_us / BIN_US + 1).expect("a run is shorter than an age"), 0);
+    bins.resize(
+        usize::try_from(end_us / BIN_US + 1).expect("a run is shorter than an age"),
+        0,
+    );
     for at_us in moments {
         let place = usize::try_from(at_us / BIN_US).expect("a run is shorter than an age");
         if let Some(bin) = bins.get_mut(place) {
@@ -300,5 +373,8 @@ fn seconds(at_us: u64) -> f64 {
 
 /// Text as XML wants it.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
