@@ -18,7 +18,11 @@ const SWEEP_CORES: f64 = 2.0;
 /// The runs to measure: the first `seeds` seeds of each of `scenarios`, in turn, so that a slow moment of the machine hits all.
 pub fn jobs(scenarios: &[Scenario], seeds: u64) -> Vec<Job> {
     let of_seed = |seed| {
-        scenarios.iter().map(move |one| Job { scenario: one.clone(), seed, keep: None })
+        scenarios.iter().map(move |one| Job {
+            scenario: one.clone(),
+            seed,
+            keep: None,
+        })
     };
     (1..=seeds).flat_map(of_seed).collect()
 }
@@ -55,7 +59,11 @@ impl Cost {
         let mut sorted = self.cpu_us.clone();
         sorted.sort_unstable();
         let last = sorted.len().saturating_sub(1);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in a list")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a place in a list"
+        )]
         let place = (last as f64 * share) as usize;
         sorted.get(place).map_or(0.0, |us| *us as f64 / 1e3)
     }
@@ -114,7 +122,8 @@ impl fmt::Display for Costs {
             all.merge(cost);
         }
         all.line("all", f)?;
-        let minutes = SWEEP_RUNS * all.seconds() / all.cpu_us.len().max(1) as f64 / SWEEP_CORES / 60.0;
+        let minutes =
+            SWEEP_RUNS * all.seconds() / all.cpu_us.len().max(1) as f64 / SWEEP_CORES / 60.0;
         writeln!(
             f,
             "\n{SWEEP_RUNS} runs on {SWEEP_CORES} cores: {minutes:.1} minutes; {} events hashed, {} runs lost",

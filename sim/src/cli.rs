@@ -174,7 +174,9 @@ fn fix_addresses() {
     if std::env::var_os(DONE).is_some() {
         return;
     }
-    let Ok(program) = std::env::current_exe() else { return };
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
     // SAFETY: only changes how the next exec of this process lays out memory.
     unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
     let mut again = std::process::Command::new(program);
@@ -197,7 +199,10 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
         .map(|name| {
             scenarios::find(name).with_context(|| {
                 let known: Vec<String> = scenarios::all().into_iter().map(|one| one.name).collect();
-                format!("no scenario is called '{name}'; there are: {}", known.join(", "))
+                format!(
+                    "no scenario is called '{name}'; there are: {}",
+                    known.join(", ")
+                )
             })
         })
         .collect()
@@ -205,7 +210,11 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
 
 /// Processes at a time.
 fn at_once(jobs: usize) -> usize {
-    if jobs > 0 { jobs } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    if jobs > 0 {
+        jobs
+    } else {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
 }
 
 /// Runs many seeds.
@@ -226,7 +235,12 @@ fn sweep(args: &RunArgs) -> Result<bool> {
         let (part, parts) = parse_shard(shard)?;
         jobs = jobs.into_iter().skip(part - 1).step_by(parts).collect();
     }
-    let mut file = args.json.as_ref().map(File::create).transpose().context("creating --json")?;
+    let mut file = args
+        .json
+        .as_ref()
+        .map(File::create)
+        .transpose()
+        .context("creating --json")?;
     let total = jobs.len();
     let bar = progress(total as u64);
     let mut tally = Tally::new();
@@ -245,7 +259,12 @@ fn sweep(args: &RunArgs) -> Result<bool> {
         bar.set_message(tally.pace());
         if tally.failed.len() >= args.failures_max && !stopped {
             stopped = true;
-            bar.suspend(|| eprintln!("more than {} failures: see the first ones", args.failures_max));
+            bar.suspend(|| {
+                eprintln!(
+                    "more than {} failures: see the first ones",
+                    args.failures_max
+                )
+            });
         }
     });
     bar.finish_and_clear();
@@ -255,7 +274,11 @@ fn sweep(args: &RunArgs) -> Result<bool> {
 
 /// A run to do.
 fn job(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Job {
-    Job { scenario: scenario.clone(), seed, keep }
+    Job {
+        scenario: scenario.clone(),
+        seed,
+        keep,
+    }
 }
 
 /// `I/N`.
@@ -281,7 +304,10 @@ fn tell_failure(report: &Report) {
     let first = report.failures.first().map_or("", String::as_str);
     let first = first.lines().next().unwrap_or("");
     println!("FAILED {} seed {}: {first}", report.scenario, report.seed);
-    println!("       cargo run --release --bin storm -- {}", &report.replay_command()["storm ".len()..]);
+    println!(
+        "       cargo run --release --bin storm -- {}",
+        &report.replay_command()["storm ".len()..]
+    );
 }
 
 /// What a sweep adds up to.
@@ -330,7 +356,11 @@ impl Tally {
     fn pace(&self) -> String {
         let seconds = self.since.elapsed().as_secs_f64().max(0.001);
         let ratio = self.virtual_ms as f64 / 1_000.0 / seconds;
-        format!("{:.1} runs/s, {ratio:.0}x real time, {} failed", self.runs as f64 / seconds, self.failed.len())
+        format!(
+            "{:.1} runs/s, {ratio:.0}x real time, {} failed",
+            self.runs as f64 / seconds,
+            self.failed.len()
+        )
     }
 
     fn print(&self) {
@@ -348,11 +378,20 @@ impl Tally {
         for (probe, runs) in &self.probes {
             println!("{runs:6}  {probe}");
         }
-        println!("\n{} runs, {} operations, {}", self.runs, self.operations, self.pace());
+        println!(
+            "\n{} runs, {} operations, {}",
+            self.runs,
+            self.operations,
+            self.pace()
+        );
         for report in &self.failed {
             tell_failure(report);
         }
-        println!("{} passed, {} failed", self.runs - self.failed.len() as u64, self.failed.len());
+        println!(
+            "{} passed, {} failed",
+            self.runs - self.failed.len() as u64,
+            self.failed.len()
+        );
     }
 }
 
@@ -374,13 +413,22 @@ fn replay(args: &ReplayArgs) -> Result<bool> {
 
 /// Prints a story: one aligned line per event, verdict last.
 fn tell_story(report: &Report, args: &ReplayArgs) {
-    let width = report.lines.iter().map(|line| line.place.len()).max().unwrap_or(4);
+    let width = report
+        .lines
+        .iter()
+        .map(|line| line.place.len())
+        .max()
+        .unwrap_or(4);
     for line in &report.lines {
         let seconds = line.at_us as f64 / 1e6;
         if args.until.is_some_and(|until| seconds > until) {
             break;
         }
-        if args.grep.as_ref().is_some_and(|word| !line.text.contains(word) && line.place != *word) {
+        if args
+            .grep
+            .as_ref()
+            .is_some_and(|word| !line.text.contains(word) && line.place != *word)
+        {
             continue;
         }
         for (place, text) in line.text.lines().enumerate() {
@@ -421,7 +469,9 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
     let scenarios = chosen(&args.scenario)?;
     let jobs = |keep| -> Vec<Job> {
         let seeds = 1..=args.seeds;
-        seeds.flat_map(|seed| scenarios.iter().map(move |one| job(one, seed, keep))).collect()
+        seeds
+            .flat_map(|seed| scenarios.iter().map(move |one| job(one, seed, keep)))
+            .collect()
     };
     let mut first: BTreeMap<(String, u64), (String, u64)> = BTreeMap::new();
     run_all(jobs(None), at_once(args.jobs), |report| {
@@ -450,12 +500,19 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
 fn show_first_difference(scenario: &Scenario, seed: u64) {
     let mut both = Vec::new();
     for _ in 0..2 {
-        run_all(vec![job(scenario, seed, Some(Level::All))], 1, |report| both.push(report));
+        run_all(vec![job(scenario, seed, Some(Level::All))], 1, |report| {
+            both.push(report)
+        });
     }
     let [a, b] = both.as_slice() else { return };
     let show = |line: Option<&crate::report::StoryLine>| {
         line.map_or("(ended)".to_owned(), |line| {
-            format!("{:.6} s {} {}", line.at_us as f64 / 1e6, line.place, line.text)
+            format!(
+                "{:.6} s {} {}",
+                line.at_us as f64 / 1e6,
+                line.place,
+                line.text
+            )
         })
     };
     for place in 0..a.lines.len().max(b.lines.len()) {
@@ -465,15 +522,22 @@ fn show_first_difference(scenario: &Scenario, seed: u64) {
             return;
         }
     }
-    println!("  the lines are the same; file operations or hidden draws differ ({} and {})", a.hash, b.hash);
+    println!(
+        "  the lines are the same; file operations or hidden draws differ ({} and {})",
+        a.hash, b.hash
+    );
 }
 
 /// Measures what runs cost. Whether they are well is not asked here.
 fn bench(args: &BenchArgs) -> Result<bool> {
     let mut costs = crate::bench::Costs::default();
-    run_all(crate::bench::jobs(&chosen(&args.scenario)?, args.seeds), at_once(args.jobs), |report| {
-        costs.add(&report);
-    });
+    run_all(
+        crate::bench::jobs(&chosen(&args.scenario)?, args.seeds),
+        at_once(args.jobs),
+        |report| {
+            costs.add(&report);
+        },
+    );
     print!("{costs}");
     Ok(true)
 }

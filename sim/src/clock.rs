@@ -304,7 +304,11 @@ impl Sleeping {
         let now = self.clock.time.elapsed();
         let (mono_ns, ends) = self.clock.with(|state, now| {
             let mono_ns = state.mono_ns(now);
-            let at = if deadline_ns > mono_ns { state.global_ns(deadline_ns) } else { now };
+            let at = if deadline_ns > mono_ns {
+                state.global_ns(deadline_ns)
+            } else {
+                now
+            };
             (mono_ns, span(at))
         });
         if self.earliest.is_none() && mono_ns > deadline_ns {

@@ -68,7 +68,12 @@ impl Report {
 
     /// A run that ended before it could say anything.
     pub fn lost(scenario: &str, seed: u64, why: String) -> Self {
-        Report { scenario: scenario.to_owned(), seed, failures: vec![why], ..Report::default() }
+        Report {
+            scenario: scenario.to_owned(),
+            seed,
+            failures: vec![why],
+            ..Report::default()
+        }
     }
 
     /// The command that shows this run again.

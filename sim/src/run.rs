@@ -40,7 +40,9 @@ pub fn run(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Report {
     drop(runtime);
     let escapes = simdisk::escapes();
     if !escapes.is_empty() {
-        report.failures.push(format!("file operations reached the real disk: {escapes:?}"));
+        report.failures.push(format!(
+            "file operations reached the real disk: {escapes:?}"
+        ));
     }
     drop(guard);
     report
@@ -69,7 +71,10 @@ async fn whole(scenario: Scenario, seed: u64, recorder: Recorder) -> Report {
     recorder.line(
         "storm",
         Level::Story,
-        format!("{}, seed {seed}: {} nodes, profile {profile}, {} clients", scenario.name, plan.nodes, plan.clients),
+        format!(
+            "{}, seed {seed}: {} nodes, profile {profile}, {} clients",
+            scenario.name, plan.nodes, plan.clients
+        ),
     );
     let cluster = Cluster::start(&plan, world, recorder.clone());
     let mut report = Report {
@@ -82,7 +87,10 @@ async fn whole(scenario: Scenario, seed: u64, recorder: Recorder) -> Report {
     if form(&cluster, &recorder).await {
         weather(&plan, &cluster, &mut report).await;
     } else {
-        recorder.fail(format!("no leader within {FORM_MAX:?}: {}", judge::disagreement(&cluster)));
+        recorder.fail(format!(
+            "no leader within {FORM_MAX:?}: {}",
+            judge::disagreement(&cluster)
+        ));
     }
     cluster.end().await;
     conclude(&mut report, &recorder);
@@ -92,7 +100,10 @@ async fn whole(scenario: Scenario, seed: u64, recorder: Recorder) -> Report {
 /// Waits for the first leader.
 async fn form(cluster: &Cluster, recorder: &Recorder) -> bool {
     let names = cluster.names();
-    let ids: Vec<_> = names.iter().filter_map(|name| founding_id(&names, name)).collect();
+    let ids: Vec<_> = names
+        .iter()
+        .filter_map(|name| founding_id(&names, name))
+        .collect();
     recorder.founded(ids);
     for name in &names {
         if let Some(id) = founding_id(&names, name) {
@@ -122,7 +133,6 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
             loop {
                 madsim::time::sleep(SUPERVISE).await;
                 cluster.supervise().await;
-                learn_ids(&cluster);
             }
         })
     };
@@ -138,7 +148,9 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     let converged = judge::converge(cluster).await;
     match converged {
         Some(took) => {
-            report.measures.insert("converged_ms".to_owned(), took.as_secs_f64() * 1_000.0);
+            report
+                .measures
+                .insert("converged_ms".to_owned(), took.as_secs_f64() * 1_000.0);
         }
         None => recorder.fail(format!(
             "the cluster did not come together within {:?} after the storm: {}",
@@ -166,17 +178,23 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
         .into_iter()
         .map(|(label, (begin, end))| (label, (micros(begin), micros(end))))
         .collect();
-    report.timeline = recorder.read(|marks| marks.timeline.cloned()).map(|timeline| Timeline {
-        start_us: micros(start),
-        calm_us: micros(calm),
-        end_us: micros(recorder.now()),
-        ..with_clients(timeline, &notes)
-    });
+    report.timeline = recorder
+        .read(|marks| marks.timeline.cloned())
+        .map(|timeline| Timeline {
+            start_us: micros(start),
+            calm_us: micros(calm),
+            end_us: micros(recorder.now()),
+            ..with_clients(timeline, &notes)
+        });
 }
 
 /// Adds to a timeline when clients were answered, and when not.
 fn with_clients(mut timeline: Timeline, notes: &workloads::drive::Notes) -> Timeline {
-    timeline.acknowledged_us = notes.acknowledged.iter().map(|(_, at)| at / 1_000).collect();
+    timeline.acknowledged_us = notes
+        .acknowledged
+        .iter()
+        .map(|(_, at)| at / 1_000)
+        .collect();
     for operation in &notes.operations {
         match (&operation.output, operation.return_ns) {
             (Output::Unknown, _) => timeline.unknown_us.push(operation.call_ns / 1_000),
@@ -187,19 +205,12 @@ fn with_clients(mut timeline: Timeline, notes: &workloads::drive::Notes) -> Time
     timeline
 }
 
-/// Tells the recorder the ids that nodes got after their founding.
-fn learn_ids(cluster: &Cluster) {
-    for (name, status) in cluster.statuses() {
-        if status.id.0 != 0 {
-            cluster.recorder.name_id(&name, status.id);
-        }
-    }
-}
-
 /// Judges everything that clients saw against what the cluster has in the end.
 async fn judge_run(cluster: &Cluster, notes: &workloads::drive::Notes, report: &mut Report) {
     let recorder = &cluster.recorder;
-    let Some(name) = cluster.leader() else { return recorder.fail("no leader at the end") };
+    let Some(name) = cluster.leader() else {
+        return recorder.fail("no leader at the end");
+    };
     let (log, _) = match judge::final_state(cluster, &name).await {
         Ok(state) => state,
         Err(why) => return recorder.fail(why),
@@ -207,13 +218,22 @@ async fn judge_run(cluster: &Cluster, notes: &workloads::drive::Notes, report: &
     let keys: BTreeSet<_> = log.iter().map(|event| event.key.clone()).collect();
     match judge::read_finals(cluster, &name, &keys).await {
         Ok(finals) => {
-            let evidence = Evidence { notes, log: &log, finals: &finals };
-            report.measures.extend(judge::judge_history(&evidence, recorder));
+            let evidence = Evidence {
+                notes,
+                log: &log,
+                finals: &finals,
+            };
+            report
+                .measures
+                .extend(judge::judge_history(&evidence, recorder));
         }
         Err(why) => recorder.fail(why),
     }
-    let hashes: BTreeSet<String> =
-        cluster.statuses().into_iter().map(|(_, status)| status.state_hash).collect();
+    let hashes: BTreeSet<String> = cluster
+        .statuses()
+        .into_iter()
+        .map(|(_, status)| status.state_hash)
+        .collect();
     if hashes.len() > 1 {
         recorder.fail(format!("the nodes' final states differ: {hashes:?}"));
     }
@@ -227,7 +247,11 @@ fn shared_clock(recorder: &Recorder) -> SharedClock {
 
 /// Addresses of all nodes.
 fn endpoints(cluster: &Cluster) -> Vec<String> {
-    cluster.names().iter().map(|name| format!("{name}:8080")).collect()
+    cluster
+        .names()
+        .iter()
+        .map(|name| format!("{name}:8080"))
+        .collect()
 }
 
 /// Starts the clients, each on a host of its own.
@@ -252,8 +276,7 @@ fn start_clients(
                 let (names, of) = (cluster.names(), cluster.clone());
                 let lives: workloads::drive::Lives = Arc::new(move |place| of.lives(&names[place]));
                 let all = endpoints(&cluster);
-                let driver =
-                    Driver::new(number, &env, &tasks, all, habits, clock, lives, notebook);
+                let driver = Driver::new(number, &env, &tasks, all, habits, clock, lives, notebook);
                 driver.run(|| done.load(Ordering::Relaxed)).await;
                 tasks.stop().await;
             })
@@ -294,10 +317,15 @@ fn start_watchers(
 fn conclude(report: &mut Report, recorder: &Recorder) {
     report.virtual_ms = u64::try_from(recorder.now().as_millis()).unwrap_or(u64::MAX);
     recorder.read(|marks| {
-        report.failures.extend(marks.oracle.violations().iter().cloned());
+        report
+            .failures
+            .extend(marks.oracle.violations().iter().cloned());
         report.failures.extend(marks.failures.iter().cloned());
-        report.probes =
-            marks.probes.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        report.probes = marks
+            .probes
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count))
+            .collect();
         report.hash = format!("{:016x}{:016x}", marks.hash, simdisk::op_hash());
         report.events = marks.count;
         report.lines = marks

@@ -2,7 +2,10 @@
 //!
 //! A process of its own keeps what one seed leaves behind (statics, leaks, threads) from the next, contains aborts, and lets a
 //! watchdog end a run that hangs. Nothing here is simulated: this is the one place of the crate that knows real time.
-#![expect(unsafe_code, reason = "fork, pipes and signals have no safe door in std")]
+#![expect(
+    unsafe_code,
+    reason = "fork, pipes and signals have no safe door in std"
+)]
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -62,7 +65,9 @@ pub fn run_all(jobs: Vec<Job>, at_once: usize, mut each: impl FnMut(Report)) {
         while children.len() < at_once.max(1) {
             let Some(job) = waiting.next() else { break };
             let free = |place: &usize| children.iter().all(|child| child.place != *place);
-            let place = (0..).find(free).expect("there are more numbers than children");
+            let place = (0..)
+                .find(free)
+                .expect("there are more numbers than children");
             children.push(start(job, place));
         }
         if children.is_empty() {
@@ -85,7 +90,11 @@ fn start(job: Job, place: usize) -> Child {
     let mut ends = [0; 2];
     // SAFETY: pipe fills the two ends; this process has one thread, so the child is a full copy of it.
     let pid = unsafe {
-        assert_eq!(libc::pipe(ends.as_mut_ptr()), 0, "no pipe: too many open files?");
+        assert_eq!(
+            libc::pipe(ends.as_mut_ptr()),
+            0,
+            "no pipe: too many open files?"
+        );
         libc::fork()
     };
     assert!(pid >= 0, "no process: too many processes?");
@@ -100,7 +109,14 @@ fn start(job: Job, place: usize) -> Child {
         libc::fcntl(ends[0], libc::F_SETFL, libc::O_NONBLOCK);
         File::from_raw_fd(ends[0])
     };
-    Child { job, place, pid, pipe, bytes: Vec::new(), since: Instant::now() }
+    Child {
+        job,
+        place,
+        pid,
+        pipe,
+        bytes: Vec::new(),
+        since: Instant::now(),
+    }
 }
 
 /// The child: runs, tells, and leaves without cleaning up.
@@ -145,7 +161,11 @@ fn wait_for_output(children: &[Child]) {
     use std::os::fd::AsRawFd;
     let mut polls: Vec<libc::pollfd> = children
         .iter()
-        .map(|child| libc::pollfd { fd: child.pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .map(|child| libc::pollfd {
+            fd: child.pipe.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
         .collect();
     // SAFETY: the array is as long as said.
     unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, 1_000) };

@@ -3,11 +3,11 @@
 //! The hash covers every event of every node's journal, every client operation, every fault and every note of the network,
 //! with its virtual time and place. Two runs are the same exactly when their hashes and counts are.
 
+use crate::oracle::raft::Oracle;
+use crate::timeline::{Band, BandKind, Moment, State, Timeline};
 use node::rt::Event;
 use node::rt::journal::JournalSink;
 use node::types::{NodeId, Role};
-use crate::oracle::raft::Oracle;
-use crate::timeline::{Band, BandKind, Moment, State, Timeline};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -96,7 +96,10 @@ impl Recorder {
             failures: Vec::new(),
             ids: BTreeMap::new(),
         };
-        Recorder { inner: Arc::new(Mutex::new(inner)), now }
+        Recorder {
+            inner: Arc::new(Mutex::new(inner)),
+            now,
+        }
     }
 
     /// Virtual time.
@@ -119,11 +122,23 @@ impl Recorder {
     }
 
     /// Something was broken from `from` until `to`, for the picture.
-    pub fn band(&self, place: &str, kind: BandKind, (from, to): (Duration, Duration), words: impl Into<String>) {
+    pub fn band(
+        &self,
+        place: &str,
+        kind: BandKind,
+        (from, to): (Duration, Duration),
+        words: impl Into<String>,
+    ) {
         let mut inner = self.lock();
         if inner.keep.is_some() {
             let (from_us, to_us) = (micros(from), micros(to));
-            let band = Band { place: place.to_owned(), kind, from_us, to_us, words: words.into() };
+            let band = Band {
+                place: place.to_owned(),
+                kind,
+                from_us,
+                to_us,
+                words: words.into(),
+            };
             inner.timeline.bands.push(band);
         }
     }
@@ -158,12 +173,17 @@ impl Recorder {
 
     /// Tells the Raft oracle with which voters the cluster was founded.
     pub fn founded(&self, voters: Vec<NodeId>) {
-        self.lock().oracle.founded(node::types::CONTROL_GROUP, voters);
+        self.lock()
+            .oracle
+            .founded(node::types::CONTROL_GROUP, voters);
     }
 
     /// The journal of `name`, whose id is known once its node has one.
     pub fn journal(&self, name: &str) -> NodeJournal {
-        NodeJournal { recorder: self.clone(), name: name.to_owned() }
+        NodeJournal {
+            recorder: self.clone(),
+            name: name.to_owned(),
+        }
     }
 
     /// Names an id, so that events can be judged.
@@ -172,7 +192,9 @@ impl Recorder {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -210,7 +232,11 @@ impl Inner {
     /// A node becomes something.
     fn become_at(&mut self, at: Duration, place: &str, state: State) {
         if self.keep.is_some() {
-            let moment = Moment { at_us: micros(at), place: place.to_owned(), state };
+            let moment = Moment {
+                at_us: micros(at),
+                place: place.to_owned(),
+                state,
+            };
             self.timeline.moments.push(moment);
         }
     }
@@ -224,7 +250,12 @@ impl Inner {
         text: impl FnOnce() -> String,
     ) {
         if self.keep.is_some_and(|keep| level <= keep) {
-            self.lines.push(Line { at, place: place.to_owned(), level, text: text() });
+            self.lines.push(Line {
+                at,
+                place: place.to_owned(),
+                level,
+                text: text(),
+            });
         }
     }
 }
@@ -248,6 +279,9 @@ impl JournalSink for NodeJournal {
         if let Some(probe) = probe_of(event) {
             *inner.probes.entry(probe).or_default() += 1;
         }
+        if let Event::Started { id, .. } = event {
+            inner.ids.insert(self.name.clone(), *id);
+        }
         // A node that is not founded yet has no id; nothing it does then matters to Raft.
         if let Some(id) = inner.ids.get(&self.name).copied() {
             inner.oracle.see(id, event);
@@ -256,7 +290,11 @@ impl JournalSink for NodeJournal {
             inner.become_at(at, &self.name, state_of(*role));
         }
         if level == Level::Story {
-            inner.marks.push(Mark { at, place: self.name.clone(), event: event.clone() });
+            inner.marks.push(Mark {
+                at,
+                place: self.name.clone(),
+                event: event.clone(),
+            });
         }
     }
 }
@@ -286,9 +324,14 @@ fn compact(event: &Event) -> Vec<u8> {
         bytes
     };
     match event {
-        Event::Applied { index, term, entry_hash, state_hash, revision, .. } => {
-            pack(1, &[index.0, term.0, *entry_hash, *state_hash, revision.0])
-        }
+        Event::Applied {
+            index,
+            term,
+            entry_hash,
+            state_hash,
+            revision,
+            ..
+        } => pack(1, &[index.0, term.0, *entry_hash, *state_hash, revision.0]),
         Event::Proposed { index, .. } => pack(2, &[index.0]),
         Event::Persisted { index, term, .. } => pack(3, &[index.0, term.0]),
         Event::Committed { index, .. } => pack(4, &[index.0]),
@@ -329,33 +372,63 @@ fn probe_of(event: &Event) -> Option<&'static str> {
 /// An event as a sentence.
 pub fn tell(event: &Event) -> String {
     match event {
-        Event::Started { applied, last, term, .. } => {
+        Event::Started {
+            applied,
+            last,
+            term,
+            ..
+        } => {
             format!("starts: term {term}, log to entry {last}, state at entry {applied}")
         }
         Event::Recovered { detail } => format!("reads its log: {detail}"),
-        Event::RoleChanged { role, term, leader, .. } if leader.0 == 0 => {
+        Event::RoleChanged {
+            role, term, leader, ..
+        } if leader.0 == 0 => {
             format!("is {role} in term {term}, knows no leader")
         }
-        Event::RoleChanged { role: node::types::Role::Leader, term, .. } => {
+        Event::RoleChanged {
+            role: node::types::Role::Leader,
+            term,
+            ..
+        } => {
             format!("LEADS term {term}")
         }
-        Event::RoleChanged { role, term, leader, .. } => {
+        Event::RoleChanged {
+            role, term, leader, ..
+        } => {
             format!("is {role} in term {term} under node {leader}")
         }
-        Event::Voted { term, candidate, .. } => format!("votes for node {candidate} in term {term}"),
+        Event::Voted {
+            term, candidate, ..
+        } => format!("votes for node {candidate} in term {term}"),
         Event::Proposed { index, .. } => format!("proposes entry {index}"),
         Event::Persisted { index, .. } => format!("has entry {index} on disk"),
         Event::Truncated { from, .. } => format!("replaces its log from entry {from} on"),
         Event::Committed { index, .. } => format!("knows entry {index} committed"),
-        Event::Applied { index, revision, state_hash, .. } => {
+        Event::Applied {
+            index,
+            revision,
+            state_hash,
+            ..
+        } => {
             format!("applies entry {index} (revision {revision}, state {state_hash:016x})")
         }
-        Event::MembershipChanged { voters, learners, .. } => {
+        Event::MembershipChanged {
+            voters, learners, ..
+        } => {
             let list = |ids: &[NodeId]| {
                 let ids: Vec<String> = ids.iter().map(NodeId::to_string).collect();
-                if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
+                if ids.is_empty() {
+                    "none".to_owned()
+                } else {
+                    ids.join(", ")
+                }
             };
-            format!("members are now voters {}; learners {}", list(voters), list(learners))
+            format!(
+                "members are now voters {}; learners {}",
+                list(voters),
+                list(learners)
+            )
         }
         Event::SnapshotCut { index, bytes, .. } => {
             format!("cuts a snapshot at entry {index} ({bytes} bytes)")
@@ -363,10 +436,15 @@ pub fn tell(event: &Event) -> String {
         Event::SnapshotInstalled { index, .. } => format!("installs a snapshot of entry {index}"),
         Event::Trimmed { first, .. } => format!("keeps its log from entry {first} on"),
         Event::StoreRebuilt { reason } => format!("rebuilds its store: {reason}"),
-        Event::ReadOnly { on: true, free_bytes } => {
+        Event::ReadOnly {
+            on: true,
+            free_bytes,
+        } => {
             format!("takes no more writes: {free_bytes} bytes free")
         }
-        Event::ReadOnly { free_bytes, .. } => format!("takes writes again: {free_bytes} bytes free"),
+        Event::ReadOnly { free_bytes, .. } => {
+            format!("takes writes again: {free_bytes} bytes free")
+        }
         Event::Peer { peer, up: true, .. } => format!("is connected to node {peer}"),
         Event::Peer { peer, detail, .. } => format!("lost node {peer}: {detail}"),
         Event::Refused { detail } => format!("refuses: {detail}"),

@@ -123,7 +123,9 @@ pub(crate) struct Slot {
 impl Slot {
     /// The store.
     pub(crate) fn store(&self) -> &Store {
-        self.store.as_ref().expect("a node whose store could not be replaced has ended")
+        self.store
+            .as_ref()
+            .expect("a node whose store could not be replaced has ended")
     }
 }
 
@@ -145,14 +147,12 @@ pub(crate) struct Applier {
 
 impl Applier {
     /// An applier into `store` on `lane`.
-    pub(crate) fn new(
-        store: Store,
-        dir: PathBuf,
-        lane: Lane,
-        clock: Clock,
-        knobs: &Knobs,
-    ) -> Self {
-        let slot = Slot { store: Some(store), dir, knobs: knobs.clone() };
+    pub(crate) fn new(store: Store, dir: PathBuf, lane: Lane, clock: Clock, knobs: &Knobs) -> Self {
+        let slot = Slot {
+            store: Some(store),
+            dir,
+            knobs: knobs.clone(),
+        };
         Applier {
             store: Arc::new(Mutex::new(slot)),
             lane,
@@ -188,7 +188,10 @@ impl Applier {
         let job = self.lane.run(move || {
             let start = clock.now();
             let applied = apply_batch(&mut lock(&store), items);
-            applied.map(|applied| Applied { took: clock.now().since(start), ..applied })
+            applied.map(|applied| Applied {
+                took: clock.now().since(start),
+                ..applied
+            })
         });
         self.running = Some(Box::pin(async move {
             match job.await {
@@ -200,7 +203,9 @@ impl Applier {
 
     /// Ends when the running batch is applied; never without one.
     pub(crate) async fn ended(&mut self) -> Result<Applied, String> {
-        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let Some(running) = &mut self.running else {
+            return std::future::pending().await;
+        };
         let result = running.await;
         self.running = None;
         result
@@ -225,7 +230,9 @@ impl Applier {
 
 /// The store. A job that panicked would have ended the process, so the lock is never poisoned.
 pub(crate) fn lock(store: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    store.lock().expect("no job panics while it holds the store")
+    store
+        .lock()
+        .expect("no job panics while it holds the store")
 }
 
 /// Applies `items`: entries as one atomic batch, or one other thing.
@@ -237,7 +244,12 @@ fn apply_batch(slot: &mut Slot, items: Vec<Item>) -> Result<Applied, String> {
         match item {
             Item::Entry(entry) => entries.push((entry, None)),
             Item::Change(change) => {
-                let Change { entry, conf, member, removed } = *change;
+                let Change {
+                    entry,
+                    conf,
+                    member,
+                    removed,
+                } = *change;
                 changed = true;
                 entries.push((entry, Some((conf, member, removed))));
             }
@@ -261,7 +273,11 @@ fn apply_batch(slot: &mut Slot, items: Vec<Item>) -> Result<Applied, String> {
     if !entries.is_empty() {
         apply_entries(slot.store(), entries, &mut applied)?;
     }
-    finish(slot.store(), changed || applied.members.is_some(), &mut applied)?;
+    finish(
+        slot.store(),
+        changed || applied.members.is_some(),
+        &mut applied,
+    )?;
     Ok(applied)
 }
 
@@ -308,7 +324,13 @@ fn apply_entries(
             }
             None => {
                 let payload = entry.data.clone();
-                let outcome = batch.apply(&state::Entry { index, term, payload }).map_err(words)?;
+                let outcome = batch
+                    .apply(&state::Entry {
+                        index,
+                        term,
+                        payload,
+                    })
+                    .map_err(words)?;
                 note_effects(&entry.data, &outcome, &mut touched, &mut members_changed);
                 Some(outcome)
             }
@@ -338,12 +360,7 @@ fn apply_entries(
 }
 
 /// Notes which leases a command touched, and whether it touched the members.
-fn note_effects(
-    data: &Bytes,
-    outcome: &Outcome,
-    leases: &mut Vec<LeaseId>,
-    members: &mut bool,
-) {
+fn note_effects(data: &Bytes, outcome: &Outcome, leases: &mut Vec<LeaseId>, members: &mut bool) {
     // Only these few kinds matter; the common ones are told apart by their outcome without decoding.
     match &outcome.done {
         Some(Done::Lease(lease)) => leases.push(LeaseId(lease.id)),
@@ -382,7 +399,11 @@ fn finish(store: &Store, members: bool, applied: &mut Applied) -> Result<(), Str
 fn position(store: &Store) -> Result<(Index, Term, u64), String> {
     let position = state::applied(store).map_err(|error| error.to_string())?;
     let position = position.ok_or("the snapshot holds no state")?;
-    Ok((Index(position.index), Term(position.term), position.state_hash))
+    Ok((
+        Index(position.index),
+        Term(position.term),
+        position.state_hash,
+    ))
 }
 
 /// Every lease.

@@ -22,8 +22,8 @@ use crate::types::{CONTROL_GROUP, ClusterId, Incarnation, Index, NodeId, Term};
 use crate::wal::{self, GroupLog, Record, Wal};
 use crate::wire::{Join, Probe, ProbeAnswer};
 use prost::Message;
-use rand_core::RngCore;
 use raft::eraftpb::{ConfState, HardState};
+use rand_core::RngCore;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -133,18 +133,29 @@ struct Known {
 /// A data directory that is this process's alone for as long as this lives.
 pub(crate) struct Claim {
     /// The locked file; the operating system unlocks it when the process ends, however it ends.
-    #[expect(clippy::disallowed_types, reason = "a lock that vanishes with the process")]
+    #[expect(
+        clippy::disallowed_types,
+        reason = "a lock that vanishes with the process"
+    )]
     _locked: std::fs::File,
 }
 
 /// Makes the data directory and claims it. Two processes on one log would write over each other's acknowledged entries.
 pub(crate) async fn claim(shared: &Shared) -> Result<Claim, String> {
     let root = shared.config.data_dir.clone();
-    let claimed = shared.env.lanes.open("claim").run(move || claim_dir(&root)).await;
+    let claimed = shared
+        .env
+        .lanes
+        .open("claim")
+        .run(move || claim_dir(&root))
+        .await;
     claimed.map_err(|closed| closed.to_string())?
 }
 
-#[expect(clippy::disallowed_types, reason = "runs on a lane, inside the data directory")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "runs on a lane, inside the data directory"
+)]
 fn claim_dir(root: &Path) -> Result<Claim, String> {
     let shown = root.display();
     let io = |error: std::io::Error| format!("the data directory {shown} cannot be used: {error}");
@@ -157,9 +168,9 @@ fn claim_dir(root: &Path) -> Result<Claim, String> {
         .map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(Claim { _locked: file }),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(format!("the data directory {shown} is in use by another process: stop that one first"))
-        }
+        Err(std::fs::TryLockError::WouldBlock) => Err(format!(
+            "the data directory {shown} is in use by another process: stop that one first"
+        )),
         Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
     }
 }
@@ -180,7 +191,9 @@ pub(crate) async fn boot(
     let mut opened = {
         let (dirs, name) = (dirs.clone(), shared.config.name.clone());
         let alone = is_alone(&shared.config);
-        wal_lane.run(move || open(&dirs, &name, options, fresh_life, alone)).await
+        wal_lane
+            .run(move || open(&dirs, &name, options, fresh_life, alone))
+            .await
     }
     .map_err(closed)?
     .map_err(Halt::Failed)?;
@@ -190,15 +203,18 @@ pub(crate) async fn boot(
             Opened::Fresh { incarnation, lost } => {
                 let seat = find_seat(shared, incarnation, lost, requests, inbox).await?;
                 let (dirs, name) = (dirs.clone(), shared.config.name.clone());
-                let settled =
-                    wal_lane.run(move || settle(&dirs, &name, options, incarnation, &seat)).await;
+                let settled = wal_lane
+                    .run(move || settle(&dirs, &name, options, incarnation, &seat))
+                    .await;
                 Box::new(settled.map_err(closed)?.map_err(Halt::Failed)?)
             }
         };
         let build = {
             let (dirs, knobs) = (dirs.clone(), shared.knobs.clone());
             let journal = shared.env.journal.clone();
-            store_lane.run(move || rebuild(&dirs, &knobs, *known, &journal)).await
+            store_lane
+                .run(move || rebuild(&dirs, &knobs, *known, &journal))
+                .await
         };
         match build.map_err(closed)? {
             Ok(rebuilt) => {
@@ -214,9 +230,14 @@ pub(crate) async fn boot(
             // has no state to lose, so this happens once.
             Err(Unbuilt::Lost(reason)) => {
                 let (dirs, name) = (dirs.clone(), shared.config.name.clone());
-                let given_up = wal_lane.run(move || give_up(&dirs, &name, fresh_life)).await;
+                let given_up = wal_lane
+                    .run(move || give_up(&dirs, &name, fresh_life))
+                    .await;
                 given_up.map_err(closed)?.map_err(Halt::Failed)?;
-                opened = Opened::Fresh { incarnation: fresh_life, lost: Some(reason) };
+                opened = Opened::Fresh {
+                    incarnation: fresh_life,
+                    lost: Some(reason),
+                };
             }
         }
     }
@@ -228,7 +249,11 @@ const ALONE: &str = "this node is configured alone, nobody can give it its data 
 
 /// Whether the configuration names no other node.
 fn is_alone(config: &crate::config::Config) -> bool {
-    config.cluster.members.iter().all(|one| one.name == config.name)
+    config
+        .cluster
+        .members
+        .iter()
+        .all(|one| one.name == config.name)
 }
 
 /// Why a member's state could not be put together.
@@ -266,7 +291,13 @@ fn open(
     sync_dir(&dirs.root).map_err(|error| format!("syncing {}: {error}", dirs.root.display()))?;
     let lost = match opened {
         Ok((wal, recovered)) => match recovered.genesis.clone() {
-            Some(genesis) => return Ok(Opened::Known(Box::new(Known { wal, recovered, genesis }))),
+            Some(genesis) => {
+                return Ok(Opened::Known(Box::new(Known {
+                    wal,
+                    recovered,
+                    genesis,
+                })));
+            }
             None => note.as_ref().filter(|note| note.member).map(|_| {
                 "the log of this member is gone: its data directory was emptied".to_owned()
             }),
@@ -279,23 +310,45 @@ fn open(
             return Err(format!("{reason}; {ALONE}"));
         }
         give_up(dirs, name, fresh_life)?;
-        return Ok(Opened::Fresh { incarnation: fresh_life, lost });
+        return Ok(Opened::Fresh {
+            incarnation: fresh_life,
+            lost,
+        });
     }
     // A directory keeps its life until it has belonged to a member.
-    let kept = note.filter(|note| !note.member).map(|note| note.incarnation);
+    let kept = note
+        .filter(|note| !note.member)
+        .map(|note| note.incarnation);
     let incarnation = kept.unwrap_or(fresh_life);
-    write_note(dirs, &Note { name: name.to_owned(), incarnation, member: false })?;
+    write_note(
+        dirs,
+        &Note {
+            name: name.to_owned(),
+            incarnation,
+            member: false,
+        },
+    )?;
     Ok(Opened::Fresh { incarnation, lost })
 }
 
 /// Gives up a member's data: the directory begins a new life.
 fn give_up(dirs: &Dirs, name: &str, life: Incarnation) -> Result<(), String> {
     set_aside(dirs, life)?;
-    write_note(dirs, &Note { name: name.to_owned(), incarnation: life, member: false })
+    write_note(
+        dirs,
+        &Note {
+            name: name.to_owned(),
+            incarnation: life,
+            member: false,
+        },
+    )
 }
 
 /// Moves what is left of a member's data out of the way, for a person to look at.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "runs on the log's lane, inside the data directory"
+)]
 fn set_aside(dirs: &Dirs, life: Incarnation) -> Result<(), String> {
     let words = |error: std::io::Error| format!("setting damaged data aside: {error}");
     let aside = dirs.root.join(format!("damaged-{life}"));
@@ -324,7 +377,10 @@ struct Note {
 }
 
 /// Reads the note.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "runs on the log's lane, inside the data directory"
+)]
 fn read_note(path: &Path) -> Result<Option<Note>, String> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
@@ -344,7 +400,9 @@ fn write_note(dirs: &Dirs, note: &Note) -> Result<(), String> {
     let bytes = serde_json::to_vec_pretty(note).expect("a note is plain data");
     let fresh = dirs.identity.with_extension("json.new");
     std::fs::write(&fresh, bytes).map_err(words)?;
-    std::fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(words)?;
+    std::fs::File::open(&fresh)
+        .and_then(|file| file.sync_all())
+        .map_err(words)?;
     std::fs::rename(&fresh, &dirs.identity).map_err(words)?;
     sync_dir(&dirs.root).map_err(words)
 }
@@ -355,7 +413,9 @@ fn create_dir_durably(path: &Path) -> std::io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
         create_dir_durably(parent)?;
     }
@@ -367,7 +427,10 @@ fn create_dir_durably(path: &Path) -> std::io::Result<()> {
 }
 
 /// Makes the names in a directory durable.
-#[expect(clippy::disallowed_types, reason = "runs on the log's lane, inside the data directory")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "runs on the log's lane, inside the data directory"
+)]
 fn sync_dir(path: &Path) -> std::io::Result<()> {
     std::fs::File::open(path)?.sync_all()
 }
@@ -393,8 +456,12 @@ async fn find_seat(
     inbox: &mut mpsc::Receiver<Inbound>,
 ) -> Result<Seat, Halt> {
     if let Some(reason) = &lost {
-        shared.env.journal.record(Event::Recovered { detail: reason.clone() });
-        shared.set_condition(Condition::Rejoining { reason: reason.clone() });
+        shared.env.journal.record(Event::Recovered {
+            detail: reason.clone(),
+        });
+        shared.set_condition(Condition::Rejoining {
+            reason: reason.clone(),
+        });
     }
     let seek = seek(shared, incarnation, lost);
     tokio::pin!(seek);
@@ -441,9 +508,9 @@ async fn seek(
             }
         }
         let all_fresh = answers.len() == others.len()
-            && answers.iter().all(|(other, answer)| {
-                answer.cluster_id == 0 && answer.name == other.name
-            });
+            && answers
+                .iter()
+                .all(|(other, answer)| answer.cluster_id == 0 && answer.name == other.name);
         // A directory that had data must not found anew: its old cluster may be somewhere.
         if all_fresh && !config.cluster.join && lost.is_none() {
             return Ok(found(&founders, &me.name, incarnation, &answers));
@@ -451,7 +518,9 @@ async fn seek(
         let waiting_for = waiting_for(&silent, &refusals);
         shared.set_condition(match &lost {
             None => Condition::Starting { waiting_for },
-            Some(reason) => Condition::Rejoining { reason: format!("{reason}; waits for {waiting_for}") },
+            Some(reason) => Condition::Rejoining {
+                reason: format!("{reason}; waits for {waiting_for}"),
+            },
         });
         shared.env.clock.sleep(PROBE_PAUSE).await;
     }
@@ -463,7 +532,9 @@ fn waiting_for(silent: &[String], refusals: &[String]) -> String {
         // All members say the same, because the leader decides.
         (_, [.., last]) => format!("a member that lets it in; {last}"),
         ([_, ..], []) => format!("founders that do not answer: {}", silent.join(", ")),
-        ([], []) => "a cluster to join: every founder answers, but none is a member of one".to_owned(),
+        ([], []) => {
+            "a cluster to join: every founder answers, but none is a member of one".to_owned()
+        }
     }
 }
 
@@ -507,8 +578,12 @@ fn own_seat(name: &str, incarnation: Incarnation, answer: &ProbeAnswer) -> Optio
 /// Asks to be let in through `address`.
 async fn join(shared: &Shared, incarnation: Incarnation, address: &str) -> Result<Seat, Error> {
     let me = founder_of(shared);
-    let join =
-        Join { name: me.name, peer: me.peer, http: me.http, incarnation: incarnation.0 };
+    let join = Join {
+        name: me.name,
+        peer: me.peer,
+        http: me.http,
+        incarnation: incarnation.0,
+    };
     let deadline = shared.env.clock.now().plus(shared.knobs.request_timeout);
     let joined = shared.transport.join(address, join, deadline).await?;
     Ok(Seat {
@@ -544,10 +619,22 @@ fn found(
     for (place, member) in members.iter_mut().enumerate() {
         member.id = place as u64 + 1;
     }
-    let map = Founding { members: members.clone(), joined: false }.encode_to_vec();
+    let map = Founding {
+        members: members.clone(),
+        joined: false,
+    }
+    .encode_to_vec();
     let cluster = ClusterId(xxhash_rust::xxh3::xxh3_64(&map) | 1);
-    let own = members.iter().find(|one| one.name == me).expect("this node is a founder");
-    Seat { cluster, id: NodeId(own.id), members, joined: false }
+    let own = members
+        .iter()
+        .find(|one| one.name == me)
+        .expect("this node is a founder");
+    Seat {
+        cluster,
+        id: NodeId(own.id),
+        members,
+        joined: false,
+    }
 }
 
 /// Makes the place durable: from now on the directory belongs to a member.
@@ -561,7 +648,10 @@ fn settle(
     let words = |error: wal::Error| error.to_string();
     let (mut wal, _) = Wal::open(&dirs.wal, options).map_err(words)?;
     sync_dir(&dirs.root).map_err(|error| format!("syncing {}: {error}", dirs.root.display()))?;
-    let founding = Founding { members: seat.members.clone(), joined: seat.joined };
+    let founding = Founding {
+        members: seat.members.clone(),
+        joined: seat.joined,
+    };
     let genesis = wal::Genesis {
         cluster_id: seat.cluster,
         node_id: seat.id,
@@ -570,16 +660,40 @@ fn settle(
     };
     let mut records = vec![Record::Genesis(genesis.clone())];
     if !seat.joined {
-        let mark = wal::SnapshotMark { index: FOUNDING.0, term: FOUNDING.1 };
-        records.push(Record::SnapshotMark { group: CONTROL_GROUP, mark });
-        let state = wal::HardState { term: FOUNDING.1, vote: NodeId(0), commit: FOUNDING.0 };
-        records.push(Record::HardState { group: CONTROL_GROUP, state });
+        let mark = wal::SnapshotMark {
+            index: FOUNDING.0,
+            term: FOUNDING.1,
+        };
+        records.push(Record::SnapshotMark {
+            group: CONTROL_GROUP,
+            mark,
+        });
+        let state = wal::HardState {
+            term: FOUNDING.1,
+            vote: NodeId(0),
+            commit: FOUNDING.0,
+        };
+        records.push(Record::HardState {
+            group: CONTROL_GROUP,
+            state,
+        });
     }
     wal.append_and_sync(&records).map_err(words)?;
     drop(wal);
-    write_note(dirs, &Note { name: name.to_owned(), incarnation, member: true })?;
+    write_note(
+        dirs,
+        &Note {
+            name: name.to_owned(),
+            incarnation,
+            member: true,
+        },
+    )?;
     let (wal, recovered) = Wal::open(&dirs.wal, options).map_err(words)?;
-    Ok(Known { wal, recovered, genesis })
+    Ok(Known {
+        wal,
+        recovered,
+        genesis,
+    })
 }
 
 /// A member's data, ready.
@@ -611,12 +725,22 @@ fn rebuild(
     known: Known,
     journal: &crate::rt::Journal,
 ) -> Result<Rebuilt, Unbuilt> {
-    let Known { wal, mut recovered, genesis } = known;
-    journal.record(Event::Recovered { detail: recovered.verdict.to_string() });
+    let Known {
+        wal,
+        mut recovered,
+        genesis,
+    } = known;
+    journal.record(Event::Recovered {
+        detail: recovered.verdict.to_string(),
+    });
     let founding = Founding::decode(genesis.extra.clone()).map_err(|error| error.to_string())?;
     let group = recovered.groups.remove(&CONTROL_GROUP).unwrap_or_default();
     let mark = group.snapshot.unwrap_or_default();
-    let last = group.entries.last().map_or(mark.index, |entry| entry.index).max(mark.index);
+    let last = group
+        .entries
+        .last()
+        .map_or(mark.index, |entry| entry.index)
+        .max(mark.index);
     let store = open_state(dirs, knobs, &genesis, &founding, &group, last, journal)?;
     let words = |error: state::Error| error.to_string();
     let position = state::applied(&store).map_err(words)?.unwrap_or_default();
@@ -625,15 +749,37 @@ fn rebuild(
         Some(_) => state::members(&store).map_err(words)?,
         None => founding.members.clone(),
     };
-    let conf = meta.as_ref().map_or_else(ConfState::default, |meta| from_state_conf(&meta.conf));
-    let mut hard_state = group.hard_state.map_or_else(HardState::default, hard_state_from_wal);
-    hard_state.commit = hard_state.commit.max(position.index).max(mark.index.0).min(last.0);
+    let conf = meta
+        .as_ref()
+        .map_or_else(ConfState::default, |meta| from_state_conf(&meta.conf));
+    let mut hard_state = group
+        .hard_state
+        .map_or_else(HardState::default, hard_state_from_wal);
+    hard_state.commit = hard_state
+        .commit
+        .max(position.index)
+        .max(mark.index.0)
+        .min(last.0);
     let term = Term(hard_state.term);
-    let entries = group.entries.into_iter().filter(|entry| entry.index > mark.index).map(from_wal);
+    let entries = group
+        .entries
+        .into_iter()
+        .filter(|entry| entry.index > mark.index)
+        .map(from_wal);
     let log = Log::new((mark.index, mark.term), entries, hard_state, conf);
     let next_id = meta.map_or(0, |meta| meta.next_node_id);
     let applied = Index(position.index);
-    Ok(Rebuilt { wal, log, store, applied, genesis, founding, members, next_id, term })
+    Ok(Rebuilt {
+        wal,
+        log,
+        store,
+        applied,
+        genesis,
+        founding,
+        members,
+        next_id,
+        term,
+    })
 }
 
 /// The store as it was left by an orderly stop, or a new one with the newest snapshot that fits the log.
@@ -664,7 +810,10 @@ fn open_state(
     }
     let usable = snapshot::list(&dirs.snapshots).map_err(|error| error.to_string())?;
     let fits = |index: Index| index >= mark.index && index <= last;
-    for file in usable.iter().filter(|file| file.meta.as_ref().is_ok_and(|meta| fits(meta.index))) {
+    for file in usable
+        .iter()
+        .filter(|file| file.meta.as_ref().is_ok_and(|meta| fits(meta.index)))
+    {
         match snapshot::load(&file.path, &store) {
             Ok(_) => return Ok(store),
             Err(error) => {
@@ -682,16 +831,24 @@ fn open_state(
             limits: shared_limits(),
             position: FOUNDING,
         };
-        store.write(&state::genesis(&first)).map_err(|error| error.to_string())?;
+        store
+            .write(&state::genesis(&first))
+            .map_err(|error| error.to_string())?;
         return Ok(store);
     }
-    Err(Unbuilt::Lost(format!("no readable snapshot reaches entry {}, where the log begins", mark.index)))
+    Err(Unbuilt::Lost(format!(
+        "no readable snapshot reaches entry {}, where the log begins",
+        mark.index
+    )))
 }
 
 /// Bounds that every founder writes alike. Operators change them through the log.
 fn shared_limits() -> Limits {
     let knobs = crate::knobs::Knobs::default();
-    Limits { sessions_max: knobs.sessions_max, history_revisions: knobs.history_revisions }
+    Limits {
+        sessions_max: knobs.sessions_max,
+        history_revisions: knobs.history_revisions,
+    }
 }
 
 /// Whether an opened store belongs to this log.
@@ -703,7 +860,11 @@ fn check_state(
 ) -> Result<(), String> {
     let words = |error: state::Error| error.to_string();
     let Some(meta) = state::meta(store).map_err(words)? else {
-        return if mark == Index(0) { Ok(()) } else { Err("the store is empty".to_owned()) };
+        return if mark == Index(0) {
+            Ok(())
+        } else {
+            Err("the store is empty".to_owned())
+        };
     };
     if meta.cluster_id != genesis.cluster_id.0 {
         return Err("the store belongs to another cluster".to_owned());
@@ -734,7 +895,11 @@ impl Rebuilt {
             log: self.log,
             store: self.store,
             applied: self.applied,
-            founders: if self.founding.joined { Vec::new() } else { self.founding.members },
+            founders: if self.founding.joined {
+                Vec::new()
+            } else {
+                self.founding.members
+            },
             members: self.members,
             next_id: self.next_id,
             term: self.term,

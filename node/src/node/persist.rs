@@ -78,6 +78,8 @@ pub(crate) struct Writer {
     queue: VecDeque<Unwritten>,
     /// The batch being written.
     running: Option<Running>,
+    /// When its writing began.
+    since: Mono,
     /// No room: do not try before this.
     paused_until: Option<Mono>,
     /// True when the last batch found no segment ready for when the current one is full.
@@ -99,6 +101,7 @@ impl Writer {
             clock,
             queue: VecDeque::new(),
             running: None,
+            since: Mono::default(),
             paused_until: None,
             bare: true,
             preparing: Arc::default(),
@@ -110,31 +113,57 @@ impl Writer {
         let mut records = Vec::new();
         if let Some(snapshot) = &work.snapshot {
             let meta = snapshot.get_metadata();
-            let mark = wal::SnapshotMark { index: Index(meta.index), term: Term(meta.term) };
+            let mark = wal::SnapshotMark {
+                index: Index(meta.index),
+                term: Term(meta.term),
+            };
             records.push(Record::SnapshotMark { group, mark });
         }
-        let last = work.entries.last().map(|entry| (Index(entry.index), Term(entry.term)));
+        let last = work
+            .entries
+            .last()
+            .map(|entry| (Index(entry.index), Term(entry.term)));
         if !work.entries.is_empty() {
             let entries = work.entries.drain(..).map(to_wal).collect();
             records.push(Record::Entries { group, entries });
         }
         let vote = work.vote.take();
         if let Some(state) = work.hard_state.take() {
-            records.push(Record::HardState { group, state: hard_state_to_wal(&state) });
+            records.push(Record::HardState {
+                group,
+                state: hard_state_to_wal(&state),
+            });
         }
         let messages = std::mem::take(&mut work.persisted_messages);
-        self.queue.push_back(Unwritten { number: work.number, records, messages, last, vote });
+        self.queue.push_back(Unwritten {
+            number: work.number,
+            records,
+            messages,
+            last,
+            vote,
+        });
     }
 
     /// Writes records that no work waits for (a snapshot's mark); the answer comes with the next [`Ended`].
     pub(crate) fn write_records(&mut self, records: Vec<Record>) {
-        let silent = Unwritten { number: 0, records, messages: Vec::new(), last: None, vote: None };
+        let silent = Unwritten {
+            number: 0,
+            records,
+            messages: Vec::new(),
+            last: None,
+            vote: None,
+        };
         self.queue.push_back(silent);
     }
 
     /// True when nothing is waiting or being written.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.running.is_none()
+    }
+
+    /// How long the running batch has been written.
+    pub(crate) fn running_for(&self, now: Mono) -> Option<Duration> {
+        self.running.as_ref().map(|_| now.since(self.since))
     }
 
     /// Starts the next batch if none is running. Works at the front that have nothing to write are done at once.
@@ -145,13 +174,18 @@ impl Writer {
         if self.queue.iter().all(|one| one.records.is_empty()) {
             return Some(join(self.queue.drain(..).collect(), Duration::ZERO));
         }
-        if self.paused_until.is_some_and(|until| self.clock.now() < until) {
+        if self
+            .paused_until
+            .is_some_and(|until| self.clock.now() < until)
+        {
             return None;
         }
         self.paused_until = None;
         let mut batch: Vec<Unwritten> = self.queue.drain(..).collect();
-        let records: Vec<Record> =
-            batch.iter_mut().flat_map(|one| std::mem::take(&mut one.records)).collect();
+        let records: Vec<Record> = batch
+            .iter_mut()
+            .flat_map(|one| std::mem::take(&mut one.records))
+            .collect();
         let wal = Arc::clone(&self.wal);
         let clock = self.clock.clone();
         let job = self.lane.run(move || {
@@ -159,8 +193,15 @@ impl Writer {
             let mut wal = lock(&wal);
             let result = append_and_sync(&mut wal, &records);
             let bare = wal.stats().prepared == 0;
-            (result.map(|()| Synced { took: clock.now().since(start), bare }), records)
+            (
+                result.map(|()| Synced {
+                    took: clock.now().since(start),
+                    bare,
+                }),
+                records,
+            )
         });
+        self.since = self.clock.now();
         self.running = Some(Box::pin(async move {
             match job.await {
                 Ok((result, records)) => {
@@ -177,7 +218,9 @@ impl Writer {
 
     /// Ends when the running batch has ended; never without one.
     pub(crate) async fn ended(&mut self) -> Ended {
-        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let Some(running) = &mut self.running else {
+            return std::future::pending().await;
+        };
         let (result, batch) = running.await;
         self.running = None;
         match result {
@@ -197,7 +240,11 @@ impl Writer {
     }
 
     /// Gives up what a snapshot covers: entries of `group` through `index`; and gets a spare segment ready.
-    pub(crate) fn release(&self, group: GroupId, index: Index) -> BoxFuture<'static, Result<(), String>> {
+    pub(crate) fn release(
+        &self,
+        group: GroupId,
+        index: Index,
+    ) -> BoxFuture<'static, Result<(), String>> {
         let wal = Arc::clone(&self.wal);
         let job = self.lane.run(move || {
             let mut wal = lock(&wal);
@@ -249,8 +296,12 @@ fn lock(wal: &Mutex<Wal>) -> MutexGuard<'_, Wal> {
 /// Fills a segment on `spare_lane` and gives it to the log on `lane`, if it has none.
 async fn make_spare(wal: Arc<Mutex<Wal>>, lane: Lane, spare_lane: Lane) {
     let log = Arc::clone(&wal);
-    let Ok(Ok(Some(job))) = lane.run(move || lock(&log).spare_job()).await else { return };
-    let Ok(Ok(spare)) = spare_lane.run(move || job.run()).await else { return };
+    let Ok(Ok(Some(job))) = lane.run(move || lock(&log).spare_job()).await else {
+        return;
+    };
+    let Ok(Ok(spare)) = spare_lane.run(move || job.run()).await else {
+        return;
+    };
     // A failure here has poisoned the log, and the next append tells.
     drop(lane.run(move || lock(&wal).adopt_spare(spare)).await);
 }
@@ -263,8 +314,13 @@ fn append_and_sync(wal: &mut Wal, records: &[Record]) -> Result<(), wal::Error> 
 
 /// Everything that became durable together.
 fn join(batch: Vec<Unwritten>, took: Duration) -> Written {
-    let mut written =
-        Written { number: 0, messages: Vec::new(), last: None, votes: Vec::new(), took };
+    let mut written = Written {
+        number: 0,
+        messages: Vec::new(),
+        last: None,
+        votes: Vec::new(),
+        took,
+    };
     for one in batch {
         written.number = written.number.max(one.number);
         written.messages.extend(one.messages);

@@ -24,14 +24,21 @@ impl Run {
         });
         let detailed = members.is_some();
         self.shared.status.send_if_modified(|status| {
-            let before = (status.role, status.term, status.leader, status.applied_index);
+            let before = (
+                status.role,
+                status.term,
+                status.leader,
+                status.applied_index,
+            );
             let news = before != (role, term, leader, self.applied.0)
                 || (status.commit_index, status.last_index, status.first_index)
                     != (commit, last, first)
                 || status.revision != self.revision
                 || status.read_only != self.read_only
                 || status.id != self.me.id
-                || members.as_ref().is_some_and(|members| *members != status.members);
+                || members
+                    .as_ref()
+                    .is_some_and(|members| *members != status.members);
             if !news {
                 return false;
             }
@@ -59,7 +66,7 @@ impl Run {
 
     /// The members, with what the leader knows of them.
     fn member_statuses(&self) -> Vec<MemberStatus> {
-        let (conf, progress) = (self.core.configuration(), self.core.progress());
+        let (conf, progress) = (self.core.configuration(), self.progress());
         let last = self.core.log().last().0;
         let leader = self.core.leader();
         self.members

@@ -167,7 +167,9 @@ impl JournalSink for Log {
             | Event::Proposed { .. }
             | Event::Persisted { .. }
             | Event::Committed { .. } => tracing::trace!(target: "node", node, ?event),
-            Event::Voted { .. } | Event::Truncated { .. } => tracing::debug!(target: "node", node, ?event),
+            Event::Voted { .. } | Event::Truncated { .. } => {
+                tracing::debug!(target: "node", node, ?event)
+            }
             Event::Poisoned { reason } => {
                 tracing::error!(target: "node", node, %reason, "poisoned: this node acknowledges nothing any more")
             }
@@ -187,8 +189,12 @@ impl JournalSink for Log {
             } => {
                 tracing::info!(target: "node", node, %cluster, %applied, %last, %term, "started");
             }
-            Event::Recovered { detail } => tracing::info!(target: "node", node, %detail, "log recovered"),
-            Event::StoreRebuilt { reason } => tracing::warn!(target: "node", node, %reason, "the store is built anew from the newest snapshot and the log"),
+            Event::Recovered { detail } => {
+                tracing::info!(target: "node", node, %detail, "log recovered")
+            }
+            Event::StoreRebuilt { reason } => {
+                tracing::warn!(target: "node", node, %reason, "the store is built anew from the newest snapshot and the log")
+            }
             Event::ReadOnly { on, free_bytes } => {
                 tracing::warn!(target: "node", node, on, free_bytes, "read-only mode")
             }
@@ -207,7 +213,9 @@ impl JournalSink for Log {
             Event::SnapshotInstalled { index, .. } => {
                 tracing::info!(target: "node", node, %index, "snapshot installed")
             }
-            Event::Trimmed { first, .. } => tracing::info!(target: "node", node, %first, "log trimmed"),
+            Event::Trimmed { first, .. } => {
+                tracing::info!(target: "node", node, %first, "log trimmed")
+            }
         }
     }
 }

@@ -6,7 +6,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Starts the task that outlives a node's group: the one that stops it and tells how it ended.
-#[expect(clippy::disallowed_methods, reason = "beside `Tasks::spawn` the one place where a task is spawned")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "beside `Tasks::spawn` the one place where a task is spawned"
+)]
 pub(crate) fn detach(work: impl Future<Output = ()> + Send + 'static) {
     // Nobody joins it: its last act is to tell the others.
     drop(tokio::spawn(work));

@@ -183,7 +183,10 @@ fn damaged_files_make_the_store_unusable_and_do_not_panic() {
         let opened = Store::open(dir.path(), &small());
         // The worker may have flushed everything before the close: then the journal is not missed.
         let is_whole = name == "0.jnl" && opened.is_ok();
-        assert!(is_whole || matches!(opened, Err(Error::Unusable { .. })), "{name}");
+        assert!(
+            is_whole || matches!(opened, Err(Error::Unusable { .. })),
+            "{name}"
+        );
     }
 }
 

@@ -8,7 +8,9 @@ use crate::rt::{Clock, Mono};
 use crate::types::NodeId;
 use crate::wire::frame::{self, FrameReader, FrameWriter, Kind};
 use crate::wire::request::error_from_json;
-use crate::wire::{Hello, Join, JoinAnswer, Joined, Probe, ProbeAnswer, Purpose, Reason, Reject, Welcome};
+use crate::wire::{
+    Hello, Join, JoinAnswer, Joined, Probe, ProbeAnswer, Purpose, Reason, Reject, Welcome,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_core::RngCore;
 use std::time::Duration;

@@ -92,10 +92,7 @@ impl Gate for Door {
     fn admit(&self, hello: &Hello) -> Result<(), Reject> {
         let known = self.known();
         let Some(me) = &known.me else {
-            return Err(Reject::new(
-                Reason::NotReady,
-                "this node is still starting",
-            ));
+            return Err(Reject::new(Reason::NotReady, "this node is still starting"));
         };
         check_address(me, hello)?;
         let sender = hello.sender();

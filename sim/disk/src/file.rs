@@ -72,7 +72,10 @@ impl FileData {
             room -= u64::from(allocates);
             self.charged += u64::from(allocates);
             self.remember(page);
-            self.pages.entry(page).or_default().put(within, &data[range.clone()]);
+            self.pages
+                .entry(page)
+                .or_default()
+                .put(within, &data[range.clone()]);
             done = range.end;
         }
         if done > 0 {

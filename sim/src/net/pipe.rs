@@ -196,7 +196,9 @@ impl Core {
             if pipe.tries > 0 {
                 // The acknowledgement of what was sent again opens the window: everything lost in the same outage follows at
                 // once, not one segment per time-out.
-                pipe.wire.iter_mut().for_each(|segment| segment.lost = false);
+                pipe.wire
+                    .iter_mut()
+                    .for_each(|segment| segment.lost = false);
             }
             pipe.tries = 0;
             pipe.lost_since = None;
