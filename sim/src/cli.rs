@@ -40,6 +40,8 @@ enum Command {
     Determinism(DeterminismArgs),
     /// List the scenarios
     List(ListArgs),
+    /// Plant bugs in the nodes and see whether they are found; exit code 1 if one is not
+    Planted(crate::planted::command::PlantedArgs),
 }
 
 /// Arguments of `run`.
@@ -73,7 +75,7 @@ struct RunArgs {
 
 /// Arguments of `replay`.
 #[derive(Args)]
-struct ReplayArgs {
+pub(crate) struct ReplayArgs {
     /// Scenario
     scenario: String,
     /// Seed
@@ -92,7 +94,7 @@ struct ReplayArgs {
 
 /// How much of a story to tell.
 #[derive(Clone, Copy, ValueEnum)]
-enum TellLevel {
+pub(crate) enum TellLevel {
     /// Faults, elections, membership, recoveries
     Story,
     /// Also connections, commits, commands' output
@@ -133,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay(&args),
         Command::Determinism(args) => determinism(&args),
         Command::List(args) => list(&args),
+        Command::Planted(args) => crate::planted::command::planted(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -176,7 +179,7 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
 }
 
 /// Processes at a time.
-fn at_once(jobs: usize) -> usize {
+pub(crate) fn at_once(jobs: usize) -> usize {
     if jobs > 0 { jobs } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
@@ -227,7 +230,7 @@ fn sweep(args: &RunArgs) -> Result<bool> {
 
 /// A run to do.
 fn job(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Job {
-    Job { scenario: scenario.clone(), seed, keep }
+    Job { scenario: scenario.clone(), seed, keep, seedling: None }
 }
 
 /// `I/N`.
@@ -331,11 +334,7 @@ impl Tally {
 /// Runs one seed again and tells its story.
 fn replay(args: &ReplayArgs) -> Result<bool> {
     let scenario = chosen(std::slice::from_ref(&args.scenario))?.remove(0);
-    let level = match args.level {
-        TellLevel::Story => Level::Story,
-        TellLevel::Detail => Level::Detail,
-        TellLevel::All => Level::All,
-    };
+    let level = args.level();
     let mut good = true;
     run_all(vec![job(&scenario, args.seed, Some(level))], 1, |report| {
         good = report.failures.is_empty();
@@ -344,8 +343,24 @@ fn replay(args: &ReplayArgs) -> Result<bool> {
     Ok(good)
 }
 
+impl ReplayArgs {
+    /// How much to keep for the story.
+    pub(crate) fn level(&self) -> Level {
+        match self.level {
+            TellLevel::Story => Level::Story,
+            TellLevel::Detail => Level::Detail,
+            TellLevel::All => Level::All,
+        }
+    }
+
+    /// Scenario and seed.
+    pub(crate) fn run(&self) -> (&str, u64) {
+        (&self.scenario, self.seed)
+    }
+}
+
 /// Prints a story: one aligned line per event, verdict last.
-fn tell_story(report: &Report, args: &ReplayArgs) {
+pub(crate) fn tell_story(report: &Report, args: &ReplayArgs) {
     let width = report.lines.iter().map(|line| line.place.len()).max().unwrap_or(4);
     for line in &report.lines {
         let seconds = line.at_us as f64 / 1e6;

@@ -3,7 +3,7 @@
 //! A production node runs here unchanged on madsim's executor; what it receives as `node::rt::Env` is simulated by this
 //! crate. Reading order: `clock`, `net`, `lane`, then `world`, which ties them together per host; `plan`, what a seed will do;
 //! `cluster`, `storm` and `operator`, who does it; `trace`, `oracle` and `judge`, who watches; `run`, one run; `report`; `runner`,
-//! many runs; `cli`, the command line `storm`.
+//! many runs; `planted`, the test of the test; `cli`, the command line `storm`.
 //!
 //! Everything is `cfg(madsim)`: an ordinary build of the workspace sees an empty crate. Nothing here reads the real
 //! clock, entropy or a thread (but for `runner`, outside of runs); every chance comes from a named stream of the seed, never
@@ -20,6 +20,7 @@ pub mod net;
 pub mod operator;
 pub mod oracle;
 pub mod plan;
+pub mod planted;
 pub mod report;
 pub mod run;
 pub mod runner;
