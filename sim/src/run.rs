@@ -105,7 +105,7 @@ async fn whole(
         ..Report::default()
     };
     if form(&cluster, &recorder).await {
-        cluster.planted(|ground| ground.begins(&cluster.names()));
+        cluster.planted(|ground| ground.begins(&cluster.names(), &cluster.world.clocks));
         weather(&plan, &cluster, &mut report).await;
     } else {
         recorder.fail(format!("no leader within {FORM_MAX:?}: {}", judge::disagreement(&cluster)));

@@ -1,9 +1,10 @@
 //! Where a bug is planted in a run: around a node's world when it starts, and on its disk between two lives.
 
-use super::door::Unasked;
+use super::door::Editor;
 use super::platter::{self, Platter};
-use super::wire::{Forger, Forgery, Known};
+use super::wire::{Forger, Known};
 use super::{Plant, Seedling};
+use crate::clock::Clocks;
 use crate::trace::{Level, Recorder};
 use node::knobs::Knobs;
 use node::rt::journal::{Event, JournalSink};
@@ -72,25 +73,30 @@ impl Ground {
     pub fn env(&self, name: &str, env: Env) -> Env {
         let spot = self.nodes().entry(name.to_owned()).or_default().clone();
         let forged = |forgery| Net::new(Forger::new(env.net.clone(), forgery, spot.wire.clone()));
-        match self.plant {
-            Plant::UnaskedRead => {
-                spot.leads.store(false, Ordering::Relaxed);
-                let watch = RoleWatch { inner: env.journal.clone(), leads: spot.leads.clone() };
-                let net = Net::new(Unasked::new(env.net.clone(), spot.leads));
-                Env { net, journal: Journal::new(watch), ..env }
-            }
-            Plant::EarlyAnswer => Env { net: forged(Forgery::EarlyAnswer), ..env },
-            Plant::CountedLearner => Env { net: forged(Forgery::OldVoice), ..env },
-            _ => env,
-        }
+        let edited = |edit| Net::new(Editor::new(env.net.clone(), edit, spot.leads.clone()));
+        let net = match self.plant {
+            Plant::Forged(forgery) => forged(forgery),
+            Plant::Edited(edit) => edited(edit),
+            _ => return env,
+        };
+        spot.leads.store(false, Ordering::Relaxed);
+        let watch = RoleWatch { inner: env.journal.clone(), leads: spot.leads.clone() };
+        Env { net, journal: Journal::new(watch), ..env }
     }
 
     /// The cluster has formed; the part under faults begins.
-    pub fn begins(&self, names: &[String]) {
-        if self.plant == Plant::LyingSync {
-            for name in names {
-                self.tell(name, "acknowledges without a sync from now on");
-                simdisk::disk(name).inject(Rule::always(OpKind::Sync, "/wal/", Fault::Lie));
+    pub fn begins(&self, names: &[String], clocks: &Clocks) {
+        for name in names {
+            match self.plant {
+                Plant::LyingSync => {
+                    self.tell(name, "acknowledges without a sync from now on");
+                    simdisk::disk(name).inject(Rule::always(OpKind::Sync, "/wal/", Fault::Lie));
+                }
+                Plant::HastyClock { ppm } => {
+                    self.tell(name, "counts its time too fast from now on");
+                    clocks.set_drift(name, ppm);
+                }
+                _ => {}
             }
         }
     }

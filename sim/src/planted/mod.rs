@@ -16,6 +16,9 @@ pub mod search;
 mod wire;
 pub mod witness;
 
+use door::Edit;
+use wire::Forgery;
+
 pub use ground::Ground;
 pub use witness::Witness;
 
@@ -24,7 +27,7 @@ use simdisk::CrashMode;
 
 /// What is done to the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plant {
+enum Plant {
     /// Nothing.
     Nothing,
     /// The disk says that the log is synced and does nothing.
@@ -42,12 +45,15 @@ pub enum Plant {
     AppliedAgain,
     /// After each death a byte of an entry is another, with good checksums.
     UncheckedEntry,
-    /// A node that believes to lead answers linearizable reads without asking a majority.
-    UnaskedRead,
-    /// A follower acknowledges entries when they arrive.
-    EarlyAnswer,
-    /// A learner's acknowledgements count as those of the voter it replaces.
-    CountedLearner,
+    /// The node's clock runs too fast, by parts per million.
+    HastyClock {
+        /// By how much.
+        ppm: i64,
+    },
+    /// Frames of its own on the peers' wire.
+    Forged(Forgery),
+    /// Edited requests and answers at the clients' door.
+    Edited(Edit),
 }
 
 /// A planted bug.
@@ -60,7 +66,7 @@ pub struct Bug {
     /// How it is made without touching the node.
     pub how: &'static str,
     /// What is done.
-    pub plant: Plant,
+    plant: Plant,
     /// In which weather it is looked for: scenarios of the registry, or of [`weather`].
     pub scenarios: &'static [&'static str],
     /// Who should notice.
@@ -79,7 +85,7 @@ pub struct Seedling {
 }
 
 /// All planted bugs, the canary first: a run that must fail at once, or failures do not reach whoever asked.
-pub static BUGS: [Bug; 10] = [
+pub static BUGS: [Bug; 16] = [
     Bug {
         name: "canary",
         words: "nothing is wrong but the expectation",
@@ -109,7 +115,7 @@ pub static BUGS: [Bug; 10] = [
         name: "answer-before-write",
         words: "a follower acknowledges entries as they arrive and writes them later",
         how: "wire: each append is answered at once, on the follower's own connection to the leader",
-        plant: Plant::EarlyAnswer,
+        plant: Plant::Forged(Forgery::EarlyAnswer),
         scenarios: &["power-loss"],
         witnesses: &[Witness::Majority, Witness::Durability, Witness::SameEntry],
         crash_mode: None,
@@ -163,7 +169,7 @@ pub static BUGS: [Bug; 10] = [
         name: "deposed-leader-reads",
         words: "a leader answers linearizable reads without asking whether it still leads",
         how: "clients' door: while the node believes to lead, `consistency=local` is added to such requests",
-        plant: Plant::UnaskedRead,
+        plant: Plant::Edited(Edit::Unasked),
         scenarios: &["sleeping-leader", "partition-heal"],
         witnesses: &[Witness::Linearizable],
         crash_mode: None,
@@ -172,9 +178,63 @@ pub static BUGS: [Bug; 10] = [
         name: "count-learner",
         words: "a learner's acknowledgement counts for the quorum",
         how: "wire: a node that came back as a learner repeats its acknowledgements under the id of the voter it was",
-        plant: Plant::CountedLearner,
+        plant: Plant::Forged(Forgery::OldVoice),
         scenarios: &["lost-disk"],
         witnesses: &[Witness::Majority, Witness::Durability, Witness::SameEntry],
+        crash_mode: None,
+    },
+    Bug {
+        name: "grant-two-votes",
+        words: "a voter grants its vote to every candidate of the term whose log is complete",
+        how: "wire: a refusal to a second candidate of the same term becomes a grant",
+        plant: Plant::Forged(Forgery::TwoVotes),
+        scenarios: &["rival-candidates"],
+        witnesses: &[Witness::OneLeader],
+        crash_mode: None,
+    },
+    Bug {
+        name: "ignore-frame-checksum",
+        words: "frames are read without looking at their checksums, and a byte has changed on the way",
+        how: "wire: now and then a byte of an entry is changed on its way in, and the frame gets a good checksum",
+        plant: Plant::Forged(Forgery::ChangedEntry),
+        scenarios: &["follower-crash"],
+        witnesses: &[Witness::SameEntry],
+        crash_mode: None,
+    },
+    Bug {
+        name: "ignore-session",
+        words: "a write that is tried again is done again",
+        how: "clients' door: the headers of the session are hidden from the node",
+        plant: Plant::Edited(Edit::NoSession),
+        scenarios: &["leader-crash", "power-loss"],
+        witnesses: &[Witness::Sessions],
+        crash_mode: None,
+    },
+    Bug {
+        name: "claim-freshness",
+        words: "a stale read says that it is fresh",
+        how: "clients' door: the age in the answers becomes zero",
+        plant: Plant::Edited(Edit::Young),
+        scenarios: &["partition-heal"],
+        witnesses: &[Witness::Freshness],
+        crash_mode: None,
+    },
+    Bug {
+        name: "skip-watch-event",
+        words: "a watcher is not told every change",
+        how: "clients' door: one change in fifty becomes a comment in the stream",
+        plant: Plant::Edited(Edit::Silent),
+        scenarios: &["follower-crash"],
+        witnesses: &[Witness::Watches],
+        crash_mode: None,
+    },
+    Bug {
+        name: "hasty-leases",
+        words: "a lease is counted in units that are too short",
+        how: "clock: the nodes' clocks run a tenth too fast",
+        plant: Plant::HastyClock { ppm: 100_000 },
+        scenarios: &["short-leases"],
+        witnesses: &[Witness::Leases],
         crash_mode: None,
     },
 ];
@@ -185,11 +245,13 @@ pub fn find(name: &str) -> Option<&'static Bug> {
 }
 
 /// Weather that only planted bugs need: where a bug would be rare elsewhere, this is where it shows.
-const WEATHER: [&str; 4] = [
+const WEATHER: [&str; 6] = [
     include_str!("weather/dark-election.toml"),
     include_str!("weather/orderly-restarts.toml"),
     include_str!("weather/sleeping-leader.toml"),
     include_str!("weather/lost-disk.toml"),
+    include_str!("weather/rival-candidates.toml"),
+    include_str!("weather/short-leases.toml"),
 ];
 
 /// The weather called `name`.

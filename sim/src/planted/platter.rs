@@ -17,7 +17,7 @@ use node::wal::{self, GroupLog, Record, Wal};
 use prost::Message;
 use std::path::{Path, PathBuf};
 
-/// Entries of a test of [`apply_again`]: as many as the last of these are done twice.
+/// Most entries that are done twice.
 const AGAIN_MAX: usize = 8;
 
 /// The key of the record that says how far a store has come (`docs/format/store.md`).
@@ -198,7 +198,7 @@ pub(super) fn flip_value(group: &mut GroupLog, draw: u64) -> Option<String> {
 }
 
 /// `data` with its last changeable byte changed so that it still reads as a command, and where that is.
-fn flipped(data: &Bytes) -> Option<(Bytes, usize)> {
+pub(super) fn flipped(data: &Bytes) -> Option<(Bytes, usize)> {
     let right = Command::decode(data.clone()).ok()?;
     (0..data.len()).rev().find_map(|at| {
         let mut bytes = data.to_vec();

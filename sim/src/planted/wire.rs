@@ -1,9 +1,10 @@
 //! Bugs planted on the peers' wire: a proxy between a node and its network that reads the frames and adds some of its own.
 //!
-//! The node's bytes pass unchanged. What is added is what a node with the bug would say: an acknowledgement that leaves before
-//! the disk has the entries, or the acknowledgements of a learner under the name of a voter. It travels over the simulated
-//! network like everything else.
+//! What is added or changed is what a node with the bug would say or believe: an acknowledgement that leaves before the disk has
+//! the entries, the acknowledgements of a learner under the name of a voter, a second vote, a frame with a changed byte. Everything
+//! else passes as it is, and all of it travels over the simulated network.
 
+use super::platter::flipped;
 use bytes::{Bytes, BytesMut};
 use node::rt::net::{BoxFuture, Listener, NetDriver};
 use node::rt::{Net, Stream};
@@ -23,6 +24,12 @@ const FRAME_BYTES_MAX: usize = 256 << 20;
 const APPEND: i32 = 3;
 /// Raft's number of the answer to an append.
 const APPEND_RESPONSE: i32 = 4;
+/// Raft's number of a candidate's question.
+const REQUEST_VOTE: i32 = 5;
+/// Raft's number of the answer to it.
+const REQUEST_VOTE_RESPONSE: i32 = 6;
+/// One append in this many is changed.
+const CHANGED: u64 = 40;
 
 /// What is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +38,10 @@ pub(super) enum Forgery {
     EarlyAnswer,
     /// A node that came back as a learner acknowledges for the voter it was before.
     OldVoice,
+    /// A voter grants its vote to a second candidate of the term.
+    TwoVotes,
+    /// A byte of an entry changes on its way in, and the frame's checksum with it.
+    ChangedEntry,
 }
 
 /// Frames to be added to a connection.
@@ -45,6 +56,12 @@ pub(super) struct Known {
     first_words: BTreeMap<u64, Hello>,
     /// Ways to speak as the voter of the first life, by the peer's id.
     old_voices: BTreeMap<u64, Added>,
+    /// How complete the log of a candidate is (last term, last index), by term and candidate.
+    candidates: BTreeMap<(u64, u64), (u64, u64)>,
+    /// How complete the log is that got this node's vote, by term.
+    votes: BTreeMap<u64, (u64, u64)>,
+    /// Appends with entries that came in.
+    appends: u64,
 }
 
 /// A node's network with a forger in it.
@@ -160,14 +177,14 @@ async fn pass(node: DuplexStream, wire: Stream, mut tap: Tap, side: Side) -> io:
             count = from_node.read_buf(&mut sent) => {
                 if count? == 0 { return Ok(()) }
                 while let Some(bytes) = take_frame(&mut sent) {
-                    if side == Side::Caller { tap.sent(&bytes, &add) }
+                    let bytes = if side == Side::Caller { tap.sent(bytes, &add) } else { bytes };
                     to_wire.write_all(&bytes).await?;
                 }
             }
             count = from_wire.read_buf(&mut came) => {
                 if count? == 0 { return Ok(()) }
                 while let Some(bytes) = take_frame(&mut came) {
-                    if side == Side::Called { tap.came(&bytes) }
+                    let bytes = if side == Side::Called { tap.came(bytes) } else { bytes };
                     to_node.write_all(&bytes).await?;
                 }
             }
@@ -216,18 +233,44 @@ impl Tap {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The node sends a frame on a connection it opened.
-    fn sent(&mut self, bytes: &Bytes, add: &Added) {
-        if let Some(hello) = open::<Hello>(bytes, Kind::Hello) {
-            return self.begins(hello, add);
+    /// The node sends a frame on a connection it opened; gives what goes out instead.
+    fn sent(&mut self, bytes: Bytes, add: &Added) -> Bytes {
+        if let Some(hello) = open::<Hello>(&bytes, Kind::Hello) {
+            self.begins(hello, add);
+            return bytes;
         }
-        if self.forgery != Forgery::OldVoice {
-            return;
+        let Some(message) = open::<RaftMessage>(&bytes, Kind::Raft) else { return bytes };
+        match self.forgery {
+            Forgery::OldVoice if message.kind == APPEND_RESPONSE && !message.reject => {
+                self.say_as_before(message);
+            }
+            Forgery::TwoVotes => return self.vote(message).unwrap_or(bytes),
+            _ => {}
         }
-        let Some(message) = open::<RaftMessage>(bytes, Kind::Raft) else { return };
-        if message.kind == APPEND_RESPONSE && !message.reject {
-            self.say_as_before(message);
+        bytes
+    }
+
+    /// A consensus message of a voter; gives the grant that takes the place of a refusal.
+    fn vote(&self, mut message: RaftMessage) -> Option<Bytes> {
+        let mut known = self.known();
+        if message.kind == REQUEST_VOTE {
+            // A candidate votes for itself.
+            known.votes.insert(message.term, (message.log_term, message.index));
         }
+        if message.kind != REQUEST_VOTE_RESPONSE {
+            return None;
+        }
+        let theirs = known.candidates.get(&(message.term, message.to)).copied()?;
+        if !message.reject {
+            known.votes.insert(message.term, theirs);
+            return None;
+        }
+        let granted = known.votes.get(&message.term)?;
+        if theirs < *granted {
+            return None;
+        }
+        message.reject = false;
+        Some(close(Kind::Raft, &message))
     }
 
     /// A connection of the node begins.
@@ -242,12 +285,38 @@ impl Tap {
         self.hello = Some(hello);
     }
 
-    /// A frame came on a connection that a peer opened.
-    fn came(&self, bytes: &Bytes) {
-        if self.forgery != Forgery::EarlyAnswer {
-            return;
+    /// A frame came on a connection that a peer opened; gives what comes in instead.
+    fn came(&self, bytes: Bytes) -> Bytes {
+        let Some(message) = open::<RaftMessage>(&bytes, Kind::Raft) else { return bytes };
+        match self.forgery {
+            Forgery::EarlyAnswer => self.answer_early(&message),
+            Forgery::ChangedEntry => return self.change(message).unwrap_or(bytes),
+            Forgery::TwoVotes if message.kind == REQUEST_VOTE => {
+                let complete = (message.log_term, message.index);
+                self.known().candidates.insert((message.term, message.from), complete);
+            }
+            _ => {}
         }
-        let Some(append) = open::<RaftMessage>(bytes, Kind::Raft) else { return };
+        bytes
+    }
+
+    /// Changes a byte of the last entry of an append, now and then.
+    fn change(&self, mut message: RaftMessage) -> Option<Bytes> {
+        let last = message.entries.last_mut().filter(|_| message.kind == APPEND)?;
+        if last.kind != 0 || last.data.is_empty() {
+            return None;
+        }
+        let mut known = self.known();
+        known.appends += 1;
+        if !known.appends.is_multiple_of(CHANGED) {
+            return None;
+        }
+        (last.data, _) = flipped(&last.data)?;
+        Some(close(Kind::Raft, &message))
+    }
+
+    /// Answers an append with entries at once.
+    fn answer_early(&self, append: &RaftMessage) {
         let Some(last) = append.entries.last().filter(|_| append.kind == APPEND) else { return };
         let answer = RaftMessage {
             group: append.group,

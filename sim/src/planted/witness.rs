@@ -32,6 +32,8 @@ pub enum Witness {
     Freshness,
     /// Watchers miss nothing.
     Watches,
+    /// Leases last as long as was paid for.
+    Leases,
     /// The canary's own expectation.
     Canary,
 }
@@ -53,8 +55,8 @@ const WORDS: [(Witness, &str); 17] = [
     (Witness::Sessions, "writes_done_twice: "),
     (Witness::Freshness, "stale_reads_unlabelled: "),
     (Witness::Watches, "watch_gaps: "),
+    (Witness::Leases, "the lease of "),
     (Witness::Canary, "canary ("),
-    (Witness::Canary, "canary: "),
 ];
 
 impl Witness {
@@ -83,6 +85,7 @@ impl Witness {
             Witness::Sessions => "sessions",
             Witness::Freshness => "freshness",
             Witness::Watches => "watches",
+            Witness::Leases => "leases",
             Witness::Canary => "canary",
         }
     }
