@@ -22,6 +22,7 @@ pub fn jobs(scenarios: &[Scenario], seeds: u64) -> Vec<Job> {
             scenario: one.clone(),
             seed,
             keep: None,
+            seedling: None,
         })
     };
     (1..=seeds).flat_map(of_seed).collect()

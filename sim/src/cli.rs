@@ -45,6 +45,8 @@ enum Command {
     Handbook(HandbookArgs),
     /// List the scenarios
     List(ListArgs),
+    /// Plant bugs in the nodes and see whether they are found; exit code 1 if one is not
+    Planted(crate::planted::command::PlantedArgs),
 }
 
 /// Arguments of `run`.
@@ -78,7 +80,7 @@ struct RunArgs {
 
 /// Arguments of `replay`.
 #[derive(Args)]
-struct ReplayArgs {
+pub(crate) struct ReplayArgs {
     /// Scenario
     scenario: String,
     /// Seed
@@ -97,7 +99,7 @@ struct ReplayArgs {
 
 /// How much of a story to tell.
 #[derive(Clone, Copy, ValueEnum)]
-enum TellLevel {
+pub(crate) enum TellLevel {
     /// Faults, elections, membership, recoveries
     Story,
     /// Also connections, commits, commands' output
@@ -154,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench(&args),
         Command::Handbook(args) => handbook(&args, at_once(0)),
         Command::List(args) => list(&args),
+        Command::Planted(args) => crate::planted::command::planted(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -209,7 +212,7 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
 }
 
 /// Processes at a time.
-fn at_once(jobs: usize) -> usize {
+pub(crate) fn at_once(jobs: usize) -> usize {
     if jobs > 0 {
         jobs
     } else {
@@ -278,6 +281,7 @@ fn job(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Job {
         scenario: scenario.clone(),
         seed,
         keep,
+        seedling: None,
     }
 }
 
@@ -398,11 +402,7 @@ impl Tally {
 /// Runs one seed again and tells its story.
 fn replay(args: &ReplayArgs) -> Result<bool> {
     let scenario = chosen(std::slice::from_ref(&args.scenario))?.remove(0);
-    let level = match args.level {
-        TellLevel::Story => Level::Story,
-        TellLevel::Detail => Level::Detail,
-        TellLevel::All => Level::All,
-    };
+    let level = args.level();
     let mut good = true;
     run_all(vec![job(&scenario, args.seed, Some(level))], 1, |report| {
         good = report.failures.is_empty();
@@ -411,8 +411,24 @@ fn replay(args: &ReplayArgs) -> Result<bool> {
     Ok(good)
 }
 
+impl ReplayArgs {
+    /// How much to keep for the story.
+    pub(crate) fn level(&self) -> Level {
+        match self.level {
+            TellLevel::Story => Level::Story,
+            TellLevel::Detail => Level::Detail,
+            TellLevel::All => Level::All,
+        }
+    }
+
+    /// Scenario and seed.
+    pub(crate) fn run(&self) -> (&str, u64) {
+        (&self.scenario, self.seed)
+    }
+}
+
 /// Prints a story: one aligned line per event, verdict last.
-fn tell_story(report: &Report, args: &ReplayArgs) {
+pub(crate) fn tell_story(report: &Report, args: &ReplayArgs) {
     let width = report
         .lines
         .iter()

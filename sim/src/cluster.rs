@@ -5,6 +5,7 @@
 //! the wire or the platter.
 
 use crate::plan::Plan;
+use crate::planted::Ground;
 use crate::timeline::State;
 use crate::trace::{Level, Recorder};
 use crate::world::SimWorld;
@@ -56,6 +57,8 @@ pub struct Cluster {
     slots: Arc<Mutex<BTreeMap<String, Slot>>>,
     /// The executor.
     executor: Handle,
+    /// A bug planted in the nodes.
+    ground: Option<Ground>,
 }
 
 /// Longest orderly stop before the process is killed all the same.
@@ -64,11 +67,16 @@ const STOP_MAX: Duration = Duration::from_secs(8);
 impl Cluster {
     /// Starts all nodes of `plan`.
     pub fn start(plan: &Plan, world: SimWorld, recorder: Recorder) -> Self {
+        let ground = plan.seedling.map(|seedling| {
+            let rng = world.rngs().stream("planted");
+            Ground::new(seedling, &plan.knobs, &recorder, rng)
+        });
         let cluster = Cluster {
             world,
             recorder,
             slots: Arc::default(),
             executor: Handle::current(),
+            ground,
         };
         let names: Vec<String> = (1..=plan.nodes)
             .map(|number| format!("n{number}"))
@@ -90,13 +98,20 @@ impl Cluster {
         let handle: Arc<Mutex<Option<node::handle::Handle>>> = Arc::default();
         let exited: Arc<Mutex<Option<node::node::Ended>>> = Arc::default();
         let (world, recorder, place) = (self.world.clone(), self.recorder.clone(), name.to_owned());
+        let ground = self.ground.clone();
         let (to_handle, to_exited) = (Arc::clone(&handle), Arc::clone(&exited));
         let init = move || {
             let (world, recorder, place) = (world.clone(), recorder.clone(), place.clone());
+            let ground = ground.clone();
             let (config, knobs) = (config.clone(), knobs.clone());
             let (handle, exited) = (Arc::clone(&to_handle), Arc::clone(&to_exited));
             async move {
-                process(world, recorder, place, config, knobs, handle, exited).await;
+                let env = world.env(&place, recorder.journal(&place));
+                let env = match ground {
+                    Some(ground) => ground.env(&place, env),
+                    None => env,
+                };
+                process(env, recorder, place, config, knobs, handle, exited).await;
                 // madsim takes a returning `init` for the end of the node; the supervisor decides that here.
                 std::future::pending::<()>().await;
             }
@@ -117,6 +132,13 @@ impl Cluster {
         self.slots
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Does something where a bug is planted.
+    pub fn planted(&self, tend: impl FnOnce(&Ground)) {
+        if let Some(ground) = &self.ground {
+            tend(ground);
+        }
     }
 
     /// Names of all nodes.
@@ -177,6 +199,12 @@ impl Cluster {
         let Some(task_node) = self.set_power(name, Power::Off) else {
             return;
         };
+        self.planted(|ground| ground.fell(name, how));
+        let mode = self
+            .ground
+            .as_ref()
+            .and_then(Ground::crash_mode)
+            .unwrap_or(mode);
         let disk = simdisk::disk(name);
         if how == Crash::PowerLoss {
             self.world.network.host_power_loss(name);
@@ -225,6 +253,7 @@ impl Cluster {
         if disk.is_down() {
             disk.power_on();
         }
+        self.planted(|ground| ground.rises(name));
         self.world.network.host_up(name);
         self.recorder.line(name, Level::Story, "is started");
         self.executor.restart(task_node);
@@ -347,7 +376,7 @@ fn put<T>(place: &Mutex<Option<T>>, value: Option<T>) {
 
 /// One life of a node's process: the production node, started as the program starts it.
 async fn process(
-    world: SimWorld,
+    env: node::rt::Env,
     recorder: Recorder,
     name: String,
     config: Config,
@@ -355,7 +384,6 @@ async fn process(
     handle: Arc<Mutex<Option<node::handle::Handle>>>,
     exited: Arc<Mutex<Option<node::node::Ended>>>,
 ) {
-    let env = world.env(&name, recorder.journal(&name));
     match node::node::start(env, config, knobs).await {
         Ok(running) => {
             put(&handle, Some(running.handle.clone()));

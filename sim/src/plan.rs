@@ -35,6 +35,8 @@ pub struct Plan {
     pub watchers: u32,
     /// Steps in order of time.
     pub steps: Vec<PlannedStep>,
+    /// The bug planted in the nodes; none but in tests of the test.
+    pub seedling: Option<crate::planted::Seedling>,
 }
 
 /// One step, drawn.
@@ -82,6 +84,7 @@ impl Plan {
             steps,
             scenario: scenario.clone(),
             seed,
+            seedling: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, founding_id};
 use crate::judge::{self, Evidence};
 use crate::operator::NoJournal;
 use crate::plan::Plan;
+use crate::planted::Seedling;
 use crate::report::{Report, StoryLine};
 use crate::storm::Storm;
 use crate::timeline::Timeline;
@@ -29,14 +30,20 @@ const SUPERVISE: Duration = Duration::from_millis(250);
 /// A run that takes longer than this, in virtual time, hangs.
 const VIRTUAL_MAX: Duration = Duration::from_secs(300);
 
-/// Runs `seed` of `scenario` in this process, which must not have run anything before.
-pub fn run(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Report {
+/// Runs `seed` of `scenario` in this process, which must not have run anything before; with a bug planted in the nodes, if one
+/// is given.
+pub fn run(
+    scenario: &Scenario,
+    seed: u64,
+    keep: Option<Level>,
+    seedling: Option<Seedling>,
+) -> Report {
     let guard = simdisk::World::install(seed);
     let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     runtime.set_allow_system_thread(true);
     runtime.set_time_limit(VIRTUAL_MAX);
     let recorder = Recorder::new(keep, virtual_now);
-    let mut report = runtime.block_on(whole(scenario.clone(), seed, recorder.clone()));
+    let mut report = runtime.block_on(whole(scenario.clone(), seed, seedling, recorder.clone()));
     drop(runtime);
     let escapes = simdisk::escapes();
     if !escapes.is_empty() {
@@ -54,13 +61,21 @@ fn virtual_now() -> Duration {
 }
 
 /// The run, inside the simulation.
-async fn whole(scenario: Scenario, seed: u64, recorder: Recorder) -> Report {
+async fn whole(
+    scenario: Scenario,
+    seed: u64,
+    seedling: Option<Seedling>,
+    recorder: Recorder,
+) -> Report {
     madsim::task::spawn(simdisk::pump());
     let mut master = [0; 32];
     master[..8].copy_from_slice(&seed.to_le_bytes());
     master[8..16].copy_from_slice(b"seaworth");
     let mut plan_rng = ChaCha8Rng::from_seed(master);
-    let plan = Plan::draw(&scenario, seed, &mut plan_rng);
+    let plan = Plan {
+        seedling,
+        ..Plan::draw(&scenario, seed, &mut plan_rng)
+    };
     let notes = recorder.clone();
     let trace: crate::net::NetTrace = Arc::new(move |_, note| {
         notes.line("net", Level::Detail, format!("{note:?}"));
@@ -85,6 +100,7 @@ async fn whole(scenario: Scenario, seed: u64, recorder: Recorder) -> Report {
         ..Report::default()
     };
     if form(&cluster, &recorder).await {
+        cluster.planted(|ground| ground.begins(&cluster.names(), &cluster.world.clocks));
         weather(&plan, &cluster, &mut report).await;
     } else {
         recorder.fail(format!(

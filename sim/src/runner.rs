@@ -12,6 +12,7 @@
     reason = "the runner lives outside of the simulation"
 )]
 
+use crate::planted::Seedling;
 use crate::report::Report;
 use crate::run::run;
 use crate::trace::Level;
@@ -33,6 +34,8 @@ pub struct Job {
     pub seed: u64,
     /// What to keep of its story.
     pub keep: Option<Level>,
+    /// The bug planted in its nodes; none but in tests of the test.
+    pub seedling: Option<Seedling>,
 }
 
 /// A run under way.
@@ -57,8 +60,9 @@ pub fn warm_up() {
     let _ = quanta::Instant::now();
 }
 
-/// Does all `jobs`, `at_once` at a time, and hands each report to `each` as it comes.
-pub fn run_all(jobs: Vec<Job>, at_once: usize, mut each: impl FnMut(Report)) {
+/// Does all `jobs`, `at_once` at a time, and hands each report to `each` as it comes. A job is asked for when there is room
+/// for it, so `each` may decide that there are no more.
+pub fn run_all(jobs: impl IntoIterator<Item = Job>, at_once: usize, mut each: impl FnMut(Report)) {
     let mut waiting = jobs.into_iter();
     let mut children: Vec<Child> = Vec::new();
     loop {
@@ -128,7 +132,7 @@ fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
             *place.borrow_mut() = Some(format!("{panic}"));
         });
     }));
-    let result = std::panic::catch_unwind(|| run(&scenario, seed, job.keep));
+    let result = std::panic::catch_unwind(|| run(&scenario, seed, job.keep, job.seedling));
     let report = result.unwrap_or_else(|_| {
         let words = PANIC.with(|place| place.borrow_mut().take());
         let words = words.unwrap_or_else(|| "a panic without words".to_owned());

@@ -69,6 +69,7 @@ fn run_everything(seeds: u64, at_once: usize) -> BTreeMap<String, Vec<Report>> {
             scenario: scenario.clone(),
             seed,
             keep,
+            seedling: None,
         }));
     }
     let mut runs: BTreeMap<String, Vec<Report>> = BTreeMap::new();

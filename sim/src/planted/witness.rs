@@ -1,0 +1,95 @@
+//! Which oracle speaks in a failure: a planted bug counts as found only when one of those that should notice it does.
+//!
+//! Failures are sentences; each oracle's begin or continue in words of its own, which are the table here. A failure that no
+//! oracle of safety wrote (a bound of time, a panic, a cluster that does not come together) has no witness.
+
+/// An oracle of safety.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Witness {
+    /// One leader per term.
+    OneLeader,
+    /// One vote per node and term.
+    OneVote,
+    /// A commit index never falls.
+    CommitOrder,
+    /// Each life applies index after index.
+    ApplyOrder,
+    /// The same entry at the same index everywhere.
+    SameEntry,
+    /// The same state at the same index everywhere.
+    SameState,
+    /// What is applied is on a majority's disks.
+    Majority,
+    /// The clients' history is linearizable.
+    Linearizable,
+    /// No acknowledged write is lost.
+    Durability,
+    /// Revisions grow as clients see them.
+    Revisions,
+    /// A write with a session happens once.
+    Sessions,
+    /// Stale reads are as old as they say.
+    Freshness,
+    /// Watchers miss nothing.
+    Watches,
+    /// Leases last as long as was paid for.
+    Leases,
+    /// The canary's own expectation.
+    Canary,
+}
+
+/// The words of each oracle.
+const WORDS: [(Witness, &str); 17] = [
+    (Witness::OneLeader, "two leaders in term"),
+    (Witness::OneVote, " voted twice in term"),
+    (Witness::CommitOrder, "commit index went back"),
+    (Witness::ApplyOrder, " right after entry "),
+    (Witness::SameEntry, "two different entries at index"),
+    (Witness::SameState, "state differs at index"),
+    (Witness::SameState, "installed a snapshot of index"),
+    (Witness::SameState, "the nodes' final states differ"),
+    (Witness::Majority, " was applied while only "),
+    (Witness::Linearizable, "not linearizable: "),
+    (Witness::Durability, "acknowledged_writes_lost: "),
+    (Witness::Revisions, "revisions_out_of_order: "),
+    (Witness::Sessions, "writes_done_twice: "),
+    (Witness::Freshness, "stale_reads_unlabelled: "),
+    (Witness::Watches, "watch_gaps: "),
+    (Witness::Leases, "the lease of "),
+    (Witness::Canary, "canary ("),
+];
+
+impl Witness {
+    /// Who wrote `failure`; none when no oracle of safety did.
+    pub fn of(failure: &str) -> Option<Witness> {
+        // A panic may quote anything.
+        if failure.starts_with("panic: ") {
+            return None;
+        }
+        WORDS
+            .iter()
+            .find(|(_, words)| failure.contains(words))
+            .map(|(witness, _)| *witness)
+    }
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Witness::OneLeader => "one leader per term",
+            Witness::OneVote => "one vote per term",
+            Witness::CommitOrder => "commit order",
+            Witness::ApplyOrder => "apply order",
+            Witness::SameEntry => "same entries",
+            Witness::SameState => "same state",
+            Witness::Majority => "on a majority's disks",
+            Witness::Linearizable => "linearizability",
+            Witness::Durability => "durability",
+            Witness::Revisions => "revisions",
+            Witness::Sessions => "sessions",
+            Witness::Freshness => "freshness",
+            Witness::Watches => "watches",
+            Witness::Leases => "leases",
+            Witness::Canary => "canary",
+        }
+    }
+}
