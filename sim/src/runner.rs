@@ -128,13 +128,13 @@ fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
     simdisk::World::pin_to_core(place);
     let (scenario, seed) = (job.scenario.clone(), job.seed);
     std::panic::set_hook(Box::new(|panic| {
-        PANIC.with(|place| {
-            *place.borrow_mut() = Some(format!("{panic}"));
-        });
+        if let Ok(mut place) = PANIC.lock() {
+            *place = Some(format!("{panic}"));
+        }
     }));
     let result = std::panic::catch_unwind(|| run(&scenario, seed, job.keep, job.seedling));
     let report = result.unwrap_or_else(|_| {
-        let words = PANIC.with(|place| place.borrow_mut().take());
+        let words = PANIC.lock().ok().and_then(|mut place| place.take());
         let words = words.unwrap_or_else(|| "a panic without words".to_owned());
         Report::lost(&scenario.name, seed, format!("panic: {words}"))
     });
@@ -147,10 +147,8 @@ fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
     unsafe { libc::_exit(i32::from(!told)) }
 }
 
-std::thread_local! {
-    /// The words of the last panic in this process.
-    static PANIC: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
-}
+/// The words of the last panic in this process, which does one run.
+static PANIC: std::sync::Mutex<Option<String>> = std::sync::Mutex::new(None);
 
 /// Whether a child has more to say.
 enum Progress {
