@@ -121,11 +121,16 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The store.
-    pub(crate) fn store(&self) -> &Store {
+    /// The store; none between a replacement that failed and the end of the node, which follows at once.
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// The store, for the applier, which never runs without one.
+    fn own(&self) -> Result<&Store, String> {
         self.store
             .as_ref()
-            .expect("a node whose store could not be replaced has ended")
+            .ok_or_else(|| "the store could not be replaced".to_owned())
     }
 }
 
@@ -256,25 +261,25 @@ fn apply_batch(slot: &mut Slot, items: Vec<Item>) -> Result<Applied, String> {
             Item::Install(path) => {
                 install(&path, slot)?;
                 changed = true;
-                let position = position(slot.store())?;
+                let position = position(slot.own()?)?;
                 applied.installed = Some(position);
             }
             Item::Cut => {
-                let view = slot.store().view();
+                let view = slot.own()?.view();
                 applied.picture = Some(Picture { view });
             }
             Item::Refresh => changed = true,
             Item::Leases => {
                 applied.all_leases = true;
-                applied.leases = all_leases(slot.store())?;
+                applied.leases = all_leases(slot.own()?)?;
             }
         }
     }
     if !entries.is_empty() {
-        apply_entries(slot.store(), entries, &mut applied)?;
+        apply_entries(slot.own()?, entries, &mut applied)?;
     }
     finish(
-        slot.store(),
+        slot.own()?,
         changed || applied.members.is_some(),
         &mut applied,
     )?;

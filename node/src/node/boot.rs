@@ -7,10 +7,10 @@
 
 use super::Shared;
 use super::apply::from_state_conf;
+use super::datadir::{Dirs, Note, read_note, set_aside, sync_dir, write_note};
 use super::persist::{from_wal, hard_state_from_wal};
-use crate::config::Founder;
-use crate::error::{Code, Error};
-use crate::handle::{Condition, Request};
+use super::seat::{Seat, find_seat};
+use crate::handle::Request;
 use crate::raft::Log;
 use crate::rt::{Event, Lane};
 use crate::snapshot;
@@ -18,21 +18,15 @@ use crate::state::command::{Limits, Member};
 use crate::state::{self, Genesis};
 use crate::store::Store;
 use crate::transport::{Identity, Inbound};
-use crate::types::{CONTROL_GROUP, ClusterId, Incarnation, Index, NodeId, Term};
+use crate::types::{CONTROL_GROUP, Incarnation, Index, NodeId, Term};
 use crate::wal::{self, GroupLog, Record, Wal};
-use crate::wire::{Join, Probe, ProbeAnswer};
 use prost::Message;
 use raft::eraftpb::{ConfState, HardState};
 use rand_core::RngCore;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Position that the founding takes in every log: so that a node that joins with an empty log is given a snapshot.
 pub(crate) const FOUNDING: (Index, Term) = (Index(1), Term(1));
-
-/// Pause between two rounds of asking the other founders.
-const PROBE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a boot ended without a node.
 pub(crate) enum Halt {
@@ -70,41 +64,13 @@ pub(crate) struct Booted {
 
 /// What the founding or joining is remembered by, inside the log's genesis record.
 #[derive(Clone, PartialEq, Message)]
-struct Founding {
+pub(super) struct Founding {
     /// Members at that moment.
     #[prost(message, repeated, tag = "1")]
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
     /// True when this node was let in instead of founding.
     #[prost(bool, tag = "2")]
-    joined: bool,
-}
-
-/// The data directory's parts.
-#[derive(Clone)]
-pub(crate) struct Dirs {
-    /// The log.
-    pub(crate) wal: PathBuf,
-    /// Snapshot files.
-    pub(crate) snapshots: PathBuf,
-    /// The store.
-    pub(crate) store: PathBuf,
-    /// Name and incarnation.
-    identity: PathBuf,
-    /// The whole.
-    root: PathBuf,
-}
-
-impl Dirs {
-    /// Parts of `root`.
-    pub(crate) fn new(root: &Path) -> Self {
-        Dirs {
-            wal: root.join("wal"),
-            snapshots: root.join("snapshots"),
-            store: root.join("store"),
-            identity: root.join("identity.json"),
-            root: root.to_owned(),
-        }
-    }
+    pub(super) joined: bool,
 }
 
 /// A data directory, opened.
@@ -128,51 +94,6 @@ struct Known {
     recovered: wal::Recovered,
     /// Who it belongs to.
     genesis: wal::Genesis,
-}
-
-/// A data directory that is this process's alone for as long as this lives.
-pub(crate) struct Claim {
-    /// The locked file; the operating system unlocks it when the process ends, however it ends.
-    #[expect(
-        clippy::disallowed_types,
-        reason = "a lock that vanishes with the process"
-    )]
-    _locked: std::fs::File,
-}
-
-/// Makes the data directory and claims it. Two processes on one log would write over each other's acknowledged entries.
-pub(crate) async fn claim(shared: &Shared) -> Result<Claim, String> {
-    let root = shared.config.data_dir.clone();
-    let claimed = shared
-        .env
-        .lanes
-        .open("claim")
-        .run(move || claim_dir(&root))
-        .await;
-    claimed.map_err(|closed| closed.to_string())?
-}
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "runs on a lane, inside the data directory"
-)]
-fn claim_dir(root: &Path) -> Result<Claim, String> {
-    let shown = root.display();
-    let io = |error: std::io::Error| format!("the data directory {shown} cannot be used: {error}");
-    create_dir_durably(root).map_err(io)?;
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(root.join("lock"))
-        .map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Claim { _locked: file }),
-        Err(std::fs::TryLockError::WouldBlock) => Err(format!(
-            "the data directory {shown} is in use by another process: stop that one first"
-        )),
-        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
-    }
 }
 
 /// Boots: gives a node ready to take part.
@@ -342,299 +263,6 @@ fn give_up(dirs: &Dirs, name: &str, life: Incarnation) -> Result<(), String> {
             member: false,
         },
     )
-}
-
-/// Moves what is left of a member's data out of the way, for a person to look at.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "runs on the log's lane, inside the data directory"
-)]
-fn set_aside(dirs: &Dirs, life: Incarnation) -> Result<(), String> {
-    let words = |error: std::io::Error| format!("setting damaged data aside: {error}");
-    let aside = dirs.root.join(format!("damaged-{life}"));
-    std::fs::create_dir_all(&aside).map_err(words)?;
-    for part in [&dirs.wal, &dirs.snapshots] {
-        if part.exists() {
-            let name = part.file_name().expect("the parts have names");
-            std::fs::rename(part, aside.join(name)).map_err(words)?;
-        }
-    }
-    Store::destroy(&dirs.store).map_err(|error| error.to_string())?;
-    std::fs::create_dir_all(&dirs.snapshots).map_err(words)?;
-    sync_dir(&aside).map_err(words)?;
-    sync_dir(&dirs.root).map_err(words)
-}
-
-/// What a data directory says of itself.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Note {
-    /// Name of the node.
-    name: String,
-    /// Life of the directory.
-    incarnation: Incarnation,
-    /// True once it belonged to a member.
-    member: bool,
-}
-
-/// Reads the note.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "runs on the log's lane, inside the data directory"
-)]
-fn read_note(path: &Path) -> Result<Option<Note>, String> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("reading {}: {error}", path.display())),
-    }
-}
-
-/// Writes the note, whole or not at all.
-#[expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "runs on the log's lane, inside the data directory"
-)]
-fn write_note(dirs: &Dirs, note: &Note) -> Result<(), String> {
-    let words = |error: std::io::Error| format!("writing {}: {error}", dirs.identity.display());
-    let bytes = serde_json::to_vec_pretty(note).expect("a note is plain data");
-    let fresh = dirs.identity.with_extension("json.new");
-    std::fs::write(&fresh, bytes).map_err(words)?;
-    std::fs::File::open(&fresh)
-        .and_then(|file| file.sync_all())
-        .map_err(words)?;
-    std::fs::rename(&fresh, &dirs.identity).map_err(words)?;
-    sync_dir(&dirs.root).map_err(words)
-}
-
-/// Makes a directory and its missing parents, each with its name durable: a data directory whose own name is lost with the
-/// power takes everything in it along, however well that was synced.
-fn create_dir_durably(path: &Path) -> std::io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        create_dir_durably(parent)?;
-    }
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    sync_dir(parent.unwrap_or(Path::new(".")))
-}
-
-/// Makes the names in a directory durable.
-#[expect(
-    clippy::disallowed_types,
-    reason = "runs on the log's lane, inside the data directory"
-)]
-fn sync_dir(path: &Path) -> std::io::Result<()> {
-    std::fs::File::open(path)?.sync_all()
-}
-
-/// A place in a cluster.
-struct Seat {
-    /// The cluster.
-    cluster: ClusterId,
-    /// The id in it.
-    id: NodeId,
-    /// Members at that moment: the founders, or those who let this node in.
-    members: Vec<Member>,
-    /// True when it was let in.
-    joined: bool,
-}
-
-/// Finds a place: founds with the other founders, or is let in.
-async fn find_seat(
-    shared: &Shared,
-    incarnation: Incarnation,
-    lost: Option<String>,
-    requests: &mut mpsc::Receiver<Request>,
-    inbox: &mut mpsc::Receiver<Inbound>,
-) -> Result<Seat, Halt> {
-    if let Some(reason) = &lost {
-        shared.env.journal.record(Event::Recovered {
-            detail: reason.clone(),
-        });
-        shared.set_condition(Condition::Rejoining {
-            reason: reason.clone(),
-        });
-    }
-    let seek = seek(shared, incarnation, lost);
-    tokio::pin!(seek);
-    loop {
-        tokio::select! {
-            biased; // A finished search goes first; then stop; then those who ask.
-            seat = &mut seek => return seat.map_err(Halt::Failed),
-            request = requests.recv() => refuse_early(request)?,
-            inbound = inbox.recv() => answer_early(shared, incarnation, inbound),
-        }
-    }
-}
-
-/// Asks around until there is a place.
-async fn seek(
-    shared: &Shared,
-    incarnation: Incarnation,
-    lost: Option<String>,
-) -> Result<Seat, String> {
-    let config = &shared.config;
-    let me = founder_of(shared);
-    let mut founders = config.cluster.members.clone();
-    if !config.cluster.join && !founders.iter().any(|one| one.name == me.name) {
-        founders.push(me.clone());
-    }
-    let others: Vec<&Founder> = founders.iter().filter(|one| one.name != me.name).collect();
-    loop {
-        let mut answers = Vec::new();
-        let mut silent = Vec::new();
-        let mut refusals = Vec::new();
-        for other in &others {
-            match ask(shared, incarnation, other).await {
-                Ok(answer) => answers.push((*other, answer)),
-                Err(_) => silent.push(other.name.clone()),
-            }
-        }
-        for (other, answer) in answers.iter().filter(|(_, answer)| answer.cluster_id != 0) {
-            if let Some(seat) = own_seat(&me.name, incarnation, answer) {
-                return Ok(seat);
-            }
-            match join(shared, incarnation, &other.peer).await {
-                Ok(seat) => return Ok(seat),
-                Err(error) => refusals.push(format!("{} says: {error}", other.name)),
-            }
-        }
-        let all_fresh = answers.len() == others.len()
-            && answers
-                .iter()
-                .all(|(other, answer)| answer.cluster_id == 0 && answer.name == other.name);
-        // A directory that had data must not found anew: its old cluster may be somewhere.
-        if all_fresh && !config.cluster.join && lost.is_none() {
-            return Ok(found(&founders, &me.name, incarnation, &answers));
-        }
-        let waiting_for = waiting_for(&silent, &refusals);
-        shared.set_condition(match &lost {
-            None => Condition::Starting { waiting_for },
-            Some(reason) => Condition::Rejoining {
-                reason: format!("{reason}; waits for {waiting_for}"),
-            },
-        });
-        shared.env.clock.sleep(PROBE_PAUSE).await;
-    }
-}
-
-/// What a search that goes on waits for, in words.
-fn waiting_for(silent: &[String], refusals: &[String]) -> String {
-    match (silent, refusals) {
-        // All members say the same, because the leader decides.
-        (_, [.., last]) => format!("a member that lets it in; {last}"),
-        ([_, ..], []) => format!("founders that do not answer: {}", silent.join(", ")),
-        ([], []) => {
-            "a cluster to join: every founder answers, but none is a member of one".to_owned()
-        }
-    }
-}
-
-/// This node as a founder.
-fn founder_of(shared: &Shared) -> Founder {
-    Founder {
-        name: shared.config.name.clone(),
-        peer: shared.config.peer_address(),
-        http: shared.config.http_address(),
-    }
-}
-
-/// Asks another founder who it is.
-async fn ask(
-    shared: &Shared,
-    incarnation: Incarnation,
-    other: &Founder,
-) -> Result<ProbeAnswer, Error> {
-    let probe = Probe {
-        name: shared.config.name.clone(),
-        peer: shared.config.peer_address(),
-        incarnation: incarnation.0,
-    };
-    shared.transport.probe(&other.peer, probe).await
-}
-
-/// The place that a founding map has for this very directory.
-fn own_seat(name: &str, incarnation: Incarnation, answer: &ProbeAnswer) -> Option<Seat> {
-    let own = answer
-        .founders
-        .iter()
-        .find(|member| member.name == name && member.incarnation == incarnation.0)?;
-    Some(Seat {
-        cluster: ClusterId(answer.cluster_id),
-        id: NodeId(own.id),
-        members: answer.founders.clone(),
-        joined: false,
-    })
-}
-
-/// Asks to be let in through `address`.
-async fn join(shared: &Shared, incarnation: Incarnation, address: &str) -> Result<Seat, Error> {
-    let me = founder_of(shared);
-    let join = Join {
-        name: me.name,
-        peer: me.peer,
-        http: me.http,
-        incarnation: incarnation.0,
-    };
-    let deadline = shared.env.clock.now().plus(shared.knobs.request_timeout);
-    let joined = shared.transport.join(address, join, deadline).await?;
-    Ok(Seat {
-        cluster: ClusterId(joined.cluster_id),
-        id: NodeId(joined.id),
-        members: joined.members,
-        joined: true,
-    })
-}
-
-/// The founding that every founder computes alike: ids in the order of names, and a cluster id over all of it.
-fn found(
-    founders: &[Founder],
-    me: &str,
-    incarnation: Incarnation,
-    answers: &[(&Founder, ProbeAnswer)],
-) -> Seat {
-    let life = |name: &str| {
-        let answer = answers.iter().find(|(founder, _)| founder.name == name);
-        answer.map_or(incarnation.0, |(_, answer)| answer.incarnation)
-    };
-    let mut members: Vec<Member> = founders
-        .iter()
-        .map(|one| Member {
-            name: one.name.clone(),
-            peer: one.peer.clone(),
-            http: one.http.clone(),
-            incarnation: life(&one.name),
-            ..Member::default()
-        })
-        .collect();
-    members.sort_by(|a, b| a.name.cmp(&b.name));
-    for (place, member) in members.iter_mut().enumerate() {
-        member.id = place as u64 + 1;
-    }
-    let map = Founding {
-        members: members.clone(),
-        joined: false,
-    }
-    .encode_to_vec();
-    let cluster = ClusterId(xxhash_rust::xxh3::xxh3_64(&map) | 1);
-    let own = members
-        .iter()
-        .find(|one| one.name == me)
-        .expect("this node is a founder");
-    Seat {
-        cluster,
-        id: NodeId(own.id),
-        members,
-        joined: false,
-    }
 }
 
 /// Makes the place durable: from now on the directory belongs to a member.
@@ -906,42 +534,5 @@ impl Rebuilt {
             wal_lane,
             store_lane,
         }
-    }
-}
-
-/// A request that comes before the node takes part.
-fn refuse_early(request: Option<Request>) -> Result<(), Halt> {
-    let error = || {
-        Error::new(Code::NoLeader, "this node is still starting")
-            .hint("see /health for what it waits for")
-    };
-    match request {
-        None => return Err(Halt::Stopped("nobody holds the node any more".to_owned())),
-        Some(Request::Stop { reason }) => return Err(Halt::Stopped(reason)),
-        Some(Request::Propose { reply, .. }) => drop(reply.send(Err(error()))),
-        Some(Request::Read { reply, .. }) => drop(reply.send(Err(error()))),
-        Some(Request::History { reply, .. }) => drop(reply.send(Err(error()))),
-        Some(Request::Change { reply, .. }) => drop(reply.send(Err(error()))),
-        Some(Request::Snapshot { reply }) => drop(reply.send(Err(error()))),
-    }
-    Ok(())
-}
-
-/// A question that comes before the node takes part.
-fn answer_early(shared: &Shared, incarnation: Incarnation, inbound: Option<Inbound>) {
-    match inbound {
-        Some(Inbound::Probe { reply, .. }) => {
-            let answer = ProbeAnswer {
-                name: shared.config.name.clone(),
-                incarnation: incarnation.0,
-                ..ProbeAnswer::default()
-            };
-            drop(reply.send(answer));
-        }
-        Some(Inbound::Join { reply, .. }) => {
-            let error = Error::new(Code::NoLeader, "this node is still starting itself");
-            drop(reply.send(Err(error)));
-        }
-        _ => {}
     }
 }

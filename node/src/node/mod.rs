@@ -22,8 +22,9 @@
 //! - *Entries are applied only when committed and durable here*; applying overlaps with the next write.
 //! - *A client is answered after its entry is applied*, so that it can read what it wrote on this node.
 //!
-//! Reading order: `boot`, how a node finds out who it is; `run`, the loop; `persist`, `apply`, `proposals`, `reads`,
-//! `leases`, what the loop owns; `members`, `snapshots`, `serve`, what it does on request; `report`, what it tells.
+//! Reading order: `boot`, how a node finds out who it is, with `datadir` and `seat`; `run`, the loop; `persist`, `apply`,
+//! `proposals`, `reads`, `leases`, what the loop owns; `chores`, what time alone changes; `members`, `snapshots`, `serve`,
+//! what it does on request; `report`, what it tells.
 //!
 //! # Caveats
 //!
@@ -33,6 +34,8 @@
 
 mod apply;
 mod boot;
+mod chores;
+mod datadir;
 mod leases;
 mod members;
 mod persist;
@@ -40,6 +43,7 @@ mod proposals;
 mod reads;
 mod report;
 mod run;
+mod seat;
 mod serve;
 mod snapshots;
 
@@ -222,7 +226,7 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
     };
     let (tell, ended) = oneshot::channel();
     crate::rt::tasks::detach(async move {
-        let claimed = boot::claim(&shared).await;
+        let claimed = datadir::claim(&shared).await;
         let end = match &claimed {
             Ok(_) => live(shared, request_queue, inbox).await,
             Err(reason) => shared.poisoned(reason),

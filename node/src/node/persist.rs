@@ -268,7 +268,8 @@ impl Writer {
         self.bare && !self.preparing.load(Ordering::Relaxed)
     }
 
-    /// Gets a spare segment ready; filled and synced on a lane of its own, so that no append waits for it. One that cannot be made is made when it is needed, or the append says what is wrong.
+    /// Gets a spare segment ready; filled and synced on a lane of its own, so that no append waits for it. One that cannot be made
+    /// is made when it is needed, or the append says what is wrong.
     pub(crate) fn prepare(&mut self) -> BoxFuture<'static, ()> {
         self.preparing.store(true, Ordering::Relaxed);
         // Until the next batch says otherwise.

@@ -16,7 +16,7 @@ use crate::raft::core::Settings;
 use crate::raft::{Core, Work};
 use crate::rt::clock::Sleep;
 use crate::rt::{Event, Lane, Mono};
-use crate::state::command::{Command, LeaseExpire, Member, Op};
+use crate::state::command::{Command, Member};
 use crate::transport::{Identity, Inbound};
 use crate::types::{CONTROL_GROUP, GroupId, Index, NodeId, Revision, Role, Term};
 use prost::Message as _;
@@ -31,9 +31,6 @@ pub(super) const GROUP: GroupId = CONTROL_GROUP;
 
 /// How often leases, lost reads, late proposals and the membership are looked after.
 const CHORES: Duration = Duration::from_millis(50);
-
-/// Leases that one entry expires at most.
-const EXPIRE_MAX: usize = 64;
 
 /// Something for the loop to do.
 enum Input {
@@ -124,17 +121,17 @@ pub(super) struct Run {
     /// Next tick of the profile's clock.
     tick: Sleep,
     /// Next time for the chores.
-    chores_at: Mono,
+    pub(super) chores_at: Mono,
     /// Next look at the disk.
-    disk_at: Mono,
+    pub(super) disk_at: Mono,
     /// Last commit index told to the journal.
     commit_told: Index,
     /// Role, term and leader before the last work.
-    role: (Role, Term, NodeId),
+    pub(super) role: (Role, Term, NodeId),
     /// Role, term and leader when the members' progress and the numbers were last told, and when that was.
     pub(super) detail_told: ((Role, Term, NodeId), Mono),
     /// True when the leases are to be fetched as soon as this leader's state is complete.
-    wants_leases: bool,
+    pub(super) wants_leases: bool,
     /// Set when the node must end.
     end: Option<Ended>,
 }
@@ -191,7 +188,7 @@ impl Run {
             ),
             applier: Applier::new(
                 booted.store,
-                super::boot::Dirs::new(&shared.config.data_dir).store,
+                super::datadir::Dirs::new(&shared.config.data_dir).store,
                 booted.store_lane,
                 clock.clone(),
                 &shared.knobs,
@@ -407,67 +404,6 @@ impl Run {
         }
     }
 
-    /// Looks after what time alone changes.
-    fn chores(&mut self, now: Mono) {
-        let leader = self.leader_info();
-        self.proposals.expire(now, leader.as_ref());
-        self.reads
-            .sweep(now, self.shared.knobs.read_retry, leader.as_ref());
-        self.unpark(now);
-        self.expire_leases(now);
-        self.yield_if_stalled(now);
-        self.tend_members(now);
-        self.tend_snapshots(now);
-    }
-
-    /// A leader whose disk holds a write up for longer than an election takes hands leadership over: what it leads can be
-    /// committed by the others, but it cannot answer for it.
-    fn yield_if_stalled(&mut self, now: Mono) {
-        let patience = self.shared.config.profile.election_max();
-        let stalled = self
-            .writer
-            .running_for(now)
-            .is_some_and(|span| span >= patience);
-        if !stalled || self.core.role() != Role::Leader || self.core.transferring_to().is_some() {
-            return;
-        }
-        if let Some(heir) = self.best_heir() {
-            tracing::warn!(%heir, "this leader's disk has stalled: leadership is handed over");
-            self.core.transfer(heir);
-        }
-    }
-
-    /// Proposes the end of leases that ran out.
-    fn expire_leases(&mut self, now: Mono) {
-        if self.wants_leases && self.core.has_committed_in_term() && self.applier.is_idle() {
-            self.wants_leases = false;
-            self.applier.push(Item::Leases);
-        }
-        if self.core.role() != Role::Leader {
-            return;
-        }
-        let leases = self.leases.take_expired(now, EXPIRE_MAX);
-        if leases.is_empty() {
-            return;
-        }
-        let op = Op::LeaseExpire(LeaseExpire {
-            leases: leases.clone(),
-        });
-        if self
-            .propose(
-                Command {
-                    op: Some(op),
-                    ..Command::default()
-                },
-                Waiter::Nobody,
-                now,
-            )
-            .is_err()
-        {
-            self.leases.not_proposed(&leases);
-        }
-    }
-
     /// Proposes `command` on this leader; gives the waiter back when it was certainly not done.
     pub(super) fn propose(
         &mut self,
@@ -627,44 +563,6 @@ impl Run {
         }
     }
 
-    /// Asks for the free space of the disk.
-    fn look_at_disk(&mut self) {
-        let dir = self.shared.config.data_dir.clone();
-        let looked = self
-            .snapshots
-            .lane()
-            .run(move || crate::store::free_bytes(&dir));
-        let news = self.news.clone();
-        self.shared.tasks.spawn(async move {
-            if let Ok(Ok(free)) = looked.await {
-                // The loop may have ended.
-                drop(news.send(Internal::DiskFree(free)).await);
-            }
-        });
-    }
-
-    /// Enters or leaves read-only mode; leaves only with some room to spare, so that it does not flutter.
-    fn on_disk_free(&mut self, free: u64) {
-        self.disk_free = Some(free);
-        let low = self.shared.knobs.disk_low_bytes;
-        if free < low {
-            self.set_read_only(true);
-        } else if free >= low + low / 4 {
-            self.set_read_only(false);
-        }
-    }
-
-    /// Sets the read-only mode.
-    fn set_read_only(&mut self, on: bool) {
-        if self.read_only != on {
-            self.read_only = on;
-            self.record(Event::ReadOnly {
-                on,
-                free_bytes: self.disk_free.unwrap_or(0),
-            });
-        }
-    }
-
     /// Begins an orderly stop: hands leadership over first.
     pub(super) fn stop(&mut self, reason: String) {
         if self.stopping.is_some() {
@@ -723,9 +621,11 @@ impl Run {
         // An idle store that is closed in order need not be rebuilt at the next start.
         if self.applier.is_idle() {
             let store = self.applier.store();
-            let closing = self
-                .read_lane
-                .run(move || super::apply::lock(&store).store().close());
+            let closing = self.read_lane.run(move || {
+                super::apply::lock(&store)
+                    .store()
+                    .map_or(Ok(()), |store| store.close())
+            });
             if let Ok(Err(error)) = closing.await {
                 tracing::warn!(%error, "the store was not closed in order; it will be rebuilt");
             }

@@ -304,7 +304,9 @@ impl Run {
         let count = reads.len();
         let clock = self.shared.env.clock.clone();
         let job = self.read_lane.run(move || {
-            let view = super::apply::lock(&store).store().view();
+            let found = super::apply::lock(&store).store().map(|store| store.view());
+            // Without a store the node is ending: whoever asked is told so when their reply is dropped.
+            let Some(view) = found else { return Vec::new() };
             let answer = |read| answer_read(&view, read, range_max, age_ms);
             let answers = reads.into_iter().filter_map(answer).collect();
             for look in looks {

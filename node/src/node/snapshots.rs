@@ -5,7 +5,7 @@
 
 use super::Shared;
 use super::apply::{Item, Picture};
-use super::boot::Dirs;
+use super::datadir::Dirs;
 use super::run::{GROUP, Internal, Run, deny};
 use super::serve::Look;
 use crate::error::{Code, Error};

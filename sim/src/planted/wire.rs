@@ -3,10 +3,6 @@
 //! What is added or changed is what a node with the bug would say or believe: an acknowledgement that leaves before the disk has
 //! the entries, the acknowledgements of a learner under the name of a voter, a second vote, a frame with a changed byte. Everything
 //! else passes as it is, and all of it travels over the simulated network.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a forger inside the simulation: what it holds back is bounded by the run"
-)]
 
 use super::platter::flipped;
 use bytes::{Bytes, BytesMut};
@@ -48,8 +44,11 @@ pub(super) enum Forgery {
     ChangedEntry,
 }
 
+/// Frames that may wait to be added to a connection; a forger that is too slow says less.
+const ADDED_LEN_MAX: usize = 1_024;
+
 /// Frames to be added to a connection.
-type Added = mpsc::UnboundedSender<Bytes>;
+type Added = mpsc::Sender<Bytes>;
 
 /// What a node's proxies know together, over all its lives.
 #[derive(Default)]
@@ -176,7 +175,7 @@ async fn pass(node: DuplexStream, wire: Stream, mut tap: Tap, side: Side) -> io:
     let (mut from_node, mut to_node) = tokio::io::split(node);
     let (mut from_wire, mut to_wire) = tokio::io::split(wire);
     let (mut sent, mut came) = (BytesMut::new(), BytesMut::new());
-    let (add, mut added) = mpsc::unbounded_channel::<Bytes>();
+    let (add, mut added) = mpsc::channel::<Bytes>(ADDED_LEN_MAX);
     loop {
         tokio::select! {
             // What is added goes first: it is what a node with the bug would have said before anything else.
@@ -359,7 +358,7 @@ impl Tap {
         let known = self.known();
         if let Some(outgoing) = known.outgoing.get(&append.from) {
             // A connection that has ended carries nothing; the node's own answer follows in any case.
-            outgoing.send(close(Kind::Raft, &answer)).ok();
+            outgoing.try_send(close(Kind::Raft, &answer)).ok();
         }
     }
 
@@ -375,11 +374,11 @@ impl Tap {
         message.from = first.from;
         let frame = close(Kind::Raft, &message);
         let old = known.old_voices.get(&message.to);
-        if old.is_some_and(|old| old.send(frame.clone()).is_ok()) {
+        if old.is_some_and(|old| old.try_send(frame.clone()).is_ok()) {
             return;
         }
-        let (add, added) = mpsc::unbounded_channel();
-        add.send(frame).ok();
+        let (add, added) = mpsc::channel(ADDED_LEN_MAX);
+        add.try_send(frame).ok();
         known.old_voices.insert(message.to, add);
         let (net, address) = (self.net.clone(), self.address.clone());
         drop(madsim::task::spawn(async move {
@@ -394,7 +393,7 @@ async fn speak(
     net: Net,
     address: String,
     hello: Hello,
-    mut added: mpsc::UnboundedReceiver<Bytes>,
+    mut added: mpsc::Receiver<Bytes>,
 ) -> io::Result<()> {
     let (mut from_wire, mut to_wire) = tokio::io::split(net.connect(&address).await?);
     to_wire.write_all(&close(Kind::Hello, &hello)).await?;

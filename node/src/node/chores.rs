@@ -1,0 +1,112 @@
+//! What time alone changes: leases that run out, reads that got lost, a disk that fills up or stalls.
+
+use super::apply::Item;
+use super::proposals::Waiter;
+use super::run::{Internal, Run};
+use crate::rt::{Event, Mono};
+use crate::state::command::{Command, LeaseExpire, Op};
+use crate::types::Role;
+
+/// Leases that one entry expires at most.
+const EXPIRE_MAX: usize = 64;
+
+impl Run {
+    /// Looks after what time alone changes.
+    pub(super) fn chores(&mut self, now: Mono) {
+        let leader = self.leader_info();
+        self.proposals.expire(now, leader.as_ref());
+        self.reads
+            .sweep(now, self.shared.knobs.read_retry, leader.as_ref());
+        self.unpark(now);
+        self.expire_leases(now);
+        self.yield_if_stalled(now);
+        self.tend_members(now);
+        self.tend_snapshots(now);
+    }
+
+    /// A leader whose disk holds a write up for longer than an election takes hands leadership over: what it leads can be
+    /// committed by the others, but it cannot answer for it.
+    pub(super) fn yield_if_stalled(&mut self, now: Mono) {
+        let patience = self.shared.config.profile.election_max();
+        let stalled = self
+            .writer
+            .running_for(now)
+            .is_some_and(|span| span >= patience);
+        if !stalled || self.core.role() != Role::Leader || self.core.transferring_to().is_some() {
+            return;
+        }
+        if let Some(heir) = self.best_heir() {
+            tracing::warn!(%heir, "this leader's disk has stalled: leadership is handed over");
+            self.core.transfer(heir);
+        }
+    }
+
+    /// Proposes the end of leases that ran out.
+    pub(super) fn expire_leases(&mut self, now: Mono) {
+        if self.wants_leases && self.core.has_committed_in_term() && self.applier.is_idle() {
+            self.wants_leases = false;
+            self.applier.push(Item::Leases);
+        }
+        if self.core.role() != Role::Leader {
+            return;
+        }
+        let leases = self.leases.take_expired(now, EXPIRE_MAX);
+        if leases.is_empty() {
+            return;
+        }
+        let op = Op::LeaseExpire(LeaseExpire {
+            leases: leases.clone(),
+        });
+        if self
+            .propose(
+                Command {
+                    op: Some(op),
+                    ..Command::default()
+                },
+                Waiter::Nobody,
+                now,
+            )
+            .is_err()
+        {
+            self.leases.not_proposed(&leases);
+        }
+    }
+
+    /// Asks for the free space of the disk.
+    pub(super) fn look_at_disk(&mut self) {
+        let dir = self.shared.config.data_dir.clone();
+        let looked = self
+            .snapshots
+            .lane()
+            .run(move || crate::store::free_bytes(&dir));
+        let news = self.news.clone();
+        self.shared.tasks.spawn(async move {
+            if let Ok(Ok(free)) = looked.await {
+                // The loop may have ended.
+                drop(news.send(Internal::DiskFree(free)).await);
+            }
+        });
+    }
+
+    /// Enters or leaves read-only mode; leaves only with some room to spare, so that it does not flutter.
+    pub(super) fn on_disk_free(&mut self, free: u64) {
+        self.disk_free = Some(free);
+        let low = self.shared.knobs.disk_low_bytes;
+        if free < low {
+            self.set_read_only(true);
+        } else if free >= low + low / 4 {
+            self.set_read_only(false);
+        }
+    }
+
+    /// Sets the read-only mode.
+    pub(super) fn set_read_only(&mut self, on: bool) {
+        if self.read_only != on {
+            self.read_only = on;
+            self.record(Event::ReadOnly {
+                on,
+                free_bytes: self.disk_free.unwrap_or(0),
+            });
+        }
+    }
+}
