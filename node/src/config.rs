@@ -58,12 +58,18 @@ fn edge() -> Profile {
 impl Config {
     /// The peer address that others reach this node by.
     pub fn peer_address(&self) -> String {
-        self.listen.advertise_peer.clone().unwrap_or_else(|| self.listen.peer.clone())
+        self.listen
+            .advertise_peer
+            .clone()
+            .unwrap_or_else(|| self.listen.peer.clone())
     }
 
     /// The HTTP address that others reach this node by.
     pub fn http_address(&self) -> String {
-        self.listen.advertise_http.clone().unwrap_or_else(|| self.listen.http.clone())
+        self.listen
+            .advertise_http
+            .clone()
+            .unwrap_or_else(|| self.listen.http.clone())
     }
 }
 

@@ -429,7 +429,7 @@ fn gone(outcome_unknown: bool) -> Error {
 
 /// No answer in time.
 fn late(waited: Duration, outcome_unknown: bool) -> Error {
-    let mut error = Error::new(Code::Timeout, format!("no answer within {waited:?}"));
+    let mut error = Error::new(Code::Timeout, format!("no answer within {waited:.1?}"));
     error.outcome_unknown = outcome_unknown;
     error
 }

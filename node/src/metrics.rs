@@ -198,9 +198,15 @@ struct Inner {
     page: PrometheusHandle,
     /// The series without labels.
     plain: Plain,
+    /// The series of each answer given so far; as many as the route table allows. Found here they cost a look, in the recorder
+    /// a key with its labels to be made and hashed.
+    answers: Mutex<BTreeMap<Answer, (Counter, Histogram)>>,
     /// Peers whose lag has been told: it is set to zero when nobody tells it any more, lest an old number stay.
     told: Mutex<BTreeSet<String>>,
 }
+
+/// What tells the series of answers apart: route, method, status.
+type Answer = (&'static str, &'static str, u16);
 
 /// The series without labels.
 struct Plain {
@@ -303,6 +309,7 @@ impl Metrics {
             page: recorder.handle(),
             plain: Plain::register(&recorder),
             recorder,
+            answers: Mutex::default(),
             told: Mutex::default(),
         }))
     }
@@ -407,17 +414,43 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub fn observe_http(&self, method: &str, route: &'static str, status: u16, took: Duration) {
+    pub fn observe_http(
+        &self,
+        method: &'static str,
+        route: &'static str,
+        status: u16,
+        took: Duration,
+    ) {
+        let mut answers = self
+            .0
+            .answers
+            .lock()
+            .expect("nobody panics while holding the list");
+        let series = answers.entry((route, method, status));
+        let (count, seconds) =
+            series.or_insert_with(|| self.register_answer(method, route, status));
+        count.increment(1);
+        seconds.record(took.as_secs_f64());
+    }
+
+    /// The series of an answer that was not given before.
+    fn register_answer(
+        &self,
+        method: &'static str,
+        route: &'static str,
+        status: u16,
+    ) -> (Counter, Histogram) {
+        let route = Label::from_static_parts("route", route);
         let labels = vec![
-            Label::new("method", method.to_owned()),
-            Label::from_static_parts("route", route),
+            Label::from_static_parts("method", method),
+            route.clone(),
             Label::new("status", status.to_string()),
         ];
-        self.counter("seaworthy_http_requests_total", labels)
-            .increment(1);
-        let labels = vec![Label::from_static_parts("route", route)];
-        self.histogram("seaworthy_http_request_duration_seconds", labels)
-            .record(took.as_secs_f64());
+        let count = self.counter("seaworthy_http_requests_total", labels);
+        (
+            count,
+            self.histogram("seaworthy_http_request_duration_seconds", vec![route]),
+        )
     }
 
     /// Open client connections.

@@ -37,7 +37,10 @@ enum SpanText {
 impl From<SpanText> for Span {
     fn from(text: SpanText) -> Self {
         match text {
-            SpanText::One(value) => Span { low: value, high: value },
+            SpanText::One(value) => Span {
+                low: value,
+                high: value,
+            },
             SpanText::Two([low, high]) | SpanText::Full { low, high } => Span { low, high },
         }
     }
@@ -170,25 +173,40 @@ impl std::error::Error for Error {}
 impl Scenario {
     /// Reads a scenario file.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let scenario: Scenario =
-            toml::from_str(text).map_err(|error| Error { message: error.to_string() })?;
+        let scenario: Scenario = toml::from_str(text).map_err(|error| Error {
+            message: error.to_string(),
+        })?;
         scenario.check()?;
         Ok(scenario)
     }
 
     /// Finds contradictions that types cannot.
     fn check(&self) -> Result<(), Error> {
-        let wrong = |message: String| Err(Error { message: format!("{}: {message}", self.name) });
+        let wrong = |message: String| {
+            Err(Error {
+                message: format!("{}: {message}", self.name),
+            })
+        };
         if self.cluster.nodes.is_empty() || self.cluster.profiles.is_empty() {
             return wrong("cluster.nodes and cluster.profiles need at least one choice".to_owned());
         }
         for expectation in &self.expect {
             let label = expectation.after.as_deref();
-            let known = |label| self.step.iter().any(|step| step.label.as_deref() == Some(label));
+            let known = |label| {
+                self.step
+                    .iter()
+                    .any(|step| step.label.as_deref() == Some(label))
+            };
             if let Some(label) = label.filter(|label| !known(*label)) {
-                return wrong(format!("expectation {} is after '{label}', which no step is called", expectation.id));
+                return wrong(format!(
+                    "expectation {} is after '{label}', which no step is called",
+                    expectation.id
+                ));
             }
-            if expectation.max.is_none() && expectation.min.is_none() && expectation.median_max.is_none() {
+            if expectation.max.is_none()
+                && expectation.min.is_none()
+                && expectation.median_max.is_none()
+            {
                 return wrong(format!("expectation {} has no bound", expectation.id));
             }
         }

@@ -90,6 +90,11 @@ impl Alarm {
         }
     }
 
+    /// True when its timer is armed and wakes the task of `waker`.
+    pub(crate) fn waits_for(&self, waker: &Waker) -> bool {
+        self.slot.as_ref().is_some_and(|slot| slot.holds(waker))
+    }
+
     /// Leaves the timer to nobody.
     fn disarm(&mut self) {
         if let Some(slot) = self.slot.take() {

@@ -1,4 +1,4 @@
-//! The command line `storm`: run, replay, check determinism, list.
+//! The command line `storm`: run, replay, check determinism, write the handbook, list.
 #![expect(
     clippy::disallowed_macros,
     clippy::disallowed_methods,
@@ -6,6 +6,7 @@
     reason = "the simulator's own command line talks to the terminal and knows real time"
 )]
 
+use crate::handbook::command::{HandbookArgs, handbook};
 use crate::report::Report;
 use crate::runner::{Job, run_all, warm_up};
 use crate::trace::Level;
@@ -38,6 +39,10 @@ enum Command {
     Replay(ReplayArgs),
     /// Run seeds twice in two processes and compare their traces
     Determinism(DeterminismArgs),
+    /// Measure what runs cost: virtual seconds and runs per second of one core
+    Bench(BenchArgs),
+    /// Write the operator's handbook from runs, or check that it is current
+    Handbook(HandbookArgs),
     /// List the scenarios
     List(ListArgs),
     /// Plant bugs in the nodes and see whether they are found; exit code 1 if one is not
@@ -117,6 +122,20 @@ struct DeterminismArgs {
     jobs: usize,
 }
 
+/// Arguments of `bench`.
+#[derive(Args)]
+struct BenchArgs {
+    /// Seeds of every scenario; always the same ones, from 1
+    #[arg(long, default_value_t = 40)]
+    seeds: u64,
+    /// Only this scenario (may be given several times)
+    #[arg(long)]
+    scenario: Vec<String>,
+    /// Runs at the same time; 0 for one per core
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+}
+
 /// Arguments of `list`.
 #[derive(Args)]
 struct ListArgs {
@@ -134,6 +153,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => sweep(&args),
         Command::Replay(args) => replay(&args),
         Command::Determinism(args) => determinism(&args),
+        Command::Bench(args) => bench(&args),
+        Command::Handbook(args) => handbook(&args, at_once(0)),
         Command::List(args) => list(&args),
         Command::Planted(args) => crate::planted::command::planted(&args),
     };
@@ -147,7 +168,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs this program again with address randomisation off, so that nothing can depend on where memory lies.
+/// Runs this program again with address randomisation off, so that nothing can depend on where memory lies, and with the
+/// allocator set as a simulation wants it.
 #[expect(unsafe_code, reason = "personality and exec have no safe door in std")]
 fn fix_addresses() {
     use std::os::unix::process::CommandExt;
@@ -155,11 +177,19 @@ fn fix_addresses() {
     if std::env::var_os(DONE).is_some() {
         return;
     }
-    let Ok(program) = std::env::current_exe() else { return };
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
     // SAFETY: only changes how the next exec of this process lays out memory.
     unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
+    let mut again = std::process::Command::new(program);
+    again.args(std::env::args_os().skip(1)).env(DONE, "1");
+    // The allocator would give memory back by the clock, which in here is the simulated one and races: never, then.
+    again.env("MIMALLOC_PURGE_DELAY", "-1");
+    // A run uses a little of many huge pages; to clear them took a sixth of its time.
+    again.env("MIMALLOC_ALLOW_THP", "0");
     // Comes back only when it failed; then the run goes on with random addresses, which is no more than a precaution lost.
-    drop(std::process::Command::new(program).args(std::env::args_os().skip(1)).env(DONE, "1").exec());
+    drop(again.exec());
 }
 
 /// The scenarios called for, or all.
@@ -172,7 +202,10 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
         .map(|name| {
             scenarios::find(name).with_context(|| {
                 let known: Vec<String> = scenarios::all().into_iter().map(|one| one.name).collect();
-                format!("no scenario is called '{name}'; there are: {}", known.join(", "))
+                format!(
+                    "no scenario is called '{name}'; there are: {}",
+                    known.join(", ")
+                )
             })
         })
         .collect()
@@ -180,7 +213,11 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
 
 /// Processes at a time.
 pub(crate) fn at_once(jobs: usize) -> usize {
-    if jobs > 0 { jobs } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    if jobs > 0 {
+        jobs
+    } else {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
 }
 
 /// Runs many seeds.
@@ -201,7 +238,12 @@ fn sweep(args: &RunArgs) -> Result<bool> {
         let (part, parts) = parse_shard(shard)?;
         jobs = jobs.into_iter().skip(part - 1).step_by(parts).collect();
     }
-    let mut file = args.json.as_ref().map(File::create).transpose().context("creating --json")?;
+    let mut file = args
+        .json
+        .as_ref()
+        .map(File::create)
+        .transpose()
+        .context("creating --json")?;
     let total = jobs.len();
     let bar = progress(total as u64);
     let mut tally = Tally::new();
@@ -220,7 +262,12 @@ fn sweep(args: &RunArgs) -> Result<bool> {
         bar.set_message(tally.pace());
         if tally.failed.len() >= args.failures_max && !stopped {
             stopped = true;
-            bar.suspend(|| eprintln!("more than {} failures: see the first ones", args.failures_max));
+            bar.suspend(|| {
+                eprintln!(
+                    "more than {} failures: see the first ones",
+                    args.failures_max
+                )
+            });
         }
     });
     bar.finish_and_clear();
@@ -230,7 +277,12 @@ fn sweep(args: &RunArgs) -> Result<bool> {
 
 /// A run to do.
 fn job(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Job {
-    Job { scenario: scenario.clone(), seed, keep, seedling: None }
+    Job {
+        scenario: scenario.clone(),
+        seed,
+        keep,
+        seedling: None,
+    }
 }
 
 /// `I/N`.
@@ -256,7 +308,10 @@ fn tell_failure(report: &Report) {
     let first = report.failures.first().map_or("", String::as_str);
     let first = first.lines().next().unwrap_or("");
     println!("FAILED {} seed {}: {first}", report.scenario, report.seed);
-    println!("       cargo run --release --bin storm -- {}", &report.replay_command()["storm ".len()..]);
+    println!(
+        "       cargo run --release --bin storm -- {}",
+        &report.replay_command()["storm ".len()..]
+    );
 }
 
 /// What a sweep adds up to.
@@ -305,7 +360,11 @@ impl Tally {
     fn pace(&self) -> String {
         let seconds = self.since.elapsed().as_secs_f64().max(0.001);
         let ratio = self.virtual_ms as f64 / 1_000.0 / seconds;
-        format!("{:.1} runs/s, {ratio:.0}x real time, {} failed", self.runs as f64 / seconds, self.failed.len())
+        format!(
+            "{:.1} runs/s, {ratio:.0}x real time, {} failed",
+            self.runs as f64 / seconds,
+            self.failed.len()
+        )
     }
 
     fn print(&self) {
@@ -323,11 +382,20 @@ impl Tally {
         for (probe, runs) in &self.probes {
             println!("{runs:6}  {probe}");
         }
-        println!("\n{} runs, {} operations, {}", self.runs, self.operations, self.pace());
+        println!(
+            "\n{} runs, {} operations, {}",
+            self.runs,
+            self.operations,
+            self.pace()
+        );
         for report in &self.failed {
             tell_failure(report);
         }
-        println!("{} passed, {} failed", self.runs - self.failed.len() as u64, self.failed.len());
+        println!(
+            "{} passed, {} failed",
+            self.runs - self.failed.len() as u64,
+            self.failed.len()
+        );
     }
 }
 
@@ -361,13 +429,22 @@ impl ReplayArgs {
 
 /// Prints a story: one aligned line per event, verdict last.
 pub(crate) fn tell_story(report: &Report, args: &ReplayArgs) {
-    let width = report.lines.iter().map(|line| line.place.len()).max().unwrap_or(4);
+    let width = report
+        .lines
+        .iter()
+        .map(|line| line.place.len())
+        .max()
+        .unwrap_or(4);
     for line in &report.lines {
         let seconds = line.at_us as f64 / 1e6;
         if args.until.is_some_and(|until| seconds > until) {
             break;
         }
-        if args.grep.as_ref().is_some_and(|word| !line.text.contains(word) && line.place != *word) {
+        if args
+            .grep
+            .as_ref()
+            .is_some_and(|word| !line.text.contains(word) && line.place != *word)
+        {
             continue;
         }
         for (place, text) in line.text.lines().enumerate() {
@@ -408,7 +485,9 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
     let scenarios = chosen(&args.scenario)?;
     let jobs = |keep| -> Vec<Job> {
         let seeds = 1..=args.seeds;
-        seeds.flat_map(|seed| scenarios.iter().map(move |one| job(one, seed, keep))).collect()
+        seeds
+            .flat_map(|seed| scenarios.iter().map(move |one| job(one, seed, keep)))
+            .collect()
     };
     let mut first: BTreeMap<(String, u64), (String, u64)> = BTreeMap::new();
     run_all(jobs(None), at_once(args.jobs), |report| {
@@ -437,12 +516,19 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
 fn show_first_difference(scenario: &Scenario, seed: u64) {
     let mut both = Vec::new();
     for _ in 0..2 {
-        run_all(vec![job(scenario, seed, Some(Level::All))], 1, |report| both.push(report));
+        run_all(vec![job(scenario, seed, Some(Level::All))], 1, |report| {
+            both.push(report)
+        });
     }
     let [a, b] = both.as_slice() else { return };
     let show = |line: Option<&crate::report::StoryLine>| {
         line.map_or("(ended)".to_owned(), |line| {
-            format!("{:.6} s {} {}", line.at_us as f64 / 1e6, line.place, line.text)
+            format!(
+                "{:.6} s {} {}",
+                line.at_us as f64 / 1e6,
+                line.place,
+                line.text
+            )
         })
     };
     for place in 0..a.lines.len().max(b.lines.len()) {
@@ -452,7 +538,24 @@ fn show_first_difference(scenario: &Scenario, seed: u64) {
             return;
         }
     }
-    println!("  the lines are the same; file operations or hidden draws differ ({} and {})", a.hash, b.hash);
+    println!(
+        "  the lines are the same; file operations or hidden draws differ ({} and {})",
+        a.hash, b.hash
+    );
+}
+
+/// Measures what runs cost. Whether they are well is not asked here.
+fn bench(args: &BenchArgs) -> Result<bool> {
+    let mut costs = crate::bench::Costs::default();
+    run_all(
+        crate::bench::jobs(&chosen(&args.scenario)?, args.seeds),
+        at_once(args.jobs),
+        |report| {
+            costs.add(&report);
+        },
+    );
+    print!("{costs}");
+    Ok(true)
 }
 
 /// Lists what there is.

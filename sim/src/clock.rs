@@ -17,6 +17,7 @@ use node::rt::clock::{ClockDriver, Sleep};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -103,6 +104,8 @@ pub struct SimClock {
     time: TimeHandle,
     /// How this host's clock differs from it.
     state: Arc<Mutex<State>>,
+    /// How often its rate or reading was changed: a pending sleep that has seen no change need not count again.
+    changes: Arc<AtomicU64>,
     /// The host's monotonic reading that this process calls zero, in nanoseconds.
     origin_ns: i128,
 }
@@ -130,11 +133,18 @@ impl State {
     /// The monotonic reading at `global_ns`.
     fn mono_ns(&self, global_ns: i128) -> i128 {
         let passed = global_ns - self.anchor_global_ns;
+        // A wide division costs more than all the rest; most clocks are right.
+        if self.ppm == 0 {
+            return self.anchor_mono_ns + passed;
+        }
         self.anchor_mono_ns + passed * (MILLION + i128::from(self.ppm)) / MILLION
     }
 
     /// The first moment of the simulation's time at which the monotonic clock reads `mono_ns` or more.
     fn global_ns(&self, mono_ns: i128) -> i128 {
+        if self.ppm == 0 {
+            return self.anchor_global_ns + mono_ns - self.anchor_mono_ns;
+        }
         let rate = MILLION + i128::from(self.ppm);
         let wanted = (mono_ns - self.anchor_mono_ns) * MILLION;
         // Rounded up: a moment earlier the clock would still read less.
@@ -178,6 +188,7 @@ impl SimClock {
         SimClock {
             time,
             state: Arc::default(),
+            changes: Arc::default(),
             origin_ns: 0,
         }
     }
@@ -203,6 +214,7 @@ impl SimClock {
             state.ppm = ppm;
             std::mem::take(&mut state.sleepers)
         });
+        self.changes.fetch_add(1, Ordering::Relaxed);
         wakers.into_values().for_each(Waker::wake);
     }
 
@@ -233,6 +245,7 @@ impl SimClock {
             state.anchor_mono_ns += ns(by);
             std::mem::take(&mut state.sleepers)
         });
+        self.changes.fetch_add(1, Ordering::Relaxed);
         wakers.into_values().for_each(Waker::wake);
     }
 }
@@ -253,6 +266,7 @@ impl ClockDriver for SimClock {
             deadline_ns: self.origin_ns + ns(deadline.0),
             earliest: None,
             alarm: Alarm::new(self.time.clone(), Duration::ZERO),
+            armed: None,
             number: None,
         })
     }
@@ -268,23 +282,35 @@ struct Sleeping {
     earliest: Option<Duration>,
     /// The timer.
     alarm: Alarm,
+    /// What the timer was armed for (the simulation's time) and after how many changes of the clock, at the last poll.
+    armed: Option<(Duration, u64)>,
     /// Its number among the sleepers.
     number: Option<u64>,
 }
 
 impl Sleeping {
+    /// True when `waker`'s task still waits for a moment to come that nothing has changed: most polls find no more than that,
+    /// because whoever selects among a sleep and other things polls the sleep whenever one of those happens.
+    fn still_waits(&self, waker: &Waker) -> bool {
+        let changes = self.clock.changes.load(Ordering::Relaxed);
+        self.armed.is_some_and(|(at, seen)| {
+            seen == changes && self.clock.time.elapsed() < at && self.alarm.waits_for(waker)
+        })
+    }
+
     /// When the sleep ends in the simulation's time by today's rate, or `None` when it has ended.
     fn ends(&mut self) -> Option<Duration> {
         let deadline_ns = self.deadline_ns;
+        let now = self.clock.time.elapsed();
         let (mono_ns, ends) = self.clock.with(|state, now| {
-            let at = if deadline_ns > state.mono_ns(now) {
+            let mono_ns = state.mono_ns(now);
+            let at = if deadline_ns > mono_ns {
                 state.global_ns(deadline_ns)
             } else {
                 now
             };
-            (state.mono_ns(now), span(at))
+            (mono_ns, span(at))
         });
-        let now = self.clock.time.elapsed();
         if self.earliest.is_none() && mono_ns > deadline_ns {
             return None;
         }
@@ -313,6 +339,9 @@ impl Future for Sleeping {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.still_waits(context.waker()) {
+            return Poll::Pending;
+        }
         loop {
             let Some(ends) = self.ends() else {
                 return Poll::Ready(());
@@ -320,6 +349,7 @@ impl Future for Sleeping {
             self.alarm.move_to(ends);
             if Pin::new(&mut self.alarm).poll(context).is_pending() {
                 self.register(context.waker());
+                self.armed = Some((ends, self.clock.changes.load(Ordering::Relaxed)));
                 return Poll::Pending;
             }
         }

@@ -6,6 +6,7 @@
 
 use crate::plan::Plan;
 use crate::planted::Ground;
+use crate::timeline::State;
 use crate::trace::{Level, Recorder};
 use crate::world::SimWorld;
 use madsim::runtime::Handle;
@@ -41,6 +42,8 @@ struct Slot {
     exited: Arc<Mutex<Option<node::node::Ended>>>,
     /// Not started by the supervisor before this.
     not_before: Duration,
+    /// How often it was started.
+    lives: u64,
 }
 
 /// The cluster. A clone is the same cluster.
@@ -75,7 +78,9 @@ impl Cluster {
             executor: Handle::current(),
             ground,
         };
-        let names: Vec<String> = (1..=plan.nodes).map(|number| format!("n{number}")).collect();
+        let names: Vec<String> = (1..=plan.nodes)
+            .map(|number| format!("n{number}"))
+            .collect();
         for name in &names {
             cluster.world.network.add_host(name);
             let disk = simdisk::disk(name);
@@ -118,12 +123,15 @@ impl Cluster {
             handle,
             exited,
             not_before: Duration::ZERO,
+            lives: 1,
         };
         self.lock().insert(name.to_owned(), slot);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
-        self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.slots
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Does something where a bug is planted.
@@ -141,7 +149,9 @@ impl Cluster {
     /// Names of the nodes whose process runs.
     pub fn running(&self) -> Vec<String> {
         let slots = self.lock();
-        let up = slots.iter().filter(|(_, slot)| slot.power == Power::On && peek(&slot.exited).is_none());
+        let up = slots
+            .iter()
+            .filter(|(_, slot)| slot.power == Power::On && peek(&slot.exited).is_none());
         up.map(|(name, _)| name.clone()).collect()
     }
 
@@ -167,22 +177,34 @@ impl Cluster {
         let leading = self.statuses().into_iter().filter(|(_, status)| {
             status.role == Role::Leader && status.condition == Condition::Running
         });
-        leading.max_by_key(|(_, status)| status.term).map(|(name, _)| name)
+        leading
+            .max_by_key(|(_, status)| status.term)
+            .map(|(name, _)| name)
     }
 
     /// Ends the process of `name`.
     pub async fn down(&self, name: &str, how: Crash, mode: CrashMode) {
-        self.recorder.line(name, Level::Story, match how {
-            Crash::PowerLoss => "LOSES POWER".to_owned(),
-            Crash::Kill => "is KILLED (kill -9)".to_owned(),
-            Crash::Stop => "is told to stop".to_owned(),
-        });
+        self.recorder.line(
+            name,
+            Level::Story,
+            match how {
+                Crash::PowerLoss => "LOSES POWER".to_owned(),
+                Crash::Kill => "is KILLED (kill -9)".to_owned(),
+                Crash::Stop => "is told to stop".to_owned(),
+            },
+        );
         if how == Crash::Stop {
             self.stop_in_order(name).await;
         }
-        let Some(task_node) = self.set_power(name, Power::Off) else { return };
+        let Some(task_node) = self.set_power(name, Power::Off) else {
+            return;
+        };
         self.planted(|ground| ground.fell(name, how));
-        let mode = self.ground.as_ref().and_then(Ground::crash_mode).unwrap_or(mode);
+        let mode = self
+            .ground
+            .as_ref()
+            .and_then(Ground::crash_mode)
+            .unwrap_or(mode);
         let disk = simdisk::disk(name);
         if how == Crash::PowerLoss {
             self.world.network.host_power_loss(name);
@@ -200,23 +222,33 @@ impl Cluster {
 
     /// Tells a node to stop and waits until it has, for a while.
     async fn stop_in_order(&self, name: &str) {
-        let Some(handle) = self.handle(name) else { return };
+        let Some(handle) = self.handle(name) else {
+            return;
+        };
+        // Whoever stops a node on purpose tells its supervisor not to start it again.
+        self.hold(name, Duration::MAX);
         handle.stop("SIGTERM").await;
         let end = self.recorder.now() + STOP_MAX;
         while self.recorder.now() < end {
-            let gone = self.lock().get(name).is_none_or(|slot| peek(&slot.exited).is_some());
+            let gone = self
+                .lock()
+                .get(name)
+                .is_none_or(|slot| peek(&slot.exited).is_some());
             if gone {
                 self.recorder.sometimes("an orderly stop ended by itself");
                 return;
             }
             madsim::time::sleep(Duration::from_millis(20)).await;
         }
-        self.recorder.fail(format!("{name} did not stop within {STOP_MAX:?}"));
+        self.recorder
+            .fail(format!("{name} did not stop within {STOP_MAX:?}"));
     }
 
     /// Starts the node of `name`.
     pub fn up(&self, name: &str) {
-        let Some(task_node) = self.set_power(name, Power::On) else { return };
+        let Some(task_node) = self.set_power(name, Power::On) else {
+            return;
+        };
         let disk = simdisk::disk(name);
         if disk.is_down() {
             disk.power_on();
@@ -230,14 +262,18 @@ impl Cluster {
     /// Stops the process of `name` by a signal; it goes on with [`Cluster::resume`].
     pub fn pause(&self, name: &str) {
         if let Some(task_node) = self.set_power(name, Power::Paused) {
-            self.recorder.line(name, Level::Story, "is STOPPED (SIGSTOP)");
+            self.recorder
+                .line(name, Level::Story, "is STOPPED (SIGSTOP)");
             self.executor.pause(task_node);
         }
     }
 
     /// Lets a stopped process go on.
     pub fn resume(&self, name: &str) {
-        let paused = self.lock().get(name).is_some_and(|slot| slot.power == Power::Paused);
+        let paused = self
+            .lock()
+            .get(name)
+            .is_some_and(|slot| slot.power == Power::Paused);
         if !paused {
             return;
         }
@@ -247,9 +283,16 @@ impl Cluster {
         }
     }
 
+    /// How often `name` was started.
+    pub fn lives(&self, name: &str) -> u64 {
+        self.lock().get(name).map_or(0, |slot| slot.lives)
+    }
+
     /// True when somebody has put `name` down, or stopped it.
     pub fn is_off(&self, name: &str) -> bool {
-        self.lock().get(name).is_none_or(|slot| slot.power != Power::On)
+        self.lock()
+            .get(name)
+            .is_none_or(|slot| slot.power != Power::On)
     }
 
     /// The supervisor of the machine leaves `name` alone until then, if its process ends by itself.
@@ -296,12 +339,21 @@ impl Cluster {
         if slot.power == power {
             return None;
         }
+        let state = match (slot.power, power) {
+            (_, Power::Off) => State::Down,
+            (_, Power::Paused) => State::Paused,
+            (Power::Paused, Power::On) => State::Resumed,
+            (_, Power::On) => State::Starting,
+        };
         slot.power = power;
+        self.recorder.becomes(name, state);
         if power == Power::Off {
             put(&slot.handle, None);
         }
         if power == Power::On {
             put(&slot.exited, None);
+            slot.not_before = Duration::ZERO;
+            slot.lives += 1;
         }
         Some(slot.task_node)
     }
@@ -309,12 +361,17 @@ impl Cluster {
 
 /// A copy of what is in a shared place.
 fn peek<T: Clone>(place: &Mutex<Option<T>>) -> Option<T> {
-    place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    place
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clone()
 }
 
 /// Puts something in a shared place.
 fn put<T>(place: &Mutex<Option<T>>, value: Option<T>) {
-    *place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = value;
+    *place
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner) = value;
 }
 
 /// One life of a node's process: the production node, started as the program starts it.
@@ -331,15 +388,31 @@ async fn process(
         Ok(running) => {
             put(&handle, Some(running.handle.clone()));
             let ended = running.ended().await;
-            let word = if ended.poisoned { "exit code 1" } else { "exit code 0" };
-            recorder.line(&name, Level::Story, format!("has ended ({word}): {}", ended.reason));
+            let word = if ended.poisoned {
+                "exit code 1"
+            } else {
+                "exit code 0"
+            };
+            recorder.line(
+                &name,
+                Level::Story,
+                format!("has ended ({word}): {}", ended.reason),
+            );
             put(&handle, None);
+            recorder.becomes(&name, State::Down);
             put(&exited, Some(ended));
         }
         Err(error) => {
             recorder.line(&name, Level::Story, format!("cannot start: {error}"));
+            recorder.becomes(&name, State::Down);
             let reason = error.to_string();
-            put(&exited, Some(node::node::Ended { reason, poisoned: true }));
+            put(
+                &exited,
+                Some(node::node::Ended {
+                    reason,
+                    poisoned: true,
+                }),
+            );
         }
     }
 }
@@ -361,7 +434,10 @@ fn config(plan: &Plan, name: &str, names: &[String]) -> Config {
             advertise_http: None,
             advertise_peer: None,
         },
-        cluster: ClusterConfig { members: names.iter().map(founder).collect(), join: false },
+        cluster: ClusterConfig {
+            members: names.iter().map(founder).collect(),
+            join: false,
+        },
         limits: Limits::default(),
         storage: Storage::default(),
         log: Log::default(),

@@ -35,7 +35,9 @@ pub async fn converge(cluster: &Cluster) -> Option<Duration> {
 
 /// Whether all `nodes` run, know one leader, are voters, and stand at the same entry.
 fn agree(statuses: &[(String, Status)], nodes: usize) -> bool {
-    let Some((_, first)) = statuses.first() else { return false };
+    let Some((_, first)) = statuses.first() else {
+        return false;
+    };
     statuses.len() == nodes
         && first.leader.0 != 0
         && first.members.len() == nodes
@@ -90,9 +92,16 @@ pub async fn final_state(
         for event in batch.events {
             let text = String::from_utf8_lossy(&event.kv.value).into_owned();
             let key = Key(String::from_utf8_lossy(&event.kv.key).into_owned());
-            let kind =
-                if event.deleted { EventKind::Delete } else { EventKind::Put(value_of(&text)) };
-            log.push(Event { revision: event.kv.mod_revision, key, kind });
+            let kind = if event.deleted {
+                EventKind::Delete
+            } else {
+                EventKind::Put(value_of(&text))
+            };
+            log.push(Event {
+                revision: event.kv.mod_revision,
+                key,
+                kind,
+            });
         }
         from = Revision(batch.through.0 + 1);
         if batch.through >= handle.status().revision {
@@ -105,7 +114,8 @@ pub async fn final_state(
 
 /// The identity of a value.
 fn value_of(text: &str) -> ValueId {
-    text.parse().map_or_else(|_| ValueId::of_bytes(text.as_bytes()), ValueId)
+    text.parse()
+        .map_or_else(|_| ValueId::of_bytes(text.as_bytes()), ValueId)
 }
 
 /// Final values, from the log.
@@ -179,9 +189,15 @@ fn is_leased(key: &Key) -> bool {
 
 /// Judges the clients' history; gives the measures that come out of it.
 pub fn judge_history(evidence: &Evidence<'_>, recorder: &Recorder) -> BTreeMap<String, f64> {
-    let history = History { operations: evidence.notes.operations.clone() };
-    let log: Vec<Event> =
-        evidence.log.iter().filter(|event| !is_leased(&event.key)).cloned().collect();
+    let history = History {
+        operations: evidence.notes.operations.clone(),
+    };
+    let log: Vec<Event> = evidence
+        .log
+        .iter()
+        .filter(|event| !is_leased(&event.key))
+        .cloned()
+        .collect();
     let finals: BTreeMap<Key, Entry> = evidence
         .finals
         .iter()
@@ -200,21 +216,35 @@ pub fn judge_history(evidence: &Evidence<'_>, recorder: &Recorder) -> BTreeMap<S
             recorder.fail(format!("{name}: {finding}"));
         }
     };
-    count("acknowledged_writes_lost", check::durability(&history, &log, &finals));
+    count(
+        "acknowledged_writes_lost",
+        check::durability(&history, &log, &finals),
+    );
     count("revisions_out_of_order", check::revisions(&history));
     count("writes_done_twice", check::sessions(&history, &log));
     // Ages are whole milliseconds; clients and nodes share no clock in production, but here they do.
-    let rules = StaleRules { tolerance_ns: 2_000_000, exact: true };
-    count("stale_reads_unlabelled", check::stale(&history, &log, rules));
+    let rules = StaleRules {
+        tolerance_ns: 2_000_000,
+        exact: true,
+    };
+    count(
+        "stale_reads_unlabelled",
+        check::stale(&history, &log, rules),
+    );
     let mut gaps = Vec::new();
     for record in &evidence.notes.watches {
         // A watcher sees everything, the leased keys too.
         gaps.extend(check::watch(record, evidence.log, 0));
     }
     count("watch_gaps", gaps);
-    measures.insert("leases_ended_early".to_owned(), leases_ended_early(evidence, recorder));
+    measures.insert(
+        "leases_ended_early".to_owned(),
+        leases_ended_early(evidence, recorder),
+    );
     let events = evidence.notes.watches.iter().flat_map(|one| &one.steps);
-    let seen = events.filter(|step| matches!(step, WatchStep::Event(_))).count();
+    let seen = events
+        .filter(|step| matches!(step, WatchStep::Event(_)))
+        .count();
     if seen > 0 {
         recorder.sometimes("a watcher saw changes");
     }
@@ -225,7 +255,9 @@ pub fn judge_history(evidence: &Evidence<'_>, recorder: &Recorder) -> BTreeMap<S
 fn leases_ended_early(evidence: &Evidence<'_>, recorder: &Recorder) -> f64 {
     let mut early = 0.0;
     for lease in &evidence.notes.leases {
-        let Some(gone_ns) = lease.gone_ns else { continue };
+        let Some(gone_ns) = lease.gone_ns else {
+            continue;
+        };
         recorder.sometimes("a lease ended");
         // 500 ppm of drift either way on both clocks, and the grain of timers.
         let tolerance = lease.ttl_ns / 500 + 2_000_000;
@@ -247,7 +279,11 @@ pub fn measure(
     recorder: &Recorder,
 ) {
     for expectation in &scenario.expect {
-        if expectation.profile.as_ref().is_some_and(|profile| *profile != report.profile) {
+        if expectation
+            .profile
+            .as_ref()
+            .is_some_and(|profile| *profile != report.profile)
+        {
             continue;
         }
         let key = Report::key(&expectation.measure, expectation.after.as_deref());
@@ -260,7 +296,9 @@ pub fn measure(
                 },
                 None => None,
             };
-            let Some(value) = take(&expectation.measure, span, notes, recorder) else { continue };
+            let Some(value) = take(&expectation.measure, span, notes, recorder) else {
+                continue;
+            };
             report.measures.insert(key.clone(), value);
         }
         let value = report.measures[&key];
@@ -287,22 +325,28 @@ fn take(
         "new_leader_ms" => {
             let (begin, _) = span?;
             let before = recorder.read(|marks| term_before(marks.marks, begin));
-            recorder.read(|marks| {
-                leaders(marks.marks).find(|(at, term)| *at >= begin && *term > before)
-            })
-            .map(|(at, _)| millis(at - begin))
+            recorder
+                .read(|marks| {
+                    leaders(marks.marks).find(|(at, term)| *at >= begin && *term > before)
+                })
+                .map(|(at, _)| millis(at - begin))
         }
         "write_gap_ms" => {
             let (begin, _) = span?;
             let begin_ns = u64::try_from(begin.as_nanos()).unwrap_or(u64::MAX);
-            let next = notes.acknowledged.iter().filter(|(call, _)| *call >= begin_ns);
+            let next = notes
+                .acknowledged
+                .iter()
+                .filter(|(call, _)| *call >= begin_ns);
             let answered = next.map(|(_, answered)| *answered).min()?;
             Some((answered - begin_ns) as f64 / 1e6)
         }
         "elections_between" => {
             let (begin, end) = span?;
             let count = recorder.read(|marks| {
-                leaders(marks.marks).filter(|(at, _)| *at >= begin && *at < end).count()
+                leaders(marks.marks)
+                    .filter(|(at, _)| *at >= begin && *at < end)
+                    .count()
             });
             Some(count as f64)
         }
@@ -315,14 +359,22 @@ fn take(
 /// Moments at which a node began to lead, with the term.
 fn leaders(marks: &[Mark]) -> impl Iterator<Item = (Duration, u64)> {
     marks.iter().filter_map(|mark| match &mark.event {
-        NodeEvent::RoleChanged { role: Role::Leader, term, .. } => Some((mark.at, term.0)),
+        NodeEvent::RoleChanged {
+            role: Role::Leader,
+            term,
+            ..
+        } => Some((mark.at, term.0)),
         _ => None,
     })
 }
 
 /// The highest term led before `moment`.
 fn term_before(marks: &[Mark], moment: Duration) -> u64 {
-    leaders(marks).filter(|(at, _)| *at < moment).map(|(_, term)| term).max().unwrap_or(0)
+    leaders(marks)
+        .filter(|(at, _)| *at < moment)
+        .map(|(_, term)| term)
+        .max()
+        .unwrap_or(0)
 }
 
 /// Milliseconds.

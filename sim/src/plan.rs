@@ -63,8 +63,11 @@ impl Plan {
         let knobs = draw_knobs(scenario, rng);
         let net = draw_net(profile, rng);
         let habits = draw_habits(scenario, rng);
-        let mut steps: Vec<PlannedStep> =
-            scenario.step.iter().filter_map(|step| draw_step(step, rng)).collect();
+        let mut steps: Vec<PlannedStep> = scenario
+            .step
+            .iter()
+            .filter_map(|step| draw_step(step, rng))
+            .collect();
         steps.sort_by_key(|step| step.at);
         let last = steps.last().map_or(Duration::ZERO, |step| step.at);
         let drawn = seconds(&scenario.cluster.duration_s, rng.random());
@@ -110,12 +113,26 @@ fn draw_net(profile: Profile, rng: &mut ChaCha8Rng) -> crate::net::NetConfig {
     // time-out of the profile lan: rooms that lose packets are for the other two.
     let (base, tail_us, loss) = match profile {
         Profile::Lan => (Span::micros(50, 500), 10_000, 0.0),
-        Profile::Edge => (Span::micros(500, 10_000), 50_000, [0.0, 0.0005][rng.random_range(0..2)]),
-        Profile::Wan => (Span::micros(5_000, 60_000), 100_000, [0.0, 0.002][rng.random_range(0..2)]),
+        Profile::Edge => (
+            Span::micros(500, 10_000),
+            50_000,
+            [0.0, 0.0005][rng.random_range(0..2)],
+        ),
+        Profile::Wan => (
+            Span::micros(5_000, 60_000),
+            100_000,
+            [0.0, 0.002][rng.random_range(0..2)],
+        ),
     };
     let tail = Span::micros(1_000, rng.random_range(2_000..=tail_us));
     let jitter = Duration::from_micros(rng.random_range(0..500));
-    crate::net::NetConfig { base, jitter, tail, loss, ..drawn }
+    crate::net::NetConfig {
+        base,
+        jitter,
+        tail,
+        loss,
+        ..drawn
+    }
 }
 
 /// What the clients of this seed do: kinds are switched off at random (swarm), but for those that must stay.
@@ -123,7 +140,8 @@ fn draw_habits(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Habits {
     let workload = &scenario.workload;
     let mut mix = BTreeMap::new();
     for (name, weight) in &workload.mix {
-        let kind = Kind::named(name).unwrap_or_else(|| panic!("no kind of operation is called '{name}'"));
+        let kind =
+            Kind::named(name).unwrap_or_else(|| panic!("no kind of operation is called '{name}'"));
         let stays = workload.always.contains(name) || rng.random_bool(0.7);
         if stays {
             mix.insert(kind, *weight);
@@ -142,7 +160,11 @@ fn draw_habits(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Habits {
 fn draw_step(step: &Step, rng: &mut ChaCha8Rng) -> Option<PlannedStep> {
     let at = seconds(&step.at_s, rng.random());
     let shares = (0..4).map(|_| rng.random()).collect();
-    rng.random_bool(step.chance).then(|| PlannedStep { at, step: step.clone(), shares })
+    rng.random_bool(step.chance).then(|| PlannedStep {
+        at,
+        step: step.clone(),
+        shares,
+    })
 }
 
 /// A point of a span of seconds.
@@ -156,7 +178,11 @@ fn millis(ms: f64) -> Duration {
 }
 
 /// A whole number of a span.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "spans of counts are small")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "spans of counts are small"
+)]
 fn whole(span: &Span, rng: &mut ChaCha8Rng) -> u32 {
     rng.random_range(span.low as u32..=span.high as u32)
 }
@@ -164,13 +190,20 @@ fn whole(span: &Span, rng: &mut ChaCha8Rng) -> u32 {
 impl PlannedStep {
     /// True when the step destroys what a node had promised: at most one such step is safe in a run.
     pub fn is_destructive(&self) -> bool {
-        matches!(self.step.action, Action::Wipe { .. } | Action::LogRot { .. })
+        matches!(
+            self.step.action,
+            Action::Wipe { .. } | Action::LogRot { .. }
+        )
     }
 
     /// One choice of several.
     pub fn pick<'a, T>(&self, from: &'a [T], share: usize) -> &'a T {
         let place = (self.shares[share] * from.len() as f64).floor();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below the length")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "below the length"
+        )]
         let place = (place as usize).min(from.len() - 1);
         &from[place]
     }

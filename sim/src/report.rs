@@ -1,6 +1,7 @@
 //! What one run says of itself: verdict, measures, evidence. The unit of sweeps, files and the handbook.
 
 use crate::storm::CommandRun;
+use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,7 +28,7 @@ pub struct Report {
     pub events: u64,
     /// Length of the run, virtual milliseconds.
     pub virtual_ms: u64,
-    /// Processor time it took, microseconds. Not part of the hash, and not the same in two runs.
+    /// Processor time its process took, microseconds; the runner knows. Not part of the hash, and not the same in two runs.
     pub cpu_us: u64,
     /// Operations that clients did.
     pub operations: u64,
@@ -37,6 +38,11 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
     /// Commands that operators ran.
     pub commands: Vec<CommandRun>,
+    /// Labelled steps that happened: begin and end, virtual microseconds since the start.
+    pub labels: BTreeMap<String, (u64, u64)>,
+    /// What a picture needs; none unless the story was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
     /// The story's lines, for pictures and replays; empty unless asked for.
     pub lines: Vec<StoryLine>,
 }
@@ -62,7 +68,12 @@ impl Report {
 
     /// A run that ended before it could say anything.
     pub fn lost(scenario: &str, seed: u64, why: String) -> Self {
-        Report { scenario: scenario.to_owned(), seed, failures: vec![why], ..Report::default() }
+        Report {
+            scenario: scenario.to_owned(),
+            seed,
+            failures: vec![why],
+            ..Report::default()
+        }
     }
 
     /// The command that shows this run again.

@@ -7,7 +7,8 @@ use crate::plan::Plan;
 use crate::planted::Seedling;
 use crate::report::{Report, StoryLine};
 use crate::storm::Storm;
-use crate::trace::{Level, Recorder};
+use crate::timeline::Timeline;
+use crate::trace::{Level, Recorder, micros};
 use crate::world::SimWorld;
 use madsim::runtime::{Handle, Runtime};
 use node::client::Client;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use workloads::drive::{Driver, Notebook, SharedClock, follow};
+use workloads::history::Output;
 
 /// Longest time until a fresh cluster has a leader.
 const FORM_MAX: Duration = Duration::from_secs(30);
@@ -41,13 +43,13 @@ pub fn run(
     runtime.set_allow_system_thread(true);
     runtime.set_time_limit(VIRTUAL_MAX);
     let recorder = Recorder::new(keep, virtual_now);
-    let before = cpu_us();
     let mut report = runtime.block_on(whole(scenario.clone(), seed, seedling, recorder.clone()));
-    report.cpu_us = cpu_us() - before;
     drop(runtime);
     let escapes = simdisk::escapes();
     if !escapes.is_empty() {
-        report.failures.push(format!("file operations reached the real disk: {escapes:?}"));
+        report.failures.push(format!(
+            "file operations reached the real disk: {escapes:?}"
+        ));
     }
     drop(guard);
     report
@@ -56,19 +58,6 @@ pub fn run(
 /// Virtual time since the start of the simulation.
 fn virtual_now() -> Duration {
     madsim::time::TimeHandle::try_current().map_or(Duration::ZERO, |time| time.elapsed())
-}
-
-/// Processor time of this process, microseconds.
-fn cpu_us() -> u64 {
-    // SAFETY: getrusage fills the plain struct it is given.
-    #[expect(unsafe_code, reason = "the processor's account has no safe door in std")]
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
-    micros(usage.ru_utime) + micros(usage.ru_stime)
 }
 
 /// The run, inside the simulation.
@@ -83,7 +72,10 @@ async fn whole(
     master[..8].copy_from_slice(&seed.to_le_bytes());
     master[8..16].copy_from_slice(b"seaworth");
     let mut plan_rng = ChaCha8Rng::from_seed(master);
-    let plan = Plan { seedling, ..Plan::draw(&scenario, seed, &mut plan_rng) };
+    let plan = Plan {
+        seedling,
+        ..Plan::draw(&scenario, seed, &mut plan_rng)
+    };
     let notes = recorder.clone();
     let trace: crate::net::NetTrace = Arc::new(move |_, note| {
         notes.line("net", Level::Detail, format!("{note:?}"));
@@ -94,7 +86,10 @@ async fn whole(
     recorder.line(
         "storm",
         Level::Story,
-        format!("{}, seed {seed}: {} nodes, profile {profile}, {} clients", scenario.name, plan.nodes, plan.clients),
+        format!(
+            "{}, seed {seed}: {} nodes, profile {profile}, {} clients",
+            scenario.name, plan.nodes, plan.clients
+        ),
     );
     let cluster = Cluster::start(&plan, world, recorder.clone());
     let mut report = Report {
@@ -108,7 +103,10 @@ async fn whole(
         cluster.planted(|ground| ground.begins(&cluster.names(), &cluster.world.clocks));
         weather(&plan, &cluster, &mut report).await;
     } else {
-        recorder.fail(format!("no leader within {FORM_MAX:?}: {}", judge::disagreement(&cluster)));
+        recorder.fail(format!(
+            "no leader within {FORM_MAX:?}: {}",
+            judge::disagreement(&cluster)
+        ));
     }
     cluster.end().await;
     conclude(&mut report, &recorder);
@@ -118,7 +116,10 @@ async fn whole(
 /// Waits for the first leader.
 async fn form(cluster: &Cluster, recorder: &Recorder) -> bool {
     let names = cluster.names();
-    let ids: Vec<_> = names.iter().filter_map(|name| founding_id(&names, name)).collect();
+    let ids: Vec<_> = names
+        .iter()
+        .filter_map(|name| founding_id(&names, name))
+        .collect();
     recorder.founded(ids);
     for name in &names {
         if let Some(id) = founding_id(&names, name) {
@@ -148,13 +149,13 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
             loop {
                 madsim::time::sleep(SUPERVISE).await;
                 cluster.supervise().await;
-                learn_ids(&cluster);
             }
         })
     };
     let storm = Storm::new(cluster.clone());
     storm.rage(plan, start).await;
     storm.heal();
+    let calm = recorder.now();
     done.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.ok();
@@ -163,7 +164,9 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     let converged = judge::converge(cluster).await;
     match converged {
         Some(took) => {
-            report.measures.insert("converged_ms".to_owned(), took.as_secs_f64() * 1_000.0);
+            report
+                .measures
+                .insert("converged_ms".to_owned(), took.as_secs_f64() * 1_000.0);
         }
         None => recorder.fail(format!(
             "the cluster did not come together within {:?} after the storm: {}",
@@ -184,23 +187,46 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     judge::measure(&plan.scenario, &happened, &notes, report, &recorder);
     report.operations = notes.operations.len() as u64;
     report.acknowledged = notes.acknowledged.len() as u64;
-    report.errors = notes.errors;
+    report.errors = notes.errors.clone();
     report.commands = happened.commands;
+    report.labels = happened
+        .labels
+        .into_iter()
+        .map(|(label, (begin, end))| (label, (micros(begin), micros(end))))
+        .collect();
+    report.timeline = recorder
+        .read(|marks| marks.timeline.cloned())
+        .map(|timeline| Timeline {
+            start_us: micros(start),
+            calm_us: micros(calm),
+            end_us: micros(recorder.now()),
+            ..with_clients(timeline, &notes)
+        });
 }
 
-/// Tells the recorder the ids that nodes got after their founding.
-fn learn_ids(cluster: &Cluster) {
-    for (name, status) in cluster.statuses() {
-        if status.id.0 != 0 {
-            cluster.recorder.name_id(&name, status.id);
+/// Adds to a timeline when clients were answered, and when not.
+fn with_clients(mut timeline: Timeline, notes: &workloads::drive::Notes) -> Timeline {
+    timeline.acknowledged_us = notes
+        .acknowledged
+        .iter()
+        .map(|(_, at)| at / 1_000)
+        .collect();
+    for operation in &notes.operations {
+        match (&operation.output, operation.return_ns) {
+            (Output::Unknown, _) => timeline.unknown_us.push(operation.call_ns / 1_000),
+            (Output::Refused, Some(at)) => timeline.refused_us.push(at / 1_000),
+            _ => {}
         }
     }
+    timeline
 }
 
 /// Judges everything that clients saw against what the cluster has in the end.
 async fn judge_run(cluster: &Cluster, notes: &workloads::drive::Notes, report: &mut Report) {
     let recorder = &cluster.recorder;
-    let Some(name) = cluster.leader() else { return recorder.fail("no leader at the end") };
+    let Some(name) = cluster.leader() else {
+        return recorder.fail("no leader at the end");
+    };
     let (log, _) = match judge::final_state(cluster, &name).await {
         Ok(state) => state,
         Err(why) => return recorder.fail(why),
@@ -208,13 +234,22 @@ async fn judge_run(cluster: &Cluster, notes: &workloads::drive::Notes, report: &
     let keys: BTreeSet<_> = log.iter().map(|event| event.key.clone()).collect();
     match judge::read_finals(cluster, &name, &keys).await {
         Ok(finals) => {
-            let evidence = Evidence { notes, log: &log, finals: &finals };
-            report.measures.extend(judge::judge_history(&evidence, recorder));
+            let evidence = Evidence {
+                notes,
+                log: &log,
+                finals: &finals,
+            };
+            report
+                .measures
+                .extend(judge::judge_history(&evidence, recorder));
         }
         Err(why) => recorder.fail(why),
     }
-    let hashes: BTreeSet<String> =
-        cluster.statuses().into_iter().map(|(_, status)| status.state_hash).collect();
+    let hashes: BTreeSet<String> = cluster
+        .statuses()
+        .into_iter()
+        .map(|(_, status)| status.state_hash)
+        .collect();
     if hashes.len() > 1 {
         recorder.fail(format!("the nodes' final states differ: {hashes:?}"));
     }
@@ -228,7 +263,11 @@ fn shared_clock(recorder: &Recorder) -> SharedClock {
 
 /// Addresses of all nodes.
 fn endpoints(cluster: &Cluster) -> Vec<String> {
-    cluster.names().iter().map(|name| format!("{name}:8080")).collect()
+    cluster
+        .names()
+        .iter()
+        .map(|name| format!("{name}:8080"))
+        .collect()
 }
 
 /// Starts the clients, each on a host of its own.
@@ -250,8 +289,10 @@ fn start_clients(
                 let env = cluster.world.env(&host, NoJournal);
                 let clock = shared_clock(&cluster.recorder);
                 let tasks = Tasks::default();
-                let driver =
-                    Driver::new(number, &env, &tasks, endpoints(&cluster), habits, clock, notebook);
+                let (names, of) = (cluster.names(), cluster.clone());
+                let lives: workloads::drive::Lives = Arc::new(move |place| of.lives(&names[place]));
+                let all = endpoints(&cluster);
+                let driver = Driver::new(number, &env, &tasks, all, habits, clock, lives, notebook);
                 driver.run(|| done.load(Ordering::Relaxed)).await;
                 tasks.stop().await;
             })
@@ -292,10 +333,15 @@ fn start_watchers(
 fn conclude(report: &mut Report, recorder: &Recorder) {
     report.virtual_ms = u64::try_from(recorder.now().as_millis()).unwrap_or(u64::MAX);
     recorder.read(|marks| {
-        report.failures.extend(marks.oracle.violations().iter().cloned());
+        report
+            .failures
+            .extend(marks.oracle.violations().iter().cloned());
         report.failures.extend(marks.failures.iter().cloned());
-        report.probes =
-            marks.probes.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        report.probes = marks
+            .probes
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count))
+            .collect();
         report.hash = format!("{:016x}{:016x}", marks.hash, simdisk::op_hash());
         report.events = marks.count;
         report.lines = marks

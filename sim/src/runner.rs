@@ -2,7 +2,10 @@
 //!
 //! A process of its own keeps what one seed leaves behind (statics, leaks, threads) from the next, contains aborts, and lets a
 //! watchdog end a run that hangs. Nothing here is simulated: this is the one place of the crate that knows real time.
-#![expect(unsafe_code, reason = "fork, pipes and signals have no safe door in std")]
+#![expect(
+    unsafe_code,
+    reason = "fork, pipes and signals have no safe door in std"
+)]
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -22,6 +25,9 @@ use std::time::{Duration, Instant};
 /// A run that takes longer than this, in real time, is killed.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
+/// Stack of the thread that a run has, as large as a main thread's.
+const STACK_BYTES: usize = 8 << 20;
+
 /// One run to do.
 #[derive(Clone)]
 pub struct Job {
@@ -39,6 +45,8 @@ pub struct Job {
 struct Child {
     /// Which.
     job: Job,
+    /// Its place among those that run at the same time, from 0: it says on which core.
+    place: usize,
     /// Its process.
     pid: libc::pid_t,
     /// Where its report comes out.
@@ -57,17 +65,17 @@ pub fn warm_up() {
 
 /// Does all `jobs`, `at_once` at a time, and hands each report to `each` as it comes. A job is asked for when there is room
 /// for it, so `each` may decide that there are no more.
-pub fn run_all(
-    jobs: impl IntoIterator<Item = Job>,
-    at_once: usize,
-    mut each: impl FnMut(Report),
-) {
+pub fn run_all(jobs: impl IntoIterator<Item = Job>, at_once: usize, mut each: impl FnMut(Report)) {
     let mut waiting = jobs.into_iter();
     let mut children: Vec<Child> = Vec::new();
     loop {
         while children.len() < at_once.max(1) {
             let Some(job) = waiting.next() else { break };
-            children.push(start(job));
+            let free = |place: &usize| children.iter().all(|child| child.place != *place);
+            let place = (0..)
+                .find(free)
+                .expect("there are more numbers than children");
+            children.push(start(job, place));
         }
         if children.is_empty() {
             return;
@@ -85,18 +93,22 @@ pub fn run_all(
 }
 
 /// Forks one run.
-fn start(job: Job) -> Child {
+fn start(job: Job, place: usize) -> Child {
     let mut ends = [0; 2];
     // SAFETY: pipe fills the two ends; this process has one thread, so the child is a full copy of it.
     let pid = unsafe {
-        assert_eq!(libc::pipe(ends.as_mut_ptr()), 0, "no pipe: too many open files?");
+        assert_eq!(
+            libc::pipe(ends.as_mut_ptr()),
+            0,
+            "no pipe: too many open files?"
+        );
         libc::fork()
     };
     assert!(pid >= 0, "no process: too many processes?");
     if pid == 0 {
         // SAFETY: the reading end belongs to the parent.
         unsafe { libc::close(ends[0]) };
-        child_main(&job, ends[1]);
+        child_main(&job, place, ends[1]);
     }
     // SAFETY: the writing end belongs to the child; the reading end is ours alone.
     let pipe = unsafe {
@@ -104,24 +116,26 @@ fn start(job: Job) -> Child {
         libc::fcntl(ends[0], libc::F_SETFL, libc::O_NONBLOCK);
         File::from_raw_fd(ends[0])
     };
-    Child { job, pid, pipe, bytes: Vec::new(), since: Instant::now() }
+    Child {
+        job,
+        place,
+        pid,
+        pipe,
+        bytes: Vec::new(),
+        since: Instant::now(),
+    }
 }
 
 /// The child: runs, tells, and leaves without cleaning up.
-fn child_main(job: &Job, pipe: i32) -> ! {
-    simdisk::World::pin_to_one_core();
-    let (scenario, seed) = (job.scenario.clone(), job.seed);
-    std::panic::set_hook(Box::new(|panic| {
-        PANIC.with(|place| {
-            *place.borrow_mut() = Some(format!("{panic}"));
-        });
-    }));
-    let result = std::panic::catch_unwind(|| run(&scenario, seed, job.keep, job.seedling));
-    let report = result.unwrap_or_else(|_| {
-        let words = PANIC.with(|place| place.borrow_mut().take());
-        let words = words.unwrap_or_else(|| "a panic without words".to_owned());
-        Report::lost(&scenario.name, seed, format!("panic: {words}"))
-    });
+fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
+    simdisk::World::pin_to_core(place);
+    let work = job.clone();
+    let report = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(move || caught(&work))
+        .expect("a thread for the run")
+        .join()
+        .unwrap_or_else(|_| Report::lost(&job.scenario.name, job.seed, "lost".to_owned()));
     let bytes = serde_json::to_vec(&report).unwrap_or_default();
     // SAFETY: the writing end is ours alone.
     let mut pipe = unsafe { File::from_raw_fd(pipe) };
@@ -129,6 +143,22 @@ fn child_main(job: &Job, pipe: i32) -> ! {
     drop(pipe);
     // SAFETY: leaves at once: threads of the simulated disk and leaked tasks must not run destructors.
     unsafe { libc::_exit(i32::from(!told)) }
+}
+
+/// The run, on a thread that has done nothing before: the keys of std's hash maps are drawn once per thread, and what the
+/// parent's progress bar drew from the real world would decide the order of raft-rs's maps in every run.
+fn caught(job: &Job) -> Report {
+    std::panic::set_hook(Box::new(|panic| {
+        PANIC.with(|place| {
+            *place.borrow_mut() = Some(format!("{panic}"));
+        });
+    }));
+    let result = std::panic::catch_unwind(|| run(&job.scenario, job.seed, job.keep, job.seedling));
+    result.unwrap_or_else(|_| {
+        let words = PANIC.with(|place| place.borrow_mut().take());
+        let words = words.unwrap_or_else(|| "a panic without words".to_owned());
+        Report::lost(&job.scenario.name, job.seed, format!("panic: {words}"))
+    })
 }
 
 std::thread_local! {
@@ -149,7 +179,11 @@ fn wait_for_output(children: &[Child]) {
     use std::os::fd::AsRawFd;
     let mut polls: Vec<libc::pollfd> = children
         .iter()
-        .map(|child| libc::pollfd { fd: child.pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .map(|child| libc::pollfd {
+            fd: child.pipe.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
         .collect();
     // SAFETY: the array is as long as said.
     unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, 1_000) };
@@ -177,10 +211,17 @@ fn read_some(child: &mut Child) -> Progress {
 /// The report of a child that has ended.
 fn finish(child: Child) -> Report {
     let mut status = 0;
-    // SAFETY: the process is our child.
-    unsafe { libc::waitpid(child.pid, &mut status, 0) };
+    // SAFETY: the process is our child; the struct is plain memory that the call fills in.
+    let used = unsafe {
+        let mut used: libc::rusage = std::mem::zeroed();
+        libc::wait4(child.pid, &mut status, 0, &mut used);
+        used
+    };
+    // All that the process used, from its fork to its end, and not only what it knows of.
+    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    let cpu_us = micros(used.ru_utime) + micros(used.ru_stime);
     if let Ok(report) = serde_json::from_slice(&child.bytes) {
-        return report;
+        return Report { cpu_us, ..report };
     }
     let why = if child.since.elapsed() > WATCHDOG {
         format!("hung: no end after {WATCHDOG:?} of real time")

@@ -2,6 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::plan::{Plan, PlannedStep, seconds};
+use crate::timeline::BandKind;
 use crate::trace::Level;
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -50,7 +51,11 @@ impl Storm {
     /// A storm over `cluster`.
     pub fn new(cluster: Cluster) -> Self {
         let rng = cluster.world.rngs().stream("storm");
-        Storm { cluster, happened: Arc::default(), rng: Arc::new(Mutex::new(rng)) }
+        Storm {
+            cluster,
+            happened: Arc::default(),
+            rng: Arc::new(Mutex::new(rng)),
+        }
     }
 
     /// What has happened so far.
@@ -59,11 +64,21 @@ impl Storm {
     }
 
     fn with_happened<T>(&self, look: impl FnOnce(&mut Happened) -> T) -> T {
-        look(&mut self.happened.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        look(
+            &mut self
+                .happened
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 
     fn chance<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
-        draw(&mut self.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        draw(
+            &mut self
+                .rng
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 
     /// Carries out all steps of `plan`, which began at `start`.
@@ -73,7 +88,9 @@ impl Storm {
             let wait = (start + step.at).saturating_sub(self.cluster.recorder.now());
             madsim::time::sleep(wait).await;
             let (storm, step) = (self.clone(), step.clone());
-            under_way.push(madsim::task::spawn(async move { storm.act(&step, start).await }));
+            under_way.push(madsim::task::spawn(
+                async move { storm.act(&step, start).await },
+            ));
         }
         let wait = (start + plan.duration).saturating_sub(self.cluster.recorder.now());
         madsim::time::sleep(wait).await;
@@ -88,7 +105,9 @@ impl Storm {
         if planned.is_destructive() && !self.may_destroy() {
             return;
         }
-        self.cluster.recorder.line("storm", Level::Story, format!("— {}", planned.step.text));
+        self.cluster
+            .recorder
+            .line("storm", Level::Story, format!("— {}", planned.step.text));
         let label = planned.step.label.clone();
         let begin = self.cluster.recorder.now();
         self.note(label.as_deref(), begin, begin);
@@ -123,7 +142,8 @@ impl Storm {
             }
             Action::DiskStall { who, for_s } => self.stall(self.who(*who), span(for_s, 0)).await,
             Action::DiskSlow { who, factor, for_s } => {
-                self.slow(self.who(*who), factor.at(planned.shares[0]), span(for_s, 1)).await;
+                self.slow(self.who(*who), factor.at(planned.shares[0]), span(for_s, 1))
+                    .await;
             }
             Action::DiskSyncError { who, down_s } => {
                 self.sync_error(self.who(*who), span(down_s, 0)).await;
@@ -137,14 +157,20 @@ impl Storm {
                 #[expect(clippy::cast_possible_truncation, reason = "days in milliseconds fit")]
                 let by_ms = (by_s.at(planned.shares[0]) * 1_000.0) as i64;
                 for name in self.who(*who) {
+                    self.strike(&name, BandKind::Clock, Duration::ZERO, "clock jumps");
                     self.tell(&name, format!("its wall clock jumps by {by_ms} ms"));
                     self.cluster.world.clocks.jump_wall(&name, by_ms);
                 }
             }
             Action::ClockFreeze { who, for_s } => {
                 for name in self.who(*who) {
-                    self.tell(&name, "its wall clock stands still".to_owned());
-                    self.cluster.world.clocks.freeze_wall(&name, span(for_s, 0));
+                    let frozen = span(for_s, 0);
+                    self.strike(&name, BandKind::Clock, frozen, "clock stands still");
+                    self.tell(
+                        &name,
+                        format!("its wall clock stands still for {} ms", frozen.as_millis()),
+                    );
+                    self.cluster.world.clocks.freeze_wall(&name, frozen);
                 }
             }
             Action::Pause { who, for_s } => self.pause(self.who(*who), span(for_s, 0)).await,
@@ -157,11 +183,23 @@ impl Storm {
         self.cluster.recorder.line(name, Level::Story, what);
     }
 
+    /// Shows the picture that something of `name` is broken from now on for `span`.
+    fn strike(&self, name: &str, kind: BandKind, span: Duration, words: &str) {
+        let now = self.cluster.recorder.now();
+        self.cluster
+            .recorder
+            .band(name, kind, (now, now + span), words);
+    }
+
     /// The nodes that a step is about, now.
     fn who(&self, who: Who) -> Vec<String> {
         let all = self.cluster.names();
         let up = self.cluster.running();
-        let pool = if up.is_empty() { all.clone() } else { up.clone() };
+        let pool = if up.is_empty() {
+            all.clone()
+        } else {
+            up.clone()
+        };
         let leader = self.cluster.leader();
         let any = || self.chance(|rng| pool[rng.random_range(0..pool.len())].clone());
         let shuffled = || {
@@ -173,8 +211,10 @@ impl Storm {
             Who::Leader => vec![leader.unwrap_or_else(any)],
             Who::Any => vec![any()],
             Who::Follower => {
-                let others: Vec<&String> =
-                    pool.iter().filter(|name| Some(*name) != leader.as_ref()).collect();
+                let others: Vec<&String> = pool
+                    .iter()
+                    .filter(|name| Some(*name) != leader.as_ref())
+                    .collect();
                 if others.is_empty() {
                     return vec![any()];
                 }
@@ -221,9 +261,15 @@ impl Storm {
         self.cluster.recorder.line(
             "net",
             Level::Story,
-            format!("CUT {} ({flow:?})", text.join(" | ")),
+            format!("CUT {} ({})", text.join(" | "), flow_words(flow)),
         );
         self.cluster.recorder.sometimes("the network was cut");
+        let words = match flow {
+            Flow::Symmetric => format!("cut: {}", text.join(" | ")),
+            Flow::Outbound => format!("{} unheard by {}", text[0], text[1..].join(", ")),
+            Flow::Inbound => format!("{} cannot hear {}", text[0], text[1..].join(", ")),
+        };
+        self.strike("net", BandKind::Cut, span, &words);
         let network = &self.cluster.world.network;
         let mut blocked = Vec::new();
         for (place, side) in sides.iter().enumerate() {
@@ -247,7 +293,9 @@ impl Storm {
         for (from, to) in &blocked {
             network.unblock(from, to);
         }
-        self.cluster.recorder.line("net", Level::Story, "is whole again");
+        self.cluster
+            .recorder
+            .line("net", Level::Story, "is whole again");
     }
 
     /// The sides of a cut.
@@ -277,10 +325,23 @@ impl Storm {
     async fn stall(&self, names: Vec<String>, span: Duration) {
         let until = nanos(self.cluster.recorder.now() + span);
         let what = self.chance(|rng| {
-            if rng.random_bool(0.5) { Stall::Everything } else { Stall::Syncs }
+            if rng.random_bool(0.5) {
+                Stall::Everything
+            } else {
+                Stall::Syncs
+            }
         });
+        let words = if what == Stall::Syncs {
+            "syncs hang"
+        } else {
+            "disk stalls"
+        };
         for name in &names {
-            self.tell(name, format!("its disk STALLS ({what:?}) for {} ms", span.as_millis()));
+            self.strike(name, BandKind::Disk, span, words);
+            self.tell(
+                name,
+                format!("its disk STALLS ({what:?}) for {} ms", span.as_millis()),
+            );
             self.cluster.recorder.sometimes("a disk stalled");
             disk(name).stall_until(what, until);
         }
@@ -290,9 +351,19 @@ impl Storm {
     /// Disks are slow for a while.
     async fn slow(&self, names: Vec<String>, factor: f64, span: Duration) {
         let until = nanos(self.cluster.recorder.now() + span);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small factor")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small factor"
+        )]
         let factor = factor as u64;
         for name in &names {
+            self.strike(
+                name,
+                BandKind::Disk,
+                span,
+                &format!("disk {factor} times slower"),
+            );
             self.tell(name, format!("its disk is {factor} times slower"));
             self.cluster.recorder.sometimes("a disk was slow");
             disk(name).slow_down(factor, until);
@@ -303,6 +374,7 @@ impl Storm {
     /// The next sync of the log fails. The node gives up; its supervisor starts it again after a while.
     async fn sync_error(&self, names: Vec<String>, down: Duration) {
         for name in &names {
+            self.strike(name, BandKind::Disk, Duration::ZERO, "sync fails");
             self.tell(name, "its next log sync FAILS".to_owned());
             self.cluster.hold(name, self.cluster.recorder.now() + down);
             disk(name).inject(Rule::once(OpKind::Sync, "/wal/", Fault::Eio));
@@ -312,10 +384,13 @@ impl Storm {
 
     /// Disks fill up and are freed again.
     async fn fill(&self, names: Vec<String>, span: Duration) {
-        let before: Vec<(String, u64)> =
-            names.iter().map(|name| (name.clone(), disk(name).capacity())).collect();
+        let before: Vec<(String, u64)> = names
+            .iter()
+            .map(|name| (name.clone(), disk(name).capacity()))
+            .collect();
         for (name, capacity) in &before {
             let used = capacity - disk(name).free_bytes();
+            self.strike(name, BandKind::Disk, span, "disk full");
             self.tell(name, "its disk is FULL".to_owned());
             self.cluster.recorder.sometimes("a disk was full");
             disk(name).set_capacity(used + 64 * 1024);
@@ -334,19 +409,30 @@ impl Storm {
                 continue;
             }
             let how = self.chance(|rng| {
-                if rng.random_bool(0.5) { Crash::Stop } else { Crash::Kill }
+                if rng.random_bool(0.5) {
+                    Crash::Stop
+                } else {
+                    Crash::Kill
+                }
             });
             self.cluster.down(&name, how, CrashMode::KeepAll).await;
+            self.strike(&name, BandKind::Disk, Duration::ZERO, "store damaged");
             self.tell(&name, "its store is damaged".to_owned());
             let files = disk(&name).list_files();
-            let store: Vec<&(String, u64)> =
-                files.iter().filter(|(path, size)| path.contains("/store/") && *size > 0).collect();
-            if let Some((path, size)) =
-                (!store.is_empty()).then(|| self.chance(|rng| store[rng.random_range(0..store.len())]))
+            let store: Vec<&(String, u64)> = files
+                .iter()
+                .filter(|(path, size)| path.contains("/store/") && *size > 0)
+                .collect();
+            if let Some((path, size)) = (!store.is_empty())
+                .then(|| self.chance(|rng| store[rng.random_range(0..store.len())]))
             {
                 let cut = self.chance(|rng| rng.random_range(0..*size));
                 let removed = self.chance(|rng| rng.random_bool(0.5));
-                let damage = if removed { Damage::Remove } else { Damage::Truncate(cut) };
+                let damage = if removed {
+                    Damage::Remove
+                } else {
+                    Damage::Truncate(cut)
+                };
                 disk(&name).damage(path, damage);
                 self.cluster.recorder.sometimes("a store was damaged");
             }
@@ -361,11 +447,17 @@ impl Storm {
             if self.cluster.is_off(&name) {
                 continue;
             }
-            self.cluster.down(&name, Crash::Kill, CrashMode::KeepAll).await;
+            self.cluster
+                .down(&name, Crash::Kill, CrashMode::KeepAll)
+                .await;
             let seed = self.chance(|rng| rng.random());
             let mut rng = simdisk::Rng::new(seed);
             if let Some(flipped) = disk(&name).flip_bit("/wal/0", &mut rng) {
-                self.tell(&name, format!("a bit ROTS in {} at {}", flipped.path, flipped.offset));
+                self.strike(&name, BandKind::Disk, Duration::ZERO, "a bit rots");
+                self.tell(
+                    &name,
+                    format!("a bit ROTS in {} at {}", flipped.path, flipped.offset),
+                );
                 self.cluster.recorder.sometimes("a bit of a log rotted");
             }
             madsim::time::sleep(down).await;
@@ -379,7 +471,10 @@ impl Storm {
             if self.cluster.is_off(&name) {
                 continue;
             }
-            self.cluster.down(&name, Crash::PowerLoss, CrashMode::LoseAll).await;
+            self.cluster
+                .down(&name, Crash::PowerLoss, CrashMode::LoseAll)
+                .await;
+            self.strike(&name, BandKind::Disk, Duration::ZERO, "empty disk");
             self.tell(&name, "its disk is replaced by an EMPTY one".to_owned());
             self.cluster.recorder.sometimes("a disk was replaced");
             disk(&name).wipe();
@@ -392,8 +487,17 @@ impl Storm {
     fn drift(&self, names: Vec<String>, ppm: &scenarios::Span) {
         for name in names {
             let share = self.chance(|rng| rng.random());
-            #[expect(clippy::cast_possible_truncation, reason = "parts per million are small")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "parts per million are small"
+            )]
             let ppm = ppm.at(share) as i64;
+            self.strike(
+                &name,
+                BandKind::Clock,
+                Duration::ZERO,
+                &format!("drift {ppm} ppm"),
+            );
             self.tell(&name, format!("its clocks drift by {ppm} ppm"));
             self.cluster.world.clocks.set_drift(&name, ppm);
         }
@@ -427,7 +531,12 @@ impl Storm {
             ));
         }
         let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-        let run = CommandRun { at_ms, line: line.to_owned(), exit: code, output };
+        let run = CommandRun {
+            at_ms,
+            line: line.to_owned(),
+            exit: code,
+            output,
+        };
         self.with_happened(|happened| happened.commands.push(run));
     }
 
@@ -436,7 +545,9 @@ impl Storm {
         let network = &self.cluster.world.network;
         network.heal_all();
         network.calm_all();
-        self.cluster.recorder.line("storm", Level::Story, "— The storm is over.");
+        self.cluster
+            .recorder
+            .line("storm", Level::Story, "— The storm is over.");
         for name in self.cluster.names() {
             let disk = disk(&name);
             disk.clear_faults();
@@ -457,6 +568,15 @@ fn probe_of(how: Crash) -> &'static str {
         Crash::PowerLoss => "a node lost power",
         Crash::Kill => "a node was killed",
         Crash::Stop => "a node was told to stop",
+    }
+}
+
+/// A cut's directions in words; the first side is named first.
+fn flow_words(flow: Flow) -> &'static str {
+    match flow {
+        Flow::Symmetric => "both directions",
+        Flow::Outbound => "the first side cannot send",
+        Flow::Inbound => "the first side cannot hear",
     }
 }
 

@@ -3,10 +3,11 @@
 //! The hash covers every event of every node's journal, every client operation, every fault and every note of the network,
 //! with its virtual time and place. Two runs are the same exactly when their hashes and counts are.
 
+use crate::oracle::raft::Oracle;
+use crate::timeline::{Band, BandKind, Moment, State, Timeline};
 use node::rt::Event;
 use node::rt::journal::JournalSink;
-use node::types::NodeId;
-use crate::oracle::raft::Oracle;
+use node::types::{NodeId, Role};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -68,6 +69,8 @@ struct Inner {
     lines: Vec<Line>,
     /// Rare events, for measures.
     marks: Vec<Mark>,
+    /// What a picture needs; empty when nobody reads.
+    timeline: Timeline,
     /// The Raft oracle.
     oracle: Oracle,
     /// Things that should happen in some run, with how often they did.
@@ -87,12 +90,16 @@ impl Recorder {
             keep,
             lines: Vec::new(),
             marks: Vec::new(),
+            timeline: Timeline::default(),
             oracle: Oracle::default(),
             probes: BTreeMap::new(),
             failures: Vec::new(),
             ids: BTreeMap::new(),
         };
-        Recorder { inner: Arc::new(Mutex::new(inner)), now }
+        Recorder {
+            inner: Arc::new(Mutex::new(inner)),
+            now,
+        }
     }
 
     /// Virtual time.
@@ -106,6 +113,34 @@ impl Recorder {
         let mut inner = self.lock();
         inner.digest(at, place, text.as_bytes());
         inner.keep_line(at, place, level, || text);
+    }
+
+    /// A node becomes something, for the picture.
+    pub fn becomes(&self, place: &str, state: State) {
+        let at = self.now();
+        self.lock().become_at(at, place, state);
+    }
+
+    /// Something was broken from `from` until `to`, for the picture.
+    pub fn band(
+        &self,
+        place: &str,
+        kind: BandKind,
+        (from, to): (Duration, Duration),
+        words: impl Into<String>,
+    ) {
+        let mut inner = self.lock();
+        if inner.keep.is_some() {
+            let (from_us, to_us) = (micros(from), micros(to));
+            let band = Band {
+                place: place.to_owned(),
+                kind,
+                from_us,
+                to_us,
+                words: words.into(),
+            };
+            inner.timeline.bands.push(band);
+        }
     }
 
     /// Something that should happen in some run has happened.
@@ -125,6 +160,7 @@ impl Recorder {
         let inner = self.lock();
         read(&Marks {
             marks: &inner.marks,
+            timeline: inner.keep.is_some().then_some(&inner.timeline),
             oracle: &inner.oracle,
             probes: &inner.probes,
             failures: &inner.failures,
@@ -137,12 +173,17 @@ impl Recorder {
 
     /// Tells the Raft oracle with which voters the cluster was founded.
     pub fn founded(&self, voters: Vec<NodeId>) {
-        self.lock().oracle.founded(node::types::CONTROL_GROUP, voters);
+        self.lock()
+            .oracle
+            .founded(node::types::CONTROL_GROUP, voters);
     }
 
     /// The journal of `name`, whose id is known once its node has one.
     pub fn journal(&self, name: &str) -> NodeJournal {
-        NodeJournal { recorder: self.clone(), name: name.to_owned() }
+        NodeJournal {
+            recorder: self.clone(),
+            name: name.to_owned(),
+        }
     }
 
     /// Names an id, so that events can be judged.
@@ -151,7 +192,9 @@ impl Recorder {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -159,6 +202,8 @@ impl Recorder {
 pub struct Marks<'a> {
     /// Rare events.
     pub marks: &'a [Mark],
+    /// What a picture needs, when the story is kept.
+    pub timeline: Option<&'a Timeline>,
     /// The Raft oracle.
     pub oracle: &'a Oracle,
     /// Probes that were hit.
@@ -184,6 +229,18 @@ impl Inner {
         self.hash.update(what);
     }
 
+    /// A node becomes something.
+    fn become_at(&mut self, at: Duration, place: &str, state: State) {
+        if self.keep.is_some() {
+            let moment = Moment {
+                at_us: micros(at),
+                place: place.to_owned(),
+                state,
+            };
+            self.timeline.moments.push(moment);
+        }
+    }
+
     /// Keeps a line, if its level is wanted.
     fn keep_line(
         &mut self,
@@ -193,7 +250,12 @@ impl Inner {
         text: impl FnOnce() -> String,
     ) {
         if self.keep.is_some_and(|keep| level <= keep) {
-            self.lines.push(Line { at, place: place.to_owned(), level, text: text() });
+            self.lines.push(Line {
+                at,
+                place: place.to_owned(),
+                level,
+                text: text(),
+            });
         }
     }
 }
@@ -217,14 +279,39 @@ impl JournalSink for NodeJournal {
         if let Some(probe) = probe_of(event) {
             *inner.probes.entry(probe).or_default() += 1;
         }
+        if let Event::Started { id, .. } = event {
+            inner.ids.insert(self.name.clone(), *id);
+        }
         // A node that is not founded yet has no id; nothing it does then matters to Raft.
         if let Some(id) = inner.ids.get(&self.name).copied() {
             inner.oracle.see(id, event);
         }
+        if let Event::RoleChanged { role, .. } = event {
+            inner.become_at(at, &self.name, state_of(*role));
+        }
         if level == Level::Story {
-            inner.marks.push(Mark { at, place: self.name.clone(), event: event.clone() });
+            inner.marks.push(Mark {
+                at,
+                place: self.name.clone(),
+                event: event.clone(),
+            });
         }
     }
+}
+
+/// What a picture shows a node as that has `role`.
+fn state_of(role: Role) -> State {
+    match role {
+        Role::Leader => State::Leader,
+        Role::Follower => State::Follower,
+        Role::Candidate => State::Candidate,
+        Role::Learner => State::Learner,
+    }
+}
+
+/// Virtual time in microseconds.
+pub fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The bytes of an event: cheap for the frequent ones, its text for the rare.
@@ -237,9 +324,14 @@ fn compact(event: &Event) -> Vec<u8> {
         bytes
     };
     match event {
-        Event::Applied { index, term, entry_hash, state_hash, revision, .. } => {
-            pack(1, &[index.0, term.0, *entry_hash, *state_hash, revision.0])
-        }
+        Event::Applied {
+            index,
+            term,
+            entry_hash,
+            state_hash,
+            revision,
+            ..
+        } => pack(1, &[index.0, term.0, *entry_hash, *state_hash, revision.0]),
         Event::Proposed { index, .. } => pack(2, &[index.0]),
         Event::Persisted { index, term, .. } => pack(3, &[index.0, term.0]),
         Event::Committed { index, .. } => pack(4, &[index.0]),
@@ -280,33 +372,63 @@ fn probe_of(event: &Event) -> Option<&'static str> {
 /// An event as a sentence.
 pub fn tell(event: &Event) -> String {
     match event {
-        Event::Started { applied, last, term, .. } => {
+        Event::Started {
+            applied,
+            last,
+            term,
+            ..
+        } => {
             format!("starts: term {term}, log to entry {last}, state at entry {applied}")
         }
         Event::Recovered { detail } => format!("reads its log: {detail}"),
-        Event::RoleChanged { role, term, leader, .. } if leader.0 == 0 => {
+        Event::RoleChanged {
+            role, term, leader, ..
+        } if leader.0 == 0 => {
             format!("is {role} in term {term}, knows no leader")
         }
-        Event::RoleChanged { role: node::types::Role::Leader, term, .. } => {
+        Event::RoleChanged {
+            role: node::types::Role::Leader,
+            term,
+            ..
+        } => {
             format!("LEADS term {term}")
         }
-        Event::RoleChanged { role, term, leader, .. } => {
+        Event::RoleChanged {
+            role, term, leader, ..
+        } => {
             format!("is {role} in term {term} under node {leader}")
         }
-        Event::Voted { term, candidate, .. } => format!("votes for node {candidate} in term {term}"),
+        Event::Voted {
+            term, candidate, ..
+        } => format!("votes for node {candidate} in term {term}"),
         Event::Proposed { index, .. } => format!("proposes entry {index}"),
         Event::Persisted { index, .. } => format!("has entry {index} on disk"),
         Event::Truncated { from, .. } => format!("replaces its log from entry {from} on"),
         Event::Committed { index, .. } => format!("knows entry {index} committed"),
-        Event::Applied { index, revision, state_hash, .. } => {
+        Event::Applied {
+            index,
+            revision,
+            state_hash,
+            ..
+        } => {
             format!("applies entry {index} (revision {revision}, state {state_hash:016x})")
         }
-        Event::MembershipChanged { voters, learners, .. } => {
+        Event::MembershipChanged {
+            voters, learners, ..
+        } => {
             let list = |ids: &[NodeId]| {
                 let ids: Vec<String> = ids.iter().map(NodeId::to_string).collect();
-                if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
+                if ids.is_empty() {
+                    "none".to_owned()
+                } else {
+                    ids.join(", ")
+                }
             };
-            format!("members are now voters {}; learners {}", list(voters), list(learners))
+            format!(
+                "members are now voters {}; learners {}",
+                list(voters),
+                list(learners)
+            )
         }
         Event::SnapshotCut { index, bytes, .. } => {
             format!("cuts a snapshot at entry {index} ({bytes} bytes)")
@@ -314,10 +436,15 @@ pub fn tell(event: &Event) -> String {
         Event::SnapshotInstalled { index, .. } => format!("installs a snapshot of entry {index}"),
         Event::Trimmed { first, .. } => format!("keeps its log from entry {first} on"),
         Event::StoreRebuilt { reason } => format!("rebuilds its store: {reason}"),
-        Event::ReadOnly { on: true, free_bytes } => {
+        Event::ReadOnly {
+            on: true,
+            free_bytes,
+        } => {
             format!("takes no more writes: {free_bytes} bytes free")
         }
-        Event::ReadOnly { free_bytes, .. } => format!("takes writes again: {free_bytes} bytes free"),
+        Event::ReadOnly { free_bytes, .. } => {
+            format!("takes writes again: {free_bytes} bytes free")
+        }
         Event::Peer { peer, up: true, .. } => format!("is connected to node {peer}"),
         Event::Peer { peer, detail, .. } => format!("lost node {peer}: {detail}"),
         Event::Refused { detail } => format!("refuses: {detail}"),

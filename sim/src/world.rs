@@ -12,7 +12,7 @@ use crate::clock::Clocks;
 use crate::lane::{SimLanes, TakeDebt};
 use crate::net::{NetConfig, NetTrace, Network};
 use node::rt::journal::JournalSink;
-use node::rt::{Clock, Env, Journal, Lanes, Net, Rngs};
+use node::rt::{Clock, Env, Journal, Lanes, Net, Process, Rngs};
 use rand_core::RngCore;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -59,6 +59,7 @@ impl SimWorld {
             lanes: Lanes::new(SimLanes::new(rngs.clone(), self.take_debt)),
             rngs,
             journal: Journal::new(journal),
+            process: Process::unknown(),
         }
     }
 

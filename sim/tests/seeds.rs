@@ -15,8 +15,15 @@ use std::process::ExitCode;
 const SEEDS: &str = "20";
 
 /// Options of `storm run` that make this call ours.
-const OURS: [&str; 7] =
-    ["--seeds", "--seed", "--first-seed", "--scenario", "--shard", "--jobs", "--json"];
+const OURS: [&str; 7] = [
+    "--seeds",
+    "--seed",
+    "--first-seed",
+    "--scenario",
+    "--shard",
+    "--jobs",
+    "--json",
+];
 
 fn main() -> ExitCode {
     let given: Vec<String> = std::env::args().skip(1).collect();

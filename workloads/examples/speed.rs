@@ -2,6 +2,13 @@
 //!
 //! `cargo run --release --example speed`
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a stopwatch for a person at a terminal"
+)]
+
 #[path = "../tests/common/mod.rs"]
 mod common;
 

@@ -120,6 +120,9 @@ impl Notebook {
     }
 }
 
+/// How often the node at a place of the endpoints was started: reads of one life never go back, a new life may begin behind.
+pub type Lives = Arc<dyn Fn(usize) -> u64 + Send + Sync>;
+
 /// A shared clock of the run, nanoseconds.
 pub type SharedClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -136,6 +139,8 @@ pub struct Driver {
     clock: Clock,
     /// The run's clock.
     shared: SharedClock,
+    /// Lives of the nodes.
+    lives: Lives,
     /// What it does.
     habits: Habits,
     /// Chance.
@@ -150,6 +155,10 @@ pub struct Driver {
 
 impl Driver {
     /// A client in the world `env`, of the cluster at `endpoints`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of a client's world, each given once"
+    )]
     pub fn new(
         number: u64,
         env: &Env,
@@ -157,12 +166,16 @@ impl Driver {
         endpoints: Vec<String>,
         habits: Habits,
         shared: SharedClock,
+        lives: Lives,
         notebook: Notebook,
     ) -> Self {
         let options = |sessions: bool, tries_max, stream: &str| Options {
             timeout: habits.timeout,
             connect_timeout: Duration::from_millis(500),
-            retry: Retry { tries_max, ..Retry::default() },
+            retry: Retry {
+                tries_max,
+                ..Retry::default()
+            },
             sessions,
             follow_leader: tries_max > 1,
             stream: format!("client {number} {stream}"),
@@ -172,16 +185,19 @@ impl Driver {
         let mut turned = endpoints.clone();
         let turn = usize::try_from(number).unwrap_or(0) % endpoints.len().max(1);
         turned.rotate_left(turn);
-        let client = |endpoints: Vec<String>, options| {
-            Client::with_options(env, tasks, endpoints, options)
-        };
+        let client =
+            |endpoints: Vec<String>, options| Client::with_options(env, tasks, endpoints, options);
         Driver {
             number,
             plain: client(turned.clone(), options(false, 3, "plain")),
             sessions: client(turned, options(true, 20, "session")),
-            by_node: endpoints.iter().map(|one| client(vec![one.clone()], options(false, 1, one))).collect(),
+            by_node: endpoints
+                .iter()
+                .map(|one| client(vec![one.clone()], options(false, 1, one)))
+                .collect(),
             clock: env.clock.clone(),
             shared,
+            lives,
             rng: env.rngs.stream(&format!("client {number}")),
             habits,
             notebook,
@@ -232,7 +248,11 @@ impl Driver {
     /// The number of a new operation, which is also the identity of what it writes.
     fn begin(&mut self) -> (u64, ValueId, u64) {
         self.next += 1;
-        (self.next, ValueId(self.number * 1_000_000 + self.next), (self.shared)())
+        (
+            self.next,
+            ValueId(self.number * 1_000_000 + self.next),
+            (self.shared)(),
+        )
     }
 
     /// Writes an operation down.
@@ -241,10 +261,22 @@ impl Driver {
         let known = !matches!(output, Output::Unknown);
         let wrote = matches!(
             output,
-            Output::PutOk { .. } | Output::DeleteOk { .. } | Output::TxnOk { succeeded: true, .. }
+            Output::PutOk { .. }
+                | Output::DeleteOk { .. }
+                | Output::TxnOk {
+                    succeeded: true,
+                    ..
+                }
         );
         let return_ns = known.then_some(now);
-        let operation = Operation { client: self.number, id, call_ns, return_ns, input, output };
+        let operation = Operation {
+            client: self.number,
+            id,
+            call_ns,
+            return_ns,
+            input,
+            output,
+        };
         self.notebook.write(|notes| {
             if wrote {
                 notes.acknowledged.push((call_ns, now));
@@ -256,22 +288,38 @@ impl Driver {
     /// What an error means for a write.
     fn failed(&self, error: &Error) -> Output {
         self.count_error(error);
-        if error.outcome_unknown { Output::Unknown } else { Output::Refused }
+        if error.outcome_unknown {
+            Output::Unknown
+        } else {
+            Output::Refused
+        }
     }
 
     /// Counts an error.
     fn count_error(&self, error: &Error) {
-        let unknown = if error.outcome_unknown { " (outcome unknown)" } else { "" };
+        let unknown = if error.outcome_unknown {
+            " (outcome unknown)"
+        } else {
+            ""
+        };
         let code = format!("{:?}{unknown}", error.code);
-        self.notebook.write(|notes| *notes.errors.entry(code).or_default() += 1);
+        self.notebook
+            .write(|notes| *notes.errors.entry(code).or_default() += 1);
     }
 
     /// A write.
     async fn put(&mut self, key: String, in_session: bool) {
         let (id, value, call_ns) = self.begin();
-        let client = if in_session { &self.sessions } else { &self.plain };
+        let client = if in_session {
+            &self.sessions
+        } else {
+            &self.plain
+        };
         let text = value.0.to_string();
-        let output = match client.put(key.as_bytes(), text, Conditions::default()).await {
+        let output = match client
+            .put(key.as_bytes(), text, Conditions::default())
+            .await
+        {
             Ok(answer) => {
                 self.seen.insert(key.clone(), answer.done.version);
                 Output::PutOk {
@@ -282,7 +330,11 @@ impl Driver {
             }
             Err(error) => self.failed(&error),
         };
-        let input = Input::Put { key: Key(key), value, expect: Expect::Any };
+        let input = Input::Put {
+            key: Key(key),
+            value,
+            expect: Expect::Any,
+        };
         self.end(id, call_ns, input, output);
     }
 
@@ -296,7 +348,10 @@ impl Driver {
                     self.seen.insert(key.clone(), entry.version);
                 }
                 let consistency = Consistency::Linearizable;
-                let input = Input::Get { key: Key(key), consistency };
+                let input = Input::Get {
+                    key: Key(key),
+                    consistency,
+                };
                 self.end(id, call_ns, input, Output::Value { entry, mark: None });
             }
             // A read that failed says nothing.
@@ -309,17 +364,26 @@ impl Driver {
         let (id, _, call_ns) = self.begin();
         let node = self.rng.random_range(0..self.by_node.len());
         let level = match consistency {
-            Consistency::Bounded => {
-                handle::Consistency::Bounded { max_age: Duration::from_millis(500) }
-            }
+            Consistency::Bounded => handle::Consistency::Bounded {
+                max_age: Duration::from_millis(500),
+            },
             _ => handle::Consistency::Local,
         };
-        let reading = Reading { consistency: level, revision: None };
+        let reading = Reading {
+            consistency: level,
+            revision: None,
+        };
+        let life = (self.lives)(node);
         match self.by_node[node].get(key.as_bytes(), reading).await {
+            // An answer across a restart belongs to either life.
+            Ok(Some(_)) if (self.lives)(node) != life => {}
             Ok(Some(answer)) => {
-                let mark = Some(mark_of(node as u64, &answer.fresh));
+                let mark = Some(mark_of(node as u64, life, &answer.fresh));
                 let entry = entry_of(&answer.record);
-                let input = Input::Get { key: Key(key), consistency };
+                let input = Input::Get {
+                    key: Key(key),
+                    consistency,
+                };
                 self.end(id, call_ns, input, Output::Value { entry, mark });
             }
             // An absent key's answer carries no stamp to be judged by.
@@ -331,13 +395,26 @@ impl Driver {
     /// A removal.
     async fn delete(&mut self, key: String) {
         let (id, _, call_ns) = self.begin();
-        let output = match self.plain.delete(key.as_bytes(), Conditions::default()).await {
-            Ok(answer) => {
-                Output::DeleteOk { existed: answer.done.deleted > 0, revision: answer.place.revision.0 }
-            }
+        let output = match self
+            .plain
+            .delete(key.as_bytes(), Conditions::default())
+            .await
+        {
+            Ok(answer) => Output::DeleteOk {
+                existed: answer.done.deleted > 0,
+                revision: answer.place.revision.0,
+            },
             Err(error) => self.failed(&error),
         };
-        self.end(id, call_ns, Input::Delete { key: Key(key), expect: Expect::Any }, output);
+        self.end(
+            id,
+            call_ns,
+            Input::Delete {
+                key: Key(key),
+                expect: Expect::Any,
+            },
+            output,
+        );
     }
 
     /// If the key still has the version last seen, writes it and its twin; else reads it.
@@ -374,10 +451,20 @@ impl Driver {
             },
             Err(error) => self.failed(&error),
         };
-        let write = |key: &str| TxnOp::Put { key: Key(key.to_owned()), value };
-        let expect = if version == 0 { Expect::Absent } else { Expect::Version(version) };
+        let write = |key: &str| TxnOp::Put {
+            key: Key(key.to_owned()),
+            value,
+        };
+        let expect = if version == 0 {
+            Expect::Absent
+        } else {
+            Expect::Version(version)
+        };
         let input = Input::Txn {
-            compares: vec![Compare { key: Key(key.clone()), expect }],
+            compares: vec![Compare {
+                key: Key(key.clone()),
+                expect,
+            }],
             then: vec![write(&key), write(&twin)],
             otherwise: vec![TxnOp::Get { key: Key(key) }],
         };
@@ -392,13 +479,29 @@ impl Driver {
         let ttl = Duration::from_millis(self.rng.random_range(1_500..3_000));
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let sent = (self.shared)();
-        let Ok(lease) = self.plain.grant_lease(ttl_ms).await else { return };
-        let conditions = Conditions { lease: Some(lease.id), ..Conditions::default() };
-        if self.plain.put(key.as_bytes(), "held", conditions).await.is_err() {
+        let Ok(lease) = self.plain.grant_lease(ttl_ms).await else {
+            return;
+        };
+        let conditions = Conditions {
+            lease: Some(lease.id),
+            ..Conditions::default()
+        };
+        if self
+            .plain
+            .put(key.as_bytes(), "held", conditions)
+            .await
+            .is_err()
+        {
             return;
         }
         let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
-        let mut note = LeaseNote { key, ttl_ns, renewed_ns: sent, seen_ns: None, gone_ns: None };
+        let mut note = LeaseNote {
+            key,
+            ttl_ns,
+            renewed_ns: sent,
+            seen_ns: None,
+            gone_ns: None,
+        };
         for _ in 0..self.rng.random_range(0..3) {
             self.clock.sleep(ttl / 3).await;
             let sent = (self.shared)();
@@ -420,7 +523,11 @@ impl Driver {
     /// Looks whether a leased key is there.
     async fn look(&self, note: &mut LeaseNote) {
         let sent = (self.shared)();
-        match self.plain.get(note.key.as_bytes(), Reading::default()).await {
+        match self
+            .plain
+            .get(note.key.as_bytes(), Reading::default())
+            .await
+        {
             Ok(Some(_)) => note.seen_ns = Some(sent),
             Ok(None) if note.gone_ns.is_none() => note.gone_ns = Some((self.shared)()),
             _ => {}
@@ -429,7 +536,13 @@ impl Driver {
 }
 
 /// Follows everything from the first revision until `until` says stop.
-pub async fn follow(client: Client, name: String, notebook: Notebook, clock: Clock, until: impl Fn() -> bool) {
+pub async fn follow(
+    client: Client,
+    name: String,
+    notebook: Notebook,
+    clock: Clock,
+    until: impl Fn() -> bool,
+) {
     let record = WatchRecord {
         name,
         start_revision: 1,
@@ -458,9 +571,10 @@ pub async fn follow(client: Client, name: String, notebook: Notebook, clock: Clo
             let (step, next) = match told {
                 Told::Put(change) => (event_of(&change, false), None),
                 Told::Delete(change) => (event_of(&change, true), None),
-                Told::Progress(revision) => {
-                    (Some(WatchStep::Progress(revision.0)), Some(Revision(revision.0 + 1)))
-                }
+                Told::Progress(revision) => (
+                    Some(WatchStep::Progress(revision.0)),
+                    Some(Revision(revision.0 + 1)),
+                ),
             };
             from = next.unwrap_or(from);
             if let Some(step) = step {
@@ -482,7 +596,11 @@ fn event_of(change: &WatchChange, deleted: bool) -> Option<WatchStep> {
     } else {
         EventKind::Put(value_of(change.record.value.as_deref()?))
     };
-    Some(WatchStep::Event(Event { revision, key, kind }))
+    Some(WatchStep::Event(Event {
+        revision,
+        key,
+        kind,
+    }))
 }
 
 /// A record as the history has it.
@@ -497,14 +615,15 @@ pub fn entry_of(record: &Record) -> Option<Entry> {
 
 /// The identity of a value: the number it spells, or a fingerprint.
 fn value_of(text: &str) -> ValueId {
-    text.parse().map_or_else(|_| ValueId::of_bytes(text.as_bytes()), ValueId)
+    text.parse()
+        .map_or_else(|_| ValueId::of_bytes(text.as_bytes()), ValueId)
 }
 
 /// What an answer says of its freshness.
-fn mark_of(node: u64, fresh: &Fresh) -> ReadMark {
+fn mark_of(node: u64, life: u64, fresh: &Fresh) -> ReadMark {
     ReadMark {
         node,
-        connection: 0,
+        connection: life,
         applied_revision: fresh.revision.0,
         age_ns: fresh.age_ms.map(|ms| ms * 1_000_000),
     }
@@ -513,10 +632,13 @@ fn mark_of(node: u64, fresh: &Fresh) -> ReadMark {
 /// One step's result.
 fn txn_result(result: &txn::TxnResult) -> TxnResult {
     match result {
-        txn::TxnResult::Put(done) => {
-            TxnResult::Put { version: done.version, create_revision: done.create_revision.0 }
-        }
-        txn::TxnResult::Delete(done) => TxnResult::Delete { existed: done.deleted > 0 },
+        txn::TxnResult::Put(done) => TxnResult::Put {
+            version: done.version,
+            create_revision: done.create_revision.0,
+        },
+        txn::TxnResult::Delete(done) => TxnResult::Delete {
+            existed: done.deleted > 0,
+        },
         txn::TxnResult::Get(done) => TxnResult::Get(done.kvs.first().and_then(entry_of)),
     }
 }

@@ -3,17 +3,16 @@
 //! A connection is served by one task. It ends when the client closes it, when a request's head or the client's reading takes longer
 //! than allowed, when the node is stopping (the request under way is finished first), or with the node's tasks.
 
-use super::{Api, routes};
+use super::Api;
+use super::routes::Front;
 use crate::error::{Code, Error};
 use crate::handle::Condition;
 use crate::rt::clock::Sleep;
 use crate::rt::http::Timer;
 use crate::rt::net::Listener;
 use crate::rt::{Clock, Stream, Tasks};
-use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -46,7 +45,7 @@ pub(super) async fn tidy(api: Arc<Api>) {
 
 /// Takes connections until the node is stopping.
 pub(super) async fn accept(api: Arc<Api>, tasks: Tasks, mut listener: Box<dyn Listener>) {
-    let router = routes::router(&api);
+    let front = Front::new(&api);
     let open = Counter::default();
     let refusing = Counter::default();
     let most = api.options.limits.connections_max;
@@ -67,8 +66,8 @@ pub(super) async fn accept(api: Arc<Api>, tasks: Tasks, mut listener: Box<dyn Li
         };
         if let Some(place) = open.take(most) {
             api.metrics.set_connections(open.count());
-            let (api, router, closing) = (Arc::clone(&api), router.clone(), closing.clone());
-            tasks.spawn(connection(api, router, stream, closing, place));
+            let (api, front, closing) = (Arc::clone(&api), front.clone(), closing.clone());
+            tasks.spawn(connection(api, front, stream, closing, place));
         } else {
             api.metrics.count_refused_connection();
             if let Some(place) = refusing.take(REFUSALS_MAX) {
@@ -90,7 +89,7 @@ async fn stopping(api: Arc<Api>) {
 /// all of them with every commit.
 async fn connection(
     api: Arc<Api>,
-    router: Router,
+    front: Front,
     stream: Stream,
     closing: CancellationToken,
     place: Taken,
@@ -105,7 +104,7 @@ async fn connection(
         .max_buf_size(BUFFER_BYTES_MAX)
         .half_close(true) // A client may say all it has to say, and still read.
         .auto_date_header(false); // It would read the system's clock.
-    let mut serving = pin!(server.serve_connection(io, TowerToHyperService::new(router)));
+    let mut serving = pin!(server.serve_connection(io, front));
     let ended = tokio::select! {
         biased; // What is done is done, even if the node stops in the same instant.
         ended = serving.as_mut() => ended,

@@ -79,6 +79,7 @@ pub(crate) fn status() -> Status {
             peer: format!("n{id}.invalid:7000"),
             http: format!("n{id}.invalid:8000"),
             incarnation: 7,
+            replaces: 0,
         },
         role,
         match_index: Some(Index(4)),

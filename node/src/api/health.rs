@@ -54,7 +54,7 @@ pub(super) async fn metrics(call: Call) -> Result<Response, Error> {
 pub(super) async fn stats(call: Call) -> Result<Response, Error> {
     let page = call.api.handle.metrics_text();
     let uptime = call.api.clock.now().since(call.api.since);
-    json(&value!({
+    let mut answer = value!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_ms": u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         "node": call.api.handle.status(),
@@ -65,7 +65,11 @@ pub(super) async fn stats(call: Call) -> Result<Response, Error> {
             "segments": sample(&page, "seaworthy_wal_segments_total"),
         },
         "http": { "connections": sample(&page, "seaworthy_http_connections") },
-    }))
+    });
+    if let Some(spent) = call.api.process.spent() {
+        answer["process"] = value!(spent);
+    }
+    json(&answer)
 }
 
 /// `GET /openapi.json`.

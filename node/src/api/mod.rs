@@ -40,7 +40,8 @@ use crate::config::Limits;
 use crate::handle::Handle;
 use crate::metrics::Metrics;
 use crate::rt::net::Listener;
-use crate::rt::{Clock, Env, Mono, Tasks};
+use crate::rt::{Clock, Env, Mono, Process, Tasks};
+use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,10 @@ struct Api {
     options: Options,
     /// When the door was opened.
     since: Mono,
+    /// What its process has spent.
+    process: Process,
+    /// The node's name as a header, unless it holds what a header must not.
+    signature: Option<HeaderValue>,
 }
 
 /// Opens the door on `listener`: starts its tasks in `tasks` and returns at once. It closes when the node is stopping
@@ -79,12 +84,15 @@ pub fn serve(
     metrics: Metrics,
     options: Options,
 ) {
+    let signature = HeaderValue::from_str(&options.name).ok();
     let api = Arc::new(Api {
         handle,
         clock: env.clock.clone(),
         metrics,
         options,
         since: env.clock.now(),
+        process: env.process.clone(),
+        signature,
     });
     tasks.spawn(door::tidy(Arc::clone(&api)));
     tasks.spawn(door::accept(api, tasks.clone(), listener));

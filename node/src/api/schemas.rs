@@ -333,6 +333,17 @@ fn healths() -> Group {
     ]
 }
 
+/// What the process has spent, where the system tells.
+fn spent() -> Value {
+    let seconds = json!({ "type": "number" });
+    object(vec![
+        ("pid", number()),
+        ("cpu_seconds", seconds),
+        ("write_bytes?", number()),
+        ("rss_bytes?", number()),
+    ])
+}
+
 /// Statistics: the node's whole picture is for people, so its parts are not pinned down.
 fn stats() -> Value {
     let anything = || json!({ "type": "object" });
@@ -347,5 +358,6 @@ fn stats() -> Value {
             object(vec![("size_bytes", number()), ("segments", number())]),
         ),
         ("http", object(vec![("connections", number())])),
+        ("process?", spent()),
     ])
 }

@@ -39,6 +39,7 @@ fn mismatch(document: &Value, schema: &Value, value: &Value) -> Option<String> {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "integer" => value.is_u64(),
+        "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         other => panic!("unknown type {other}"),
     };

@@ -333,7 +333,7 @@ impl Client {
             Ok(Ok(raw)) => raw,
             Ok(Err(failure)) => return Err(broken(endpoint, failure, writes)),
             Err(late) => {
-                let message = format!("{endpoint} gave no answer within {:?}", late.after);
+                let message = format!("{endpoint} gave no answer within {:.1?}", late.after);
                 let mut error = Error::new(Code::Timeout, message);
                 error.outcome_unknown = writes;
                 return Err(error);

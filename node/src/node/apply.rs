@@ -19,21 +19,24 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+/// A change of configuration, with what the configuration is after it and what is known of the members it brings or drops.
+pub(crate) struct Change {
+    /// The entry.
+    pub(crate) entry: Entry,
+    /// Configuration after it.
+    pub(crate) conf: ConfState,
+    /// The member it adds or updates.
+    pub(crate) member: Option<Member>,
+    /// The member it removes.
+    pub(crate) removed: Option<NodeId>,
+}
+
 /// Something to apply.
 pub(crate) enum Item {
     /// An ordinary entry.
     Entry(Entry),
-    /// A change of configuration, with what the configuration is after it and what is known of the members it brings or drops.
-    Change {
-        /// The entry.
-        entry: Entry,
-        /// Configuration after it.
-        conf: ConfState,
-        /// The member it adds or updates.
-        member: Option<Member>,
-        /// The member it removes.
-        removed: Option<NodeId>,
-    },
+    /// A change of configuration.
+    Change(Box<Change>),
     /// A snapshot file that replaces everything.
     Install(PathBuf),
     /// A picture of the state is wanted for a snapshot.
@@ -120,7 +123,9 @@ pub(crate) struct Slot {
 impl Slot {
     /// The store.
     pub(crate) fn store(&self) -> &Store {
-        self.store.as_ref().expect("a node whose store could not be replaced has ended")
+        self.store
+            .as_ref()
+            .expect("a node whose store could not be replaced has ended")
     }
 }
 
@@ -142,14 +147,12 @@ pub(crate) struct Applier {
 
 impl Applier {
     /// An applier into `store` on `lane`.
-    pub(crate) fn new(
-        store: Store,
-        dir: PathBuf,
-        lane: Lane,
-        clock: Clock,
-        knobs: &Knobs,
-    ) -> Self {
-        let slot = Slot { store: Some(store), dir, knobs: knobs.clone() };
+    pub(crate) fn new(store: Store, dir: PathBuf, lane: Lane, clock: Clock, knobs: &Knobs) -> Self {
+        let slot = Slot {
+            store: Some(store),
+            dir,
+            knobs: knobs.clone(),
+        };
         Applier {
             store: Arc::new(Mutex::new(slot)),
             lane,
@@ -185,7 +188,10 @@ impl Applier {
         let job = self.lane.run(move || {
             let start = clock.now();
             let applied = apply_batch(&mut lock(&store), items);
-            applied.map(|applied| Applied { took: clock.now().since(start), ..applied })
+            applied.map(|applied| Applied {
+                took: clock.now().since(start),
+                ..applied
+            })
         });
         self.running = Some(Box::pin(async move {
             match job.await {
@@ -197,7 +203,9 @@ impl Applier {
 
     /// Ends when the running batch is applied; never without one.
     pub(crate) async fn ended(&mut self) -> Result<Applied, String> {
-        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let Some(running) = &mut self.running else {
+            return std::future::pending().await;
+        };
         let result = running.await;
         self.running = None;
         result
@@ -214,7 +222,7 @@ impl Applier {
             .queue
             .iter()
             .take(self.batch_max)
-            .take_while(|item| matches!(item, Item::Entry(_) | Item::Change { .. }))
+            .take_while(|item| matches!(item, Item::Entry(_) | Item::Change(_)))
             .count();
         self.queue.drain(..entries.max(1)).collect()
     }
@@ -222,7 +230,9 @@ impl Applier {
 
 /// The store. A job that panicked would have ended the process, so the lock is never poisoned.
 pub(crate) fn lock(store: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    store.lock().expect("no job panics while it holds the store")
+    store
+        .lock()
+        .expect("no job panics while it holds the store")
 }
 
 /// Applies `items`: entries as one atomic batch, or one other thing.
@@ -233,7 +243,13 @@ fn apply_batch(slot: &mut Slot, items: Vec<Item>) -> Result<Applied, String> {
     for item in items {
         match item {
             Item::Entry(entry) => entries.push((entry, None)),
-            Item::Change { entry, conf, member, removed } => {
+            Item::Change(change) => {
+                let Change {
+                    entry,
+                    conf,
+                    member,
+                    removed,
+                } = *change;
                 changed = true;
                 entries.push((entry, Some((conf, member, removed))));
             }
@@ -257,7 +273,11 @@ fn apply_batch(slot: &mut Slot, items: Vec<Item>) -> Result<Applied, String> {
     if !entries.is_empty() {
         apply_entries(slot.store(), entries, &mut applied)?;
     }
-    finish(slot.store(), changed || applied.members.is_some(), &mut applied)?;
+    finish(
+        slot.store(),
+        changed || applied.members.is_some(),
+        &mut applied,
+    )?;
     Ok(applied)
 }
 
@@ -304,7 +324,13 @@ fn apply_entries(
             }
             None => {
                 let payload = entry.data.clone();
-                let outcome = batch.apply(&state::Entry { index, term, payload }).map_err(words)?;
+                let outcome = batch
+                    .apply(&state::Entry {
+                        index,
+                        term,
+                        payload,
+                    })
+                    .map_err(words)?;
                 note_effects(&entry.data, &outcome, &mut touched, &mut members_changed);
                 Some(outcome)
             }
@@ -334,12 +360,7 @@ fn apply_entries(
 }
 
 /// Notes which leases a command touched, and whether it touched the members.
-fn note_effects(
-    data: &Bytes,
-    outcome: &Outcome,
-    leases: &mut Vec<LeaseId>,
-    members: &mut bool,
-) {
+fn note_effects(data: &Bytes, outcome: &Outcome, leases: &mut Vec<LeaseId>, members: &mut bool) {
     // Only these few kinds matter; the common ones are told apart by their outcome without decoding.
     match &outcome.done {
         Some(Done::Lease(lease)) => leases.push(LeaseId(lease.id)),
@@ -378,7 +399,11 @@ fn finish(store: &Store, members: bool, applied: &mut Applied) -> Result<(), Str
 fn position(store: &Store) -> Result<(Index, Term, u64), String> {
     let position = state::applied(store).map_err(|error| error.to_string())?;
     let position = position.ok_or("the snapshot holds no state")?;
-    Ok((Index(position.index), Term(position.term), position.state_hash))
+    Ok((
+        Index(position.index),
+        Term(position.term),
+        position.state_hash,
+    ))
 }
 
 /// Every lease.

@@ -22,8 +22,8 @@ use crate::types::{CONTROL_GROUP, ClusterId, Incarnation, Index, NodeId, Term};
 use crate::wal::{self, GroupLog, Record, Wal};
 use crate::wire::{Join, Probe, ProbeAnswer};
 use prost::Message;
-use rand_core::RngCore;
 use raft::eraftpb::{ConfState, HardState};
+use rand_core::RngCore;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -130,6 +130,51 @@ struct Known {
     genesis: wal::Genesis,
 }
 
+/// A data directory that is this process's alone for as long as this lives.
+pub(crate) struct Claim {
+    /// The locked file; the operating system unlocks it when the process ends, however it ends.
+    #[expect(
+        clippy::disallowed_types,
+        reason = "a lock that vanishes with the process"
+    )]
+    _locked: std::fs::File,
+}
+
+/// Makes the data directory and claims it. Two processes on one log would write over each other's acknowledged entries.
+pub(crate) async fn claim(shared: &Shared) -> Result<Claim, String> {
+    let root = shared.config.data_dir.clone();
+    let claimed = shared
+        .env
+        .lanes
+        .open("claim")
+        .run(move || claim_dir(&root))
+        .await;
+    claimed.map_err(|closed| closed.to_string())?
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "runs on a lane, inside the data directory"
+)]
+fn claim_dir(root: &Path) -> Result<Claim, String> {
+    let shown = root.display();
+    let io = |error: std::io::Error| format!("the data directory {shown} cannot be used: {error}");
+    create_dir_durably(root).map_err(io)?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(root.join("lock"))
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Claim { _locked: file }),
+        Err(std::fs::TryLockError::WouldBlock) => Err(format!(
+            "the data directory {shown} is in use by another process: stop that one first"
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
 /// Boots: gives a node ready to take part.
 pub(crate) async fn boot(
     shared: &Shared,
@@ -142,43 +187,97 @@ pub(crate) async fn boot(
     let fresh_life = Incarnation(shared.env.rngs.stream("incarnation").next_u64() | 1);
     // Segments are rows of sectors; a drawn size need not be.
     let options = wal::Options::new((shared.knobs.segment_bytes / 512 * 512).max(8 << 10));
-    let opened = {
+    let closed = |closed: crate::rt::lane::Closed| Halt::Failed(closed.to_string());
+    let mut opened = {
         let (dirs, name) = (dirs.clone(), shared.config.name.clone());
-        wal_lane.run(move || open(&dirs, &name, options, fresh_life)).await
-    };
-    let opened = opened.map_err(|closed| Halt::Failed(closed.to_string()))?.map_err(Halt::Failed)?;
-    let known = match opened {
-        Opened::Known(known) => known,
-        Opened::Fresh { incarnation, lost } => {
-            let seat = find_seat(shared, incarnation, lost, requests, inbox).await?;
-            let (dirs, name) = (dirs.clone(), shared.config.name.clone());
-            let settled =
-                wal_lane.run(move || settle(&dirs, &name, options, incarnation, &seat)).await;
-            let settled = settled.map_err(|closed| Halt::Failed(closed.to_string()))?;
-            Box::new(settled.map_err(Halt::Failed)?)
+        let alone = is_alone(&shared.config);
+        wal_lane
+            .run(move || open(&dirs, &name, options, fresh_life, alone))
+            .await
+    }
+    .map_err(closed)?
+    .map_err(Halt::Failed)?;
+    loop {
+        let known = match opened {
+            Opened::Known(known) => known,
+            Opened::Fresh { incarnation, lost } => {
+                let seat = find_seat(shared, incarnation, lost, requests, inbox).await?;
+                let (dirs, name) = (dirs.clone(), shared.config.name.clone());
+                let settled = wal_lane
+                    .run(move || settle(&dirs, &name, options, incarnation, &seat))
+                    .await;
+                Box::new(settled.map_err(closed)?.map_err(Halt::Failed)?)
+            }
+        };
+        let build = {
+            let (dirs, knobs) = (dirs.clone(), shared.knobs.clone());
+            let journal = shared.env.journal.clone();
+            store_lane
+                .run(move || rebuild(&dirs, &knobs, *known, &journal))
+                .await
+        };
+        match build.map_err(closed)? {
+            Ok(rebuilt) => {
+                let mut booted = rebuilt.into_booted(shared, wal_lane, store_lane);
+                booted.identity.name.clone_from(&shared.config.name);
+                return Ok(booted);
+            }
+            Err(Unbuilt::Failed(reason)) => return Err(Halt::Failed(reason)),
+            Err(Unbuilt::Lost(reason)) if is_alone(&shared.config) => {
+                return Err(Halt::Failed(format!("{reason}; {ALONE}")));
+            }
+            // The log alone is not the state: the node comes back like one whose log is damaged. A directory of a new life
+            // has no state to lose, so this happens once.
+            Err(Unbuilt::Lost(reason)) => {
+                let (dirs, name) = (dirs.clone(), shared.config.name.clone());
+                let given_up = wal_lane
+                    .run(move || give_up(&dirs, &name, fresh_life))
+                    .await;
+                given_up.map_err(closed)?.map_err(Halt::Failed)?;
+                opened = Opened::Fresh {
+                    incarnation: fresh_life,
+                    lost: Some(reason),
+                };
+            }
         }
-    };
-    let knobs = shared.knobs.clone();
-    let journal = shared.env.journal.clone();
-    let build = store_lane.run(move || rebuild(&dirs, &knobs, *known, &journal)).await;
-    let mut booted = match build.map_err(|closed| Halt::Failed(closed.to_string()))? {
-        Ok(rebuilt) => rebuilt.into_booted(shared, wal_lane, store_lane),
-        Err(reason) => return Err(Halt::Failed(reason)),
-    };
-    booted.identity.name.clone_from(&shared.config.name);
-    Ok(booted)
+    }
+}
+
+/// What a node is told that has lost its data and knows nobody who could give it back.
+const ALONE: &str = "this node is configured alone, nobody can give it its data back: restore the data directory from a \
+    backup, or, if members were added later, list them in cluster.members; to begin anew, empty the directory";
+
+/// Whether the configuration names no other node.
+fn is_alone(config: &crate::config::Config) -> bool {
+    config
+        .cluster
+        .members
+        .iter()
+        .all(|one| one.name == config.name)
+}
+
+/// Why a member's state could not be put together.
+enum Unbuilt {
+    /// It is not there any more; others have it.
+    Lost(String),
+    /// Something else failed: trying again may help.
+    Failed(String),
+}
+
+impl From<String> for Unbuilt {
+    fn from(reason: String) -> Self {
+        Unbuilt::Failed(reason)
+    }
 }
 
 /// Opens the directory and finds out whether it is whole. A damaged one is set aside, never used.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
 fn open(
     dirs: &Dirs,
     name: &str,
     options: wal::Options,
     fresh_life: Incarnation,
+    alone: bool,
 ) -> Result<Opened, String> {
-    let io = |what: &str, error: std::io::Error| format!("{what} {}: {error}", dirs.root.display());
-    create_dir_durably(&dirs.root).map_err(|error| io("creating", error))?;
     snapshot::prepare(&dirs.snapshots).map_err(|error| error.to_string())?;
     let note = read_note(&dirs.identity)?;
     if let Some(note) = note.as_ref().filter(|note| note.name != name) {
@@ -189,10 +288,16 @@ fn open(
         ));
     }
     let opened = Wal::open(&dirs.wal, options);
-    sync_dir(&dirs.root).map_err(|error| io("syncing", error))?;
+    sync_dir(&dirs.root).map_err(|error| format!("syncing {}: {error}", dirs.root.display()))?;
     let lost = match opened {
         Ok((wal, recovered)) => match recovered.genesis.clone() {
-            Some(genesis) => return Ok(Opened::Known(Box::new(Known { wal, recovered, genesis }))),
+            Some(genesis) => {
+                return Ok(Opened::Known(Box::new(Known {
+                    wal,
+                    recovered,
+                    genesis,
+                })));
+            }
             None => note.as_ref().filter(|note| note.member).map(|_| {
                 "the log of this member is gone: its data directory was emptied".to_owned()
             }),
@@ -200,18 +305,50 @@ fn open(
         Err(wal::Error::Damaged(wreck)) => Some(format!("the log is damaged: {}", wreck.damage)),
         Err(other) => return Err(other.to_string()),
     };
-    if lost.is_some() {
-        set_aside(dirs, fresh_life)?;
+    if let Some(reason) = &lost {
+        if alone {
+            return Err(format!("{reason}; {ALONE}"));
+        }
+        give_up(dirs, name, fresh_life)?;
+        return Ok(Opened::Fresh {
+            incarnation: fresh_life,
+            lost,
+        });
     }
     // A directory keeps its life until it has belonged to a member.
-    let kept = note.filter(|note| lost.is_none() && !note.member).map(|note| note.incarnation);
+    let kept = note
+        .filter(|note| !note.member)
+        .map(|note| note.incarnation);
     let incarnation = kept.unwrap_or(fresh_life);
-    write_note(dirs, &Note { name: name.to_owned(), incarnation, member: false })?;
+    write_note(
+        dirs,
+        &Note {
+            name: name.to_owned(),
+            incarnation,
+            member: false,
+        },
+    )?;
     Ok(Opened::Fresh { incarnation, lost })
 }
 
+/// Gives up a member's data: the directory begins a new life.
+fn give_up(dirs: &Dirs, name: &str, life: Incarnation) -> Result<(), String> {
+    set_aside(dirs, life)?;
+    write_note(
+        dirs,
+        &Note {
+            name: name.to_owned(),
+            incarnation: life,
+            member: false,
+        },
+    )
+}
+
 /// Moves what is left of a member's data out of the way, for a person to look at.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "runs on the log's lane, inside the data directory"
+)]
 fn set_aside(dirs: &Dirs, life: Incarnation) -> Result<(), String> {
     let words = |error: std::io::Error| format!("setting damaged data aside: {error}");
     let aside = dirs.root.join(format!("damaged-{life}"));
@@ -240,7 +377,10 @@ struct Note {
 }
 
 /// Reads the note.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "runs on the log's lane, inside the data directory"
+)]
 fn read_note(path: &Path) -> Result<Option<Note>, String> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
@@ -260,19 +400,22 @@ fn write_note(dirs: &Dirs, note: &Note) -> Result<(), String> {
     let bytes = serde_json::to_vec_pretty(note).expect("a note is plain data");
     let fresh = dirs.identity.with_extension("json.new");
     std::fs::write(&fresh, bytes).map_err(words)?;
-    std::fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(words)?;
+    std::fs::File::open(&fresh)
+        .and_then(|file| file.sync_all())
+        .map_err(words)?;
     std::fs::rename(&fresh, &dirs.identity).map_err(words)?;
     sync_dir(&dirs.root).map_err(words)
 }
 
 /// Makes a directory and its missing parents, each with its name durable: a data directory whose own name is lost with the
 /// power takes everything in it along, however well that was synced.
-#[expect(clippy::disallowed_methods, reason = "runs on the log's lane, inside the data directory")]
 fn create_dir_durably(path: &Path) -> std::io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
         create_dir_durably(parent)?;
     }
@@ -284,7 +427,10 @@ fn create_dir_durably(path: &Path) -> std::io::Result<()> {
 }
 
 /// Makes the names in a directory durable.
-#[expect(clippy::disallowed_types, reason = "runs on the log's lane, inside the data directory")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "runs on the log's lane, inside the data directory"
+)]
 fn sync_dir(path: &Path) -> std::io::Result<()> {
     std::fs::File::open(path)?.sync_all()
 }
@@ -310,10 +456,14 @@ async fn find_seat(
     inbox: &mut mpsc::Receiver<Inbound>,
 ) -> Result<Seat, Halt> {
     if let Some(reason) = &lost {
-        shared.env.journal.record(Event::Recovered { detail: reason.clone() });
-        shared.set_condition(Condition::Rejoining { reason: reason.clone() });
+        shared.env.journal.record(Event::Recovered {
+            detail: reason.clone(),
+        });
+        shared.set_condition(Condition::Rejoining {
+            reason: reason.clone(),
+        });
     }
-    let seek = seek(shared, incarnation, lost.is_some());
+    let seek = seek(shared, incarnation, lost);
     tokio::pin!(seek);
     loop {
         tokio::select! {
@@ -326,7 +476,11 @@ async fn find_seat(
 }
 
 /// Asks around until there is a place.
-async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<Seat, String> {
+async fn seek(
+    shared: &Shared,
+    incarnation: Incarnation,
+    lost: Option<String>,
+) -> Result<Seat, String> {
     let config = &shared.config;
     let me = founder_of(shared);
     let mut founders = config.cluster.members.clone();
@@ -337,6 +491,7 @@ async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<S
     loop {
         let mut answers = Vec::new();
         let mut silent = Vec::new();
+        let mut refusals = Vec::new();
         for other in &others {
             match ask(shared, incarnation, other).await {
                 Ok(answer) => answers.push((*other, answer)),
@@ -349,22 +504,37 @@ async fn seek(shared: &Shared, incarnation: Incarnation, lost: bool) -> Result<S
             }
             match join(shared, incarnation, &other.peer).await {
                 Ok(seat) => return Ok(seat),
-                Err(error) => silent.push(format!("{} ({error})", other.name)),
+                Err(error) => refusals.push(format!("{} says: {error}", other.name)),
             }
         }
         let all_fresh = answers.len() == others.len()
-            && answers.iter().all(|(other, answer)| {
-                answer.cluster_id == 0 && answer.name == other.name
-            });
+            && answers
+                .iter()
+                .all(|(other, answer)| answer.cluster_id == 0 && answer.name == other.name);
         // A directory that had data must not found anew: its old cluster may be somewhere.
-        if all_fresh && !config.cluster.join && (!lost || others.is_empty()) {
+        if all_fresh && !config.cluster.join && lost.is_none() {
             return Ok(found(&founders, &me.name, incarnation, &answers));
         }
-        if !lost {
-            let waiting_for = format!("founders that do not answer: {}", silent.join(", "));
-            shared.set_condition(Condition::Starting { waiting_for });
-        }
+        let waiting_for = waiting_for(&silent, &refusals);
+        shared.set_condition(match &lost {
+            None => Condition::Starting { waiting_for },
+            Some(reason) => Condition::Rejoining {
+                reason: format!("{reason}; waits for {waiting_for}"),
+            },
+        });
         shared.env.clock.sleep(PROBE_PAUSE).await;
+    }
+}
+
+/// What a search that goes on waits for, in words.
+fn waiting_for(silent: &[String], refusals: &[String]) -> String {
+    match (silent, refusals) {
+        // All members say the same, because the leader decides.
+        (_, [.., last]) => format!("a member that lets it in; {last}"),
+        ([_, ..], []) => format!("founders that do not answer: {}", silent.join(", ")),
+        ([], []) => {
+            "a cluster to join: every founder answers, but none is a member of one".to_owned()
+        }
     }
 }
 
@@ -408,8 +578,12 @@ fn own_seat(name: &str, incarnation: Incarnation, answer: &ProbeAnswer) -> Optio
 /// Asks to be let in through `address`.
 async fn join(shared: &Shared, incarnation: Incarnation, address: &str) -> Result<Seat, Error> {
     let me = founder_of(shared);
-    let join =
-        Join { name: me.name, peer: me.peer, http: me.http, incarnation: incarnation.0 };
+    let join = Join {
+        name: me.name,
+        peer: me.peer,
+        http: me.http,
+        incarnation: incarnation.0,
+    };
     let deadline = shared.env.clock.now().plus(shared.knobs.request_timeout);
     let joined = shared.transport.join(address, join, deadline).await?;
     Ok(Seat {
@@ -445,10 +619,22 @@ fn found(
     for (place, member) in members.iter_mut().enumerate() {
         member.id = place as u64 + 1;
     }
-    let map = Founding { members: members.clone(), joined: false }.encode_to_vec();
+    let map = Founding {
+        members: members.clone(),
+        joined: false,
+    }
+    .encode_to_vec();
     let cluster = ClusterId(xxhash_rust::xxh3::xxh3_64(&map) | 1);
-    let own = members.iter().find(|one| one.name == me).expect("this node is a founder");
-    Seat { cluster, id: NodeId(own.id), members, joined: false }
+    let own = members
+        .iter()
+        .find(|one| one.name == me)
+        .expect("this node is a founder");
+    Seat {
+        cluster,
+        id: NodeId(own.id),
+        members,
+        joined: false,
+    }
 }
 
 /// Makes the place durable: from now on the directory belongs to a member.
@@ -462,7 +648,10 @@ fn settle(
     let words = |error: wal::Error| error.to_string();
     let (mut wal, _) = Wal::open(&dirs.wal, options).map_err(words)?;
     sync_dir(&dirs.root).map_err(|error| format!("syncing {}: {error}", dirs.root.display()))?;
-    let founding = Founding { members: seat.members.clone(), joined: seat.joined };
+    let founding = Founding {
+        members: seat.members.clone(),
+        joined: seat.joined,
+    };
     let genesis = wal::Genesis {
         cluster_id: seat.cluster,
         node_id: seat.id,
@@ -471,16 +660,40 @@ fn settle(
     };
     let mut records = vec![Record::Genesis(genesis.clone())];
     if !seat.joined {
-        let mark = wal::SnapshotMark { index: FOUNDING.0, term: FOUNDING.1 };
-        records.push(Record::SnapshotMark { group: CONTROL_GROUP, mark });
-        let state = wal::HardState { term: FOUNDING.1, vote: NodeId(0), commit: FOUNDING.0 };
-        records.push(Record::HardState { group: CONTROL_GROUP, state });
+        let mark = wal::SnapshotMark {
+            index: FOUNDING.0,
+            term: FOUNDING.1,
+        };
+        records.push(Record::SnapshotMark {
+            group: CONTROL_GROUP,
+            mark,
+        });
+        let state = wal::HardState {
+            term: FOUNDING.1,
+            vote: NodeId(0),
+            commit: FOUNDING.0,
+        };
+        records.push(Record::HardState {
+            group: CONTROL_GROUP,
+            state,
+        });
     }
     wal.append_and_sync(&records).map_err(words)?;
     drop(wal);
-    write_note(dirs, &Note { name: name.to_owned(), incarnation, member: true })?;
+    write_note(
+        dirs,
+        &Note {
+            name: name.to_owned(),
+            incarnation,
+            member: true,
+        },
+    )?;
     let (wal, recovered) = Wal::open(&dirs.wal, options).map_err(words)?;
-    Ok(Known { wal, recovered, genesis })
+    Ok(Known {
+        wal,
+        recovered,
+        genesis,
+    })
 }
 
 /// A member's data, ready.
@@ -511,13 +724,23 @@ fn rebuild(
     knobs: &crate::knobs::Knobs,
     known: Known,
     journal: &crate::rt::Journal,
-) -> Result<Rebuilt, String> {
-    let Known { wal, mut recovered, genesis } = known;
-    journal.record(Event::Recovered { detail: recovered.verdict.to_string() });
+) -> Result<Rebuilt, Unbuilt> {
+    let Known {
+        wal,
+        mut recovered,
+        genesis,
+    } = known;
+    journal.record(Event::Recovered {
+        detail: recovered.verdict.to_string(),
+    });
     let founding = Founding::decode(genesis.extra.clone()).map_err(|error| error.to_string())?;
     let group = recovered.groups.remove(&CONTROL_GROUP).unwrap_or_default();
     let mark = group.snapshot.unwrap_or_default();
-    let last = group.entries.last().map_or(mark.index, |entry| entry.index).max(mark.index);
+    let last = group
+        .entries
+        .last()
+        .map_or(mark.index, |entry| entry.index)
+        .max(mark.index);
     let store = open_state(dirs, knobs, &genesis, &founding, &group, last, journal)?;
     let words = |error: state::Error| error.to_string();
     let position = state::applied(&store).map_err(words)?.unwrap_or_default();
@@ -526,15 +749,37 @@ fn rebuild(
         Some(_) => state::members(&store).map_err(words)?,
         None => founding.members.clone(),
     };
-    let conf = meta.as_ref().map_or_else(ConfState::default, |meta| from_state_conf(&meta.conf));
-    let mut hard_state = group.hard_state.map_or_else(HardState::default, hard_state_from_wal);
-    hard_state.commit = hard_state.commit.max(position.index).max(mark.index.0).min(last.0);
+    let conf = meta
+        .as_ref()
+        .map_or_else(ConfState::default, |meta| from_state_conf(&meta.conf));
+    let mut hard_state = group
+        .hard_state
+        .map_or_else(HardState::default, hard_state_from_wal);
+    hard_state.commit = hard_state
+        .commit
+        .max(position.index)
+        .max(mark.index.0)
+        .min(last.0);
     let term = Term(hard_state.term);
-    let entries = group.entries.into_iter().filter(|entry| entry.index > mark.index).map(from_wal);
+    let entries = group
+        .entries
+        .into_iter()
+        .filter(|entry| entry.index > mark.index)
+        .map(from_wal);
     let log = Log::new((mark.index, mark.term), entries, hard_state, conf);
     let next_id = meta.map_or(0, |meta| meta.next_node_id);
     let applied = Index(position.index);
-    Ok(Rebuilt { wal, log, store, applied, genesis, founding, members, next_id, term })
+    Ok(Rebuilt {
+        wal,
+        log,
+        store,
+        applied,
+        genesis,
+        founding,
+        members,
+        next_id,
+        term,
+    })
 }
 
 /// The store as it was left by an orderly stop, or a new one with the newest snapshot that fits the log.
@@ -546,7 +791,7 @@ fn open_state(
     group: &GroupLog,
     last: Index,
     journal: &crate::rt::Journal,
-) -> Result<Store, String> {
+) -> Result<Store, Unbuilt> {
     let mark = group.snapshot.unwrap_or_default();
     let reason = match Store::open(&dirs.store, knobs) {
         Ok(store) => match check_state(&store, genesis, mark.index, last) {
@@ -555,14 +800,20 @@ fn open_state(
         },
         Err(error) => error.to_string(),
     };
-    journal.record(Event::StoreRebuilt { reason });
+    // A node that begins has no state to lose.
+    if last > FOUNDING.0 {
+        journal.record(Event::StoreRebuilt { reason });
+    }
     let mut store = Store::create(&dirs.store, knobs).map_err(|error| error.to_string())?;
     if mark.index == Index(0) {
         return Ok(store);
     }
     let usable = snapshot::list(&dirs.snapshots).map_err(|error| error.to_string())?;
     let fits = |index: Index| index >= mark.index && index <= last;
-    for file in usable.iter().filter(|file| file.meta.as_ref().is_ok_and(|meta| fits(meta.index))) {
+    for file in usable
+        .iter()
+        .filter(|file| file.meta.as_ref().is_ok_and(|meta| fits(meta.index)))
+    {
         match snapshot::load(&file.path, &store) {
             Ok(_) => return Ok(store),
             Err(error) => {
@@ -580,21 +831,24 @@ fn open_state(
             limits: shared_limits(),
             position: FOUNDING,
         };
-        store.write(&state::genesis(&first)).map_err(|error| error.to_string())?;
+        store
+            .write(&state::genesis(&first))
+            .map_err(|error| error.to_string())?;
         return Ok(store);
     }
-    Err(format!(
-        "no readable snapshot reaches entry {}, where the log begins: move {} away and start again, the node then \
-         asks the others to let it in",
-        mark.index,
-        dirs.root.display()
-    ))
+    Err(Unbuilt::Lost(format!(
+        "no readable snapshot reaches entry {}, where the log begins",
+        mark.index
+    )))
 }
 
 /// Bounds that every founder writes alike. Operators change them through the log.
 fn shared_limits() -> Limits {
     let knobs = crate::knobs::Knobs::default();
-    Limits { sessions_max: knobs.sessions_max, history_revisions: knobs.history_revisions }
+    Limits {
+        sessions_max: knobs.sessions_max,
+        history_revisions: knobs.history_revisions,
+    }
 }
 
 /// Whether an opened store belongs to this log.
@@ -606,7 +860,11 @@ fn check_state(
 ) -> Result<(), String> {
     let words = |error: state::Error| error.to_string();
     let Some(meta) = state::meta(store).map_err(words)? else {
-        return if mark == Index(0) { Ok(()) } else { Err("the store is empty".to_owned()) };
+        return if mark == Index(0) {
+            Ok(())
+        } else {
+            Err("the store is empty".to_owned())
+        };
     };
     if meta.cluster_id != genesis.cluster_id.0 {
         return Err("the store belongs to another cluster".to_owned());
@@ -637,7 +895,11 @@ impl Rebuilt {
             log: self.log,
             store: self.store,
             applied: self.applied,
-            founders: if self.founding.joined { Vec::new() } else { self.founding.members },
+            founders: if self.founding.joined {
+                Vec::new()
+            } else {
+                self.founding.members
+            },
             members: self.members,
             next_id: self.next_id,
             term: self.term,

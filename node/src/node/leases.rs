@@ -31,7 +31,14 @@ pub(crate) struct Leases {
 impl Leases {
     /// A lease was granted, renewed or found at a change of leader: it gets its full time from `now`.
     pub(crate) fn set(&mut self, id: LeaseId, ttl: Duration, renewals: u64, now: Mono) {
-        self.timers.insert(id, Timer { deadline: now.plus(ttl), renewals, proposed: false });
+        self.timers.insert(
+            id,
+            Timer {
+                deadline: now.plus(ttl),
+                renewals,
+                proposed: false,
+            },
+        );
     }
 
     /// A lease ended.
@@ -46,11 +53,17 @@ impl Leases {
 
     /// Leases that have run out and were not yet proposed for expiry, at most `limit`.
     pub(crate) fn take_expired(&mut self, now: Mono, limit: usize) -> Vec<ExpiredLease> {
-        let due = self.timers.iter_mut().filter(|(_, one)| !one.proposed && one.deadline <= now);
+        let due = self
+            .timers
+            .iter_mut()
+            .filter(|(_, one)| !one.proposed && one.deadline <= now);
         due.take(limit)
             .map(|(id, timer)| {
                 timer.proposed = true;
-                ExpiredLease { id: id.0, renewals: timer.renewals }
+                ExpiredLease {
+                    id: id.0,
+                    renewals: timer.renewals,
+                }
             })
             .collect()
     }
@@ -91,6 +104,9 @@ mod tests {
         leases.set(LeaseId(5), Duration::from_millis(100), 0, at(0));
         leases.set(LeaseId(5), Duration::from_millis(100), 1, at(90));
         assert!(leases.take_expired(at(189), 10).is_empty());
-        assert_eq!(leases.take_expired(at(190), 10), [ExpiredLease { id: 5, renewals: 1 }]);
+        assert_eq!(
+            leases.take_expired(at(190), 10),
+            [ExpiredLease { id: 5, renewals: 1 }]
+        );
     }
 }

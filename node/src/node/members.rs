@@ -9,7 +9,7 @@ use super::run::Run;
 use crate::error::{Code, Error};
 use crate::handle::{Condition, MemberChange};
 use crate::raft::core::Progress;
-use crate::rt::{Event, Mono};
+use crate::rt::Mono;
 use crate::state::command::{Command, Member, Op};
 use crate::transport::PeerAddress;
 use crate::types::{Incarnation, NodeId, Role};
@@ -39,11 +39,17 @@ impl Run {
         if members.is_empty() {
             return;
         }
-        let lives = members.iter().map(|one| (NodeId(one.id), Incarnation(one.incarnation)));
-        self.shared.door.set_members(lives.collect(), NodeId(self.next_id));
+        let lives = members
+            .iter()
+            .map(|one| (NodeId(one.id), Incarnation(one.incarnation)));
+        self.shared
+            .door
+            .set_members(lives.collect(), NodeId(self.next_id));
+        let own_address = self.shared.config.peer_address();
         let book: BTreeMap<NodeId, PeerAddress> = members
             .iter()
-            .filter(|one| one.id != self.me.id.0)
+            // An older id of this node has the same address: nobody else answers there.
+            .filter(|one| one.id != self.me.id.0 && one.peer != own_address)
             .map(|one| {
                 let address = PeerAddress {
                     name: one.name.clone(),
@@ -54,16 +60,21 @@ impl Run {
             })
             .collect();
         self.shared.transport.set_peers(book);
-        if self.applied.0.0 > 0 && !members.iter().any(|one| one.id == self.me.id.0) {
+        self.members = members;
+        if self.is_removed() {
             self.shared.set_condition(Condition::Removed);
         }
-        self.members = members;
+        // The picture shows them with the next report, not when their progress is due again.
+        self.detail_told.1 = Mono::default();
     }
 
-    /// A peer refuses this node.
-    pub(super) fn on_rejected(&mut self, by: NodeId, reject: &Reject) {
-        let detail = format!("node {by} refuses this node: {}", reject.text);
-        self.record(Event::Refused { detail });
+    /// Whether the applied state knows members, but not this node.
+    pub(super) fn is_removed(&self) -> bool {
+        self.applied.0.0 > 0 && !self.members.iter().any(|one| one.id == self.me.id.0)
+    }
+
+    /// A peer refuses this node. The transport has told the journal.
+    pub(super) fn on_rejected(&mut self, reject: &Reject) {
         match reject.reason() {
             Reason::Removed => self.shared.set_condition(Condition::Removed),
             // Another directory speaks for this id now: this one is a copy or was replaced.
@@ -90,7 +101,11 @@ impl Run {
 
     /// Hands leadership over. Answered at once: who leads next shows in the status.
     fn transfer(&mut self, to: NodeId, waiter: Waiter) {
-        let heir = if to.0 == 0 { self.best_heir() } else { Some(to) };
+        let heir = if to.0 == 0 {
+            self.best_heir()
+        } else {
+            Some(to)
+        };
         let voters = self.core.configuration().voters;
         match heir.filter(|id| voters.contains(&id.0)) {
             Some(id) => {
@@ -99,8 +114,9 @@ impl Run {
             }
             None => {
                 let message = "there is no voter that leadership could go to";
-                let error = Error::new(Code::Conflict, message)
-                    .hint("the target must be a voter other than the leader, reachable and caught up");
+                let error = Error::new(Code::Conflict, message).hint(
+                    "the target must be a voter other than the leader, reachable and caught up",
+                );
                 refuse(waiter, error);
             }
         }
@@ -109,8 +125,7 @@ impl Run {
     /// The follower that would lose the least time as a leader.
     pub(super) fn best_heir(&self) -> Option<NodeId> {
         let voters = self.core.configuration().voters;
-        self.core
-            .progress()
+        self.progress()
             .into_iter()
             .filter(|(id, one)| *id != self.me.id && one.active && voters.contains(&id.0))
             .max_by_key(|(_, one)| one.matched)
@@ -119,12 +134,24 @@ impl Run {
 
     /// Adds a learner.
     fn plan_add(&self, name: String, peer: String, http: String) -> Result<ConfChange, Error> {
-        if let Some(known) = self.members.iter().find(|one| one.name == name || one.peer == peer) {
-            let message =
-                format!("member {} is called '{}' at {} already", known.id, known.name, known.peer);
+        if let Some(known) = self
+            .members
+            .iter()
+            .find(|one| one.name == name || one.peer == peer)
+        {
+            let message = format!(
+                "member {} is called '{}' at {} already",
+                known.id, known.name, known.peer
+            );
             return Err(Error::new(Code::Conflict, message).hint("remove it first"));
         }
-        let member = Member { id: self.next_id, name, peer, http, ..Member::default() };
+        let member = Member {
+            id: self.next_id,
+            name,
+            peer,
+            http,
+            ..Member::default()
+        };
         Ok(conf_change(ConfChangeType::AddLearnerNode, &member))
     }
 
@@ -132,15 +159,22 @@ impl Run {
     fn plan_promote(&self, id: NodeId) -> Result<ConfChange, Error> {
         let member = self.member(id)?;
         if !self.core.configuration().learners.contains(&id.0) {
-            return Err(Error::new(Code::Conflict, format!("member {id} is a voter already")));
+            return Err(Error::new(
+                Code::Conflict,
+                format!("member {id} is a voter already"),
+            ));
         }
-        let progress = self.core.progress().get(&id).copied();
+        let progress = self.progress().get(&id).copied();
         if !progress.is_some_and(|one| self.has_caught_up(&one)) {
             let message = format!("member {id} has not caught up yet");
             return Err(Error::new(Code::Conflict, message)
                 .hint("see replication_lag in /v1/cluster; try again when it is below 100"));
         }
-        Ok(conf_change(ConfChangeType::AddNode, member))
+        let voter = Member {
+            replaces: 0,
+            ..member.clone()
+        };
+        Ok(conf_change(ConfChangeType::AddNode, &voter))
     }
 
     /// Removes a member, unless the rest could not go on without it.
@@ -148,11 +182,13 @@ impl Run {
         let member = self.member(id)?;
         let voters = self.core.configuration().voters;
         if id == self.me.id {
-            return Err(Error::new(Code::Conflict, format!("member {id} is the leader"))
-                .hint("hand leadership over first: seaworthy cluster transfer"));
+            return Err(
+                Error::new(Code::Conflict, format!("member {id} is the leader"))
+                    .hint("hand leadership over first: seaworthy cluster transfer"),
+            );
         }
         if voters.contains(&id.0) {
-            let progress = self.core.progress();
+            let progress = self.progress();
             let rest = voters.len() - 1;
             let alive = voters
                 .iter()
@@ -186,7 +222,8 @@ impl Run {
         match self.core.propose_change(context, change) {
             Ok(index) => {
                 let now = self.now();
-                self.proposals.proposed(index, waiter.about(id), now, deadline);
+                self.proposals
+                    .proposed(index, waiter.about(id), now, deadline);
             }
             Err(error) => {
                 let error = Error::new(Code::Conflict, error.to_string())
@@ -207,7 +244,11 @@ impl Run {
         if self.core.role() == Role::Leader {
             return self.let_in(join, reply);
         }
-        let Some(leader) = self.members.iter().find(|one| one.id == self.core.leader().0) else {
+        let Some(leader) = self
+            .members
+            .iter()
+            .find(|one| one.id == self.core.leader().0)
+        else {
             let error = Error::new(Code::NoLeader, "there is no leader to let a member in");
             return drop(reply.send(Err(error)));
         };
@@ -221,7 +262,10 @@ impl Run {
 
     /// Lets a node in, or tells it where it stands.
     fn let_in(&mut self, join: Join, reply: oneshot::Sender<Result<Joined, Error>>) {
-        let known = self.members.iter().find(|one| one.incarnation == join.incarnation);
+        let known = self
+            .members
+            .iter()
+            .find(|one| one.incarnation == join.incarnation);
         if let Some(known) = known {
             let joined = Joined {
                 cluster_id: self.me.cluster_id.0,
@@ -231,7 +275,9 @@ impl Run {
             return drop(reply.send(Ok(joined)));
         }
         // Answered when the change is applied; a second question of the same node replaces the first.
-        self.joins.waiting.retain(|(one, _)| one.incarnation != join.incarnation);
+        self.joins
+            .waiting
+            .retain(|(one, _)| one.incarnation != join.incarnation);
         self.joins.waiting.push((join, reply));
         self.tend_joins();
     }
@@ -253,7 +299,11 @@ impl Run {
             if reply.is_closed() {
                 continue;
             }
-            if self.members.iter().any(|one| one.incarnation == join.incarnation) {
+            if self
+                .members
+                .iter()
+                .any(|one| one.incarnation == join.incarnation)
+            {
                 self.let_in(join, reply);
                 continue;
             }
@@ -267,8 +317,11 @@ impl Run {
     /// Proposes what lets `join` in: its incarnation if an operator added it, else a learner under a fresh id.
     fn step_join(&mut self, join: &Join) -> Result<(), Error> {
         let deadline = self.now().plus(OWN_CHANGE);
-        let expected =
-            self.members.iter().find(|one| one.name == join.name && one.incarnation == 0).cloned();
+        let expected = self
+            .members
+            .iter()
+            .find(|one| one.name == join.name && one.incarnation == 0)
+            .cloned();
         if let Some(expected) = expected {
             let member = Member {
                 incarnation: join.incarnation,
@@ -276,7 +329,10 @@ impl Run {
                 http: join.http.clone(),
                 ..expected
             };
-            let command = Command { op: Some(Op::MemberUpdate(member)), ..Command::default() };
+            let command = Command {
+                op: Some(Op::MemberUpdate(member)),
+                ..Command::default()
+            };
             // Dropped proposals are made again with the next chore.
             self.propose(command, Waiter::Nobody, deadline).ok();
             return Ok(());
@@ -286,8 +342,11 @@ impl Run {
             return Err(Error::new(Code::Conflict, message)
                 .hint("add it first: seaworthy cluster members add NAME --peer ... --http ..."));
         };
-        if is_active(&self.core.progress(), NodeId(old.id)) || old.id == self.me.id.0 {
-            let message = format!("a member called '{}' is alive with another data directory", join.name);
+        if is_active(&self.progress(), NodeId(old.id)) || old.id == self.me.id.0 {
+            let message = format!(
+                "a member called '{}' is alive with another data directory",
+                join.name
+            );
             return Err(Error::new(Code::Conflict, message)
                 .hint("two nodes are configured with the same name"));
         }
@@ -297,6 +356,7 @@ impl Run {
             peer: join.peer.clone(),
             http: join.http.clone(),
             incarnation: join.incarnation,
+            replaces: self.voter_called(&join.name),
         };
         let change = conf_change(ConfChangeType::AddLearnerNode, &member);
         self.propose_change(change, Waiter::Nobody, deadline);
@@ -306,10 +366,17 @@ impl Run {
     /// A learner that replaces a voter of the same name takes its place once it has caught up: the dead id goes first, so
     /// that the quorum never counts a node that cannot answer.
     fn tend_replacements(&mut self, now: Mono) {
-        let (conf, progress) = (self.core.configuration(), self.core.progress());
-        let learners = self.members.iter().filter(|one| conf.learners.contains(&one.id));
+        let (conf, progress) = (self.core.configuration(), self.progress());
+        let learners = self
+            .members
+            .iter()
+            .filter(|one| conf.learners.contains(&one.id));
         let ready: Vec<Member> = learners
-            .filter(|one| progress.get(&NodeId(one.id)).is_some_and(|p| self.has_caught_up(p)))
+            .filter(|one| {
+                progress
+                    .get(&NodeId(one.id))
+                    .is_some_and(|p| self.has_caught_up(p))
+            })
             .cloned()
             .collect();
         for learner in ready {
@@ -317,16 +384,34 @@ impl Run {
             let deadline = now.plus(OWN_CHANGE);
             let planned = match self.members.iter().find(older) {
                 Some(old) => self.plan_remove(NodeId(old.id)),
-                None if self.replaces.contains(&learner.id) => {
-                    Ok(conf_change(ConfChangeType::AddNode, &learner))
+                None if learner.replaces != 0 => {
+                    let voter = Member {
+                        replaces: 0,
+                        ..learner
+                    };
+                    Ok(conf_change(ConfChangeType::AddNode, &voter))
                 }
                 None => continue,
             };
             if let Ok(change) = planned {
-                self.replaces.insert(learner.id);
                 self.propose_change(change, Waiter::Nobody, deadline);
             }
         }
+    }
+
+    /// The voter called `name`, or the one that a learner of that name was to replace; zero for none. It is kept in the
+    /// new member's record: the leader that removes the voter may not live to promote its successor.
+    fn voter_called(&self, name: &str) -> u64 {
+        let voters = self.core.configuration().voters;
+        let named = self.members.iter().filter(|one| one.name == name);
+        let place = |one: &Member| {
+            if voters.contains(&one.id) {
+                one.id
+            } else {
+                one.replaces
+            }
+        };
+        named.map(place).find(|id| *id != 0).unwrap_or(0)
     }
 }
 

@@ -93,7 +93,10 @@ pub struct Running {
 impl Running {
     /// Ends when the node has ended, and says how.
     pub async fn ended(self) -> Ended {
-        let lost = Ended { reason: "the node's loop is gone".to_owned(), poisoned: true };
+        let lost = Ended {
+            reason: "the node's loop is gone".to_owned(),
+            poisoned: true,
+        };
         self.ended.await.unwrap_or(lost)
     }
 }
@@ -124,6 +127,9 @@ impl Shared {
     fn set_condition(&self, condition: Condition) {
         self.status.send_if_modified(|status| {
             let changed = status.condition != condition;
+            if changed {
+                tell(&status.name, &condition);
+            }
             status.condition = condition;
             changed
         });
@@ -132,23 +138,36 @@ impl Shared {
     /// Records that the node gives up.
     fn poisoned(&self, reason: &str) -> Ended {
         let reason = reason.to_owned();
-        self.env.journal.record(Event::Poisoned { reason: reason.clone() });
-        self.set_condition(Condition::Poisoned { reason: reason.clone() });
-        Ended { reason, poisoned: true }
+        self.env.journal.record(Event::Poisoned {
+            reason: reason.clone(),
+        });
+        self.set_condition(Condition::Poisoned {
+            reason: reason.clone(),
+        });
+        Ended {
+            reason,
+            poisoned: true,
+        }
     }
 }
 
 /// Starts a node: opens its doors, then its data, then takes part. The doors answer from the first moment (health says what it
 /// waits for); the future ends when they are open.
 pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, StartError> {
-    let wrong = config.validate().into_iter().filter(|one| one.level == Level::Error);
+    let wrong = config
+        .validate()
+        .into_iter()
+        .filter(|one| one.level == Level::Error);
     let wrong: Vec<String> = wrong.map(|one| one.to_string()).collect();
     if !wrong.is_empty() {
         return Err(StartError::Config(wrong.join("; ")));
     }
     let knobs = adjusted(knobs, &config);
     let listen = async |what, address: &str| {
-        env.net.listen(address).await.map_err(|source| StartError::Listen { what, source })
+        env.net
+            .listen(address)
+            .await
+            .map_err(|source| StartError::Listen { what, source })
     };
     let peer_listener = listen("peer door (listen.peer)", &config.listen.peer).await?;
     let http_listener = listen("HTTP door (listen.http)", &config.listen.http).await?;
@@ -183,7 +202,14 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
         limits: config.limits.clone(),
         watch_progress: knobs.watch_progress,
     };
-    crate::api::serve(&env, &tasks, http_listener, handle.clone(), metrics.clone(), options);
+    crate::api::serve(
+        &env,
+        &tasks,
+        http_listener,
+        handle.clone(),
+        metrics.clone(),
+        options,
+    );
     let shared = Shared {
         env,
         config: Arc::new(config),
@@ -196,12 +222,23 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
     };
     let (tell, ended) = oneshot::channel();
     crate::rt::tasks::detach(async move {
-        let end = live(shared, request_queue, inbox).await;
+        let claimed = boot::claim(&shared).await;
+        let end = match &claimed {
+            Ok(_) => live(shared, request_queue, inbox).await,
+            Err(reason) => shared.poisoned(reason),
+        };
         tasks.stop().await;
+        // Nothing writes any more: another process may have the directory.
+        drop(claimed);
         // Nobody may be waiting for the end.
         drop(tell.send(end));
     });
-    Ok(Running { handle, http_address, peer_address, ended })
+    Ok(Running {
+        handle,
+        http_address,
+        peer_address,
+        ended,
+    })
 }
 
 /// A node's life: find out who it is, then take part until the end.
@@ -212,7 +249,12 @@ async fn live(
 ) -> Ended {
     let booted = match boot::boot(&shared, &mut requests, &mut inbox).await {
         Ok(booted) => booted,
-        Err(boot::Halt::Stopped(reason)) => return Ended { reason, poisoned: false },
+        Err(boot::Halt::Stopped(reason)) => {
+            return Ended {
+                reason,
+                poisoned: false,
+            };
+        }
         Err(boot::Halt::Failed(reason)) => return shared.poisoned(&reason),
     };
     match run::Run::new(shared.clone(), booted, requests, inbox) {
@@ -232,6 +274,19 @@ fn adjusted(mut knobs: Knobs, config: &Config) -> Knobs {
     knobs
 }
 
+/// Says in the log what a person waits for; the rest of a node's life is told by its journal.
+fn tell(node: &str, condition: &Condition) {
+    match condition {
+        Condition::Starting { waiting_for } => tracing::info!(node, "waits for {waiting_for}"),
+        Condition::Rejoining { reason } => tracing::warn!(node, "votes for nobody: {reason}"),
+        Condition::Removed => tracing::warn!(
+            node,
+            "this node is no member any more: stop it; with an empty data directory it can join again"
+        ),
+        Condition::Running | Condition::Poisoned { .. } | Condition::Stopping => {}
+    }
+}
+
 /// The picture before anything is known.
 fn first_picture(config: &Config) -> Status {
     Status {
@@ -239,7 +294,9 @@ fn first_picture(config: &Config) -> Status {
         id: NodeId(0),
         name: config.name.clone(),
         incarnation: Incarnation(0),
-        condition: Condition::Starting { waiting_for: "its data to be opened".to_owned() },
+        condition: Condition::Starting {
+            waiting_for: "its data to be opened".to_owned(),
+        },
         role: Role::Learner,
         term: Term(0),
         leader: NodeId(0),

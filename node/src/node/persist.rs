@@ -11,6 +11,7 @@ use crate::types::{GroupId, Index, NodeId, Term};
 use crate::wal::{self, Record, Wal};
 use raft::eraftpb::{Entry, HardState, Message};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -53,7 +54,15 @@ pub(crate) enum Ended {
 }
 
 /// A running write: gives back what it was to write when the disk is full.
-type Running = BoxFuture<'static, (Result<Duration, wal::Error>, Vec<Unwritten>)>;
+type Running = BoxFuture<'static, (Result<Synced, wal::Error>, Vec<Unwritten>)>;
+
+/// A batch that is durable.
+struct Synced {
+    /// Time from the start of the write to the end of the sync.
+    took: Duration,
+    /// True when no segment is ready for when the current one is full.
+    bare: bool,
+}
 
 /// The writer of one node.
 pub(crate) struct Writer {
@@ -61,29 +70,41 @@ pub(crate) struct Writer {
     wal: Arc<Mutex<Wal>>,
     /// Where it is written.
     lane: Lane,
+    /// Where spare segments are filled: beside appends, and not behind a snapshot that is being written.
+    spare_lane: Lane,
     /// For the duration of syncs.
     clock: Clock,
     /// Waiting for the next batch.
     queue: VecDeque<Unwritten>,
     /// The batch being written.
     running: Option<Running>,
+    /// When its writing began.
+    since: Mono,
     /// No room: do not try before this.
     paused_until: Option<Mono>,
+    /// True when the last batch found no segment ready for when the current one is full.
+    bare: bool,
+    /// True while a segment is being made ready.
+    preparing: Arc<AtomicBool>,
 }
 
 /// Pause after the disk was found full.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 
 impl Writer {
-    /// A writer into `wal` on `lane`.
-    pub(crate) fn new(wal: Wal, lane: Lane, clock: Clock) -> Self {
+    /// A writer into `wal` on `lane`; spare segments are filled on `spare_lane`.
+    pub(crate) fn new(wal: Wal, lane: Lane, spare_lane: Lane, clock: Clock) -> Self {
         Writer {
             wal: Arc::new(Mutex::new(wal)),
             lane,
+            spare_lane,
             clock,
             queue: VecDeque::new(),
             running: None,
+            since: Mono::default(),
             paused_until: None,
+            bare: true,
+            preparing: Arc::default(),
         }
     }
 
@@ -92,31 +113,57 @@ impl Writer {
         let mut records = Vec::new();
         if let Some(snapshot) = &work.snapshot {
             let meta = snapshot.get_metadata();
-            let mark = wal::SnapshotMark { index: Index(meta.index), term: Term(meta.term) };
+            let mark = wal::SnapshotMark {
+                index: Index(meta.index),
+                term: Term(meta.term),
+            };
             records.push(Record::SnapshotMark { group, mark });
         }
-        let last = work.entries.last().map(|entry| (Index(entry.index), Term(entry.term)));
+        let last = work
+            .entries
+            .last()
+            .map(|entry| (Index(entry.index), Term(entry.term)));
         if !work.entries.is_empty() {
             let entries = work.entries.drain(..).map(to_wal).collect();
             records.push(Record::Entries { group, entries });
         }
         let vote = work.vote.take();
         if let Some(state) = work.hard_state.take() {
-            records.push(Record::HardState { group, state: hard_state_to_wal(&state) });
+            records.push(Record::HardState {
+                group,
+                state: hard_state_to_wal(&state),
+            });
         }
         let messages = std::mem::take(&mut work.persisted_messages);
-        self.queue.push_back(Unwritten { number: work.number, records, messages, last, vote });
+        self.queue.push_back(Unwritten {
+            number: work.number,
+            records,
+            messages,
+            last,
+            vote,
+        });
     }
 
     /// Writes records that no work waits for (a snapshot's mark); the answer comes with the next [`Ended`].
     pub(crate) fn write_records(&mut self, records: Vec<Record>) {
-        let silent = Unwritten { number: 0, records, messages: Vec::new(), last: None, vote: None };
+        let silent = Unwritten {
+            number: 0,
+            records,
+            messages: Vec::new(),
+            last: None,
+            vote: None,
+        };
         self.queue.push_back(silent);
     }
 
     /// True when nothing is waiting or being written.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.running.is_none()
+    }
+
+    /// How long the running batch has been written.
+    pub(crate) fn running_for(&self, now: Mono) -> Option<Duration> {
+        self.running.as_ref().map(|_| now.since(self.since))
     }
 
     /// Starts the next batch if none is running. Works at the front that have nothing to write are done at once.
@@ -127,20 +174,34 @@ impl Writer {
         if self.queue.iter().all(|one| one.records.is_empty()) {
             return Some(join(self.queue.drain(..).collect(), Duration::ZERO));
         }
-        if self.paused_until.is_some_and(|until| self.clock.now() < until) {
+        if self
+            .paused_until
+            .is_some_and(|until| self.clock.now() < until)
+        {
             return None;
         }
         self.paused_until = None;
         let mut batch: Vec<Unwritten> = self.queue.drain(..).collect();
-        let records: Vec<Record> =
-            batch.iter_mut().flat_map(|one| std::mem::take(&mut one.records)).collect();
+        let records: Vec<Record> = batch
+            .iter_mut()
+            .flat_map(|one| std::mem::take(&mut one.records))
+            .collect();
         let wal = Arc::clone(&self.wal);
         let clock = self.clock.clone();
         let job = self.lane.run(move || {
             let start = clock.now();
-            let result = append_and_sync(&mut lock(&wal), &records);
-            (result.map(|()| clock.now().since(start)), records)
+            let mut wal = lock(&wal);
+            let result = append_and_sync(&mut wal, &records);
+            let bare = wal.stats().prepared == 0;
+            (
+                result.map(|()| Synced {
+                    took: clock.now().since(start),
+                    bare,
+                }),
+                records,
+            )
         });
+        self.since = self.clock.now();
         self.running = Some(Box::pin(async move {
             match job.await {
                 Ok((result, records)) => {
@@ -157,11 +218,16 @@ impl Writer {
 
     /// Ends when the running batch has ended; never without one.
     pub(crate) async fn ended(&mut self) -> Ended {
-        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let Some(running) = &mut self.running else {
+            return std::future::pending().await;
+        };
         let (result, batch) = running.await;
         self.running = None;
         match result {
-            Ok(took) => Ended::Done(join(batch, took)),
+            Ok(synced) => {
+                self.bare = synced.bare;
+                Ended::Done(join(batch, synced.took))
+            }
             Err(error) if error.is_full() => {
                 for one in batch.into_iter().rev() {
                     self.queue.push_front(one);
@@ -174,7 +240,11 @@ impl Writer {
     }
 
     /// Gives up what a snapshot covers: entries of `group` through `index`; and gets a spare segment ready.
-    pub(crate) fn release(&self, group: GroupId, index: Index) -> BoxFuture<'static, Result<(), String>> {
+    pub(crate) fn release(
+        &self,
+        group: GroupId,
+        index: Index,
+    ) -> BoxFuture<'static, Result<(), String>> {
         let wal = Arc::clone(&self.wal);
         let job = self.lane.run(move || {
             let mut wal = lock(&wal);
@@ -193,11 +263,22 @@ impl Writer {
         })
     }
 
-    /// Gets a spare segment ready, if there is none.
-    pub(crate) fn prepare(&self) -> BoxFuture<'static, bool> {
-        let wal = Arc::clone(&self.wal);
-        let job = self.lane.run(move || lock(&wal).prepare_spare().is_ok());
-        Box::pin(async move { job.await.unwrap_or(false) })
+    /// True when no spare segment is ready and none is being made: [`Writer::prepare`] is due.
+    pub(crate) fn wants_spare(&self) -> bool {
+        self.bare && !self.preparing.load(Ordering::Relaxed)
+    }
+
+    /// Gets a spare segment ready; filled and synced on a lane of its own, so that no append waits for it. One that cannot be made is made when it is needed, or the append says what is wrong.
+    pub(crate) fn prepare(&mut self) -> BoxFuture<'static, ()> {
+        self.preparing.store(true, Ordering::Relaxed);
+        // Until the next batch says otherwise.
+        self.bare = false;
+        let (wal, preparing) = (Arc::clone(&self.wal), Arc::clone(&self.preparing));
+        let (lane, spare_lane) = (self.lane.clone(), self.spare_lane.clone());
+        Box::pin(async move {
+            make_spare(wal, lane, spare_lane).await;
+            preparing.store(false, Ordering::Relaxed);
+        })
     }
 
     /// Size and segments of the log, as of its last change.
@@ -212,6 +293,19 @@ fn lock(wal: &Mutex<Wal>) -> MutexGuard<'_, Wal> {
     wal.lock().expect("no job panics while it holds the log")
 }
 
+/// Fills a segment on `spare_lane` and gives it to the log on `lane`, if it has none.
+async fn make_spare(wal: Arc<Mutex<Wal>>, lane: Lane, spare_lane: Lane) {
+    let log = Arc::clone(&wal);
+    let Ok(Ok(Some(job))) = lane.run(move || lock(&log).spare_job()).await else {
+        return;
+    };
+    let Ok(Ok(spare)) = spare_lane.run(move || job.run()).await else {
+        return;
+    };
+    // A failure here has poisoned the log, and the next append tells.
+    drop(lane.run(move || lock(&wal).adopt_spare(spare)).await);
+}
+
 /// Writes and syncs one batch.
 fn append_and_sync(wal: &mut Wal, records: &[Record]) -> Result<(), wal::Error> {
     wal.append(records)?;
@@ -220,8 +314,13 @@ fn append_and_sync(wal: &mut Wal, records: &[Record]) -> Result<(), wal::Error> 
 
 /// Everything that became durable together.
 fn join(batch: Vec<Unwritten>, took: Duration) -> Written {
-    let mut written =
-        Written { number: 0, messages: Vec::new(), last: None, votes: Vec::new(), took };
+    let mut written = Written {
+        number: 0,
+        messages: Vec::new(),
+        last: None,
+        votes: Vec::new(),
+        took,
+    };
     for one in batch {
         written.number = written.number.max(one.number);
         written.messages.extend(one.messages);
@@ -269,6 +368,5 @@ pub(crate) fn hard_state_from_wal(state: wal::HardState) -> HardState {
         term: state.term.0,
         vote: state.vote.0,
         commit: state.commit.0,
-        ..HardState::default()
     }
 }

@@ -10,8 +10,8 @@ use crate::raft::core::parse_context;
 use crate::rt::Mono;
 use crate::state::command::Outcome;
 use crate::types::{Index, NodeId};
-use bytes::Bytes;
 use crate::wire::Answer;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
@@ -62,7 +62,12 @@ pub(crate) struct Answered {
 impl Proposals {
     /// None under way; `nonce` is fresh for this start.
     pub(crate) fn new(nonce: u64) -> Self {
-        Proposals { nonce, sequence: 0, pending: BTreeMap::new(), by_index: BTreeMap::new() }
+        Proposals {
+            nonce,
+            sequence: 0,
+            pending: BTreeMap::new(),
+            by_index: BTreeMap::new(),
+        }
     }
 
     /// The context of the next proposal.
@@ -77,7 +82,15 @@ impl Proposals {
             return;
         }
         self.by_index.insert((index, self.sequence), ());
-        self.pending.insert(self.sequence, Pending { waiter, index, since, deadline });
+        self.pending.insert(
+            self.sequence,
+            Pending {
+                waiter,
+                index,
+                since,
+                deadline,
+            },
+        );
     }
 
     /// Number under way.
@@ -96,7 +109,9 @@ impl Proposals {
         let answered = own.and_then(|(_, sequence)| {
             let pending = self.take(sequence)?;
             answer(pending.waiter, outcome);
-            Some(Answered { since: pending.since })
+            Some(Answered {
+                since: pending.since,
+            })
         });
         self.lose_through(index);
         answered
@@ -193,7 +208,11 @@ impl Waiter {
 fn answer(waiter: Waiter, outcome: Option<Outcome>) {
     let answer = outcome.map(Answer::Outcome);
     let answer = answer.ok_or_else(|| {
-        Error::new(Code::Internal, "the command had no outcome, although it was applied").unknown()
+        Error::new(
+            Code::Internal,
+            "the command had no outcome, although it was applied",
+        )
+        .unknown()
     });
     match waiter {
         Waiter::Change(id, reply) => drop(reply.send(Ok(id))),
@@ -222,8 +241,11 @@ pub(crate) fn adapt<T: Send + 'static>(
 
 /// Another entry took the place: this one can never commit.
 fn superseded() -> Error {
-    Error::new(Code::NotLeader, "leadership changed before the command was committed")
-        .hint("it was not done; send it again")
+    Error::new(
+        Code::NotLeader,
+        "leadership changed before the command was committed",
+    )
+    .hint("it was not done; send it again")
 }
 
 /// The deadline passed.
@@ -258,8 +280,14 @@ mod tests {
     fn the_same_entry_answers_its_proposer() {
         let mut all = Proposals::new(7);
         let (context, mut answer) = propose(&mut all, 4);
-        let outcome = Outcome { revision: 9, ..Outcome::default() };
-        assert!(all.applied(Index(4), &context, Some(outcome.clone())).is_some());
+        let outcome = Outcome {
+            revision: 9,
+            ..Outcome::default()
+        };
+        assert!(
+            all.applied(Index(4), &context, Some(outcome.clone()))
+                .is_some()
+        );
         assert_eq!(answer.try_recv(), Ok(Ok(outcome)));
         assert_eq!(all.len(), 0);
     }
@@ -281,6 +309,12 @@ mod tests {
         all.expire(at(4), None);
         assert!(answer.try_recv().is_err());
         all.expire(at(5), None);
-        assert!(answer.try_recv().expect("answered").expect_err("late").outcome_unknown);
+        assert!(
+            answer
+                .try_recv()
+                .expect("answered")
+                .expect_err("late")
+                .outcome_unknown
+        );
     }
 }

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Rounds under way at once; more reads wait for the next.
-const ROUNDS_MAX: usize = 4;
+/// Rounds under way at once; more reads wait for the next. Each costs a message to every peer and back, so that few and large
+/// ones serve more reads; a second one keeps reads going while the first is lost.
+const ROUNDS_MAX: usize = 2;
 
 /// Age from which a local or bounded read starts a round of its own in the background.
 const REFRESH_AGE: Duration = Duration::from_millis(100);
@@ -113,18 +114,28 @@ impl Reads {
         self.refresh = false;
         self.sequence += 1;
         let reads = std::mem::take(&mut self.gathering);
-        self.rounds.insert(self.sequence, Round { started: now, reads });
+        self.rounds.insert(
+            self.sequence,
+            Round {
+                started: now,
+                reads,
+            },
+        );
         Some(crate::raft::core::context(self.nonce, self.sequence))
     }
 
     /// Raft answers a round: its reads may be served once the state has reached `index`.
     pub(crate) fn confirmed(&mut self, context: &[u8], index: Index) {
         let context = Bytes::copy_from_slice(context);
-        let Some((nonce, sequence)) = crate::raft::core::parse_context(&context) else { return };
+        let Some((nonce, sequence)) = crate::raft::core::parse_context(&context) else {
+            return;
+        };
         if nonce != self.nonce {
             return;
         }
-        let Some(mut round) = self.rounds.remove(&sequence) else { return };
+        let Some(mut round) = self.rounds.remove(&sequence) else {
+            return;
+        };
         let (barriers, reads): (Vec<Read>, Vec<Read>) = std::mem::take(&mut round.reads)
             .into_iter()
             .partition(|read| matches!(read.wanted, Wanted::Barrier(_)));
@@ -192,7 +203,9 @@ impl Reads {
 
 /// Gives up on the reads that are late.
 fn expire(reads: &mut Vec<Read>, now: Mono, leader: Option<&Leader>) {
-    let (late, kept) = std::mem::take(reads).into_iter().partition(|read| read.deadline <= now);
+    let (late, kept) = std::mem::take(reads)
+        .into_iter()
+        .partition(|read| read.deadline <= now);
     *reads = kept;
     for read in late {
         refuse(read, unconfirmed(leader.cloned()));
@@ -209,10 +222,17 @@ pub(crate) fn refuse(read: Read, error: Error) {
 
 /// No majority confirmed the leadership in time.
 fn unconfirmed(leader: Option<Leader>) -> Error {
-    let code = if leader.is_some() { Code::Timeout } else { Code::NoLeader };
-    Error::new(code, "no majority confirmed a leader in time, so a linearizable read is impossible")
-        .leader(leader)
-        .hint("read with consistency=local for whatever this node has, with its age")
+    let code = if leader.is_some() {
+        Code::Timeout
+    } else {
+        Code::NoLeader
+    };
+    Error::new(
+        code,
+        "no majority confirmed a leader in time, so a linearizable read is impossible",
+    )
+    .leader(leader)
+    .hint("read with consistency=local for whatever this node has, with its age")
 }
 
 #[cfg(test)]
@@ -224,10 +244,23 @@ mod tests {
         Mono(Duration::from_millis(ms))
     }
 
-    fn read(consistency: Consistency) -> (Read, oneshot::Receiver<Result<(GetDone, Stamp), Error>>) {
+    /// Where a read's answer arrives.
+    type Answer = oneshot::Receiver<Result<(GetDone, Stamp), Error>>;
+
+    fn read(consistency: Consistency) -> (Read, Answer) {
         let (reply, answer) = oneshot::channel();
-        let wanted = Wanted::Data { query: Get::default(), consistency, reply };
-        (Read { wanted, deadline: at(1_000) }, answer)
+        let wanted = Wanted::Data {
+            query: Get::default(),
+            consistency,
+            reply,
+        };
+        (
+            Read {
+                wanted,
+                deadline: at(1_000),
+            },
+            answer,
+        )
     }
 
     #[test]
@@ -253,7 +286,10 @@ mod tests {
         assert_ne!(first, second, "a context is never used twice");
         reads.confirmed(&first, Index(1));
         reads.applied(Index(1));
-        assert!(reads.take_due().is_empty(), "a late answer to a lost round serves nobody");
+        assert!(
+            reads.take_due().is_empty(),
+            "a late answer to a lost round serves nobody"
+        );
     }
 
     #[test]
@@ -263,7 +299,9 @@ mod tests {
         let context = reads.start_round(at(0)).expect("a background round starts");
         reads.confirmed(&context, Index(1));
         reads.applied(Index(1));
-        let bounded = || Consistency::Bounded { max_age: Duration::from_millis(50) };
+        let bounded = || Consistency::Bounded {
+            max_age: Duration::from_millis(50),
+        };
         reads.arrive(read(bounded()).0, at(50));
         assert_eq!(reads.take_due().len(), 1);
         reads.arrive(read(bounded()).0, at(51));

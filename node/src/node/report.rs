@@ -3,25 +3,42 @@
 use super::run::Run;
 use crate::handle::MemberStatus;
 use crate::types::{Index, NodeId, Role};
+use std::time::Duration;
+
+/// How old the members' progress and the numbers may be: both change with every message, and building them costs more than
+/// handling one.
+const DETAIL_EVERY: Duration = Duration::from_millis(20);
 
 impl Run {
     /// Replaces the picture where it has changed. Watchers are woken only when it has.
     pub(super) fn report(&mut self) {
-        let members = self.member_statuses();
+        let (role, term, leader) = (self.core.role(), self.core.term(), self.core.leader());
         let log = self.core.log();
         let (first, last) = (Index(log.base().0.0 + 1), log.last().0);
-        let (role, term, leader) = (self.core.role(), self.core.term(), self.core.leader());
         let commit = self.core.commit();
-        let state_hash = self.state_hash;
-        let changed = self.shared.status.send_if_modified(|status| {
-            let before = (status.role, status.term, status.leader, status.applied_index);
+        let now = self.now();
+        let turned = self.detail_told.0 != (role, term, leader);
+        let members = (turned || now.since(self.detail_told.1) >= DETAIL_EVERY).then(|| {
+            self.detail_told = ((role, term, leader), now);
+            self.member_statuses()
+        });
+        let detailed = members.is_some();
+        self.shared.status.send_if_modified(|status| {
+            let before = (
+                status.role,
+                status.term,
+                status.leader,
+                status.applied_index,
+            );
             let news = before != (role, term, leader, self.applied.0)
                 || (status.commit_index, status.last_index, status.first_index)
                     != (commit, last, first)
                 || status.revision != self.revision
                 || status.read_only != self.read_only
                 || status.id != self.me.id
-                || status.members != members;
+                || members
+                    .as_ref()
+                    .is_some_and(|members| *members != status.members);
             if !news {
                 return false;
             }
@@ -30,22 +47,26 @@ impl Run {
             status.incarnation = self.me.incarnation;
             (status.role, status.term, status.leader) = (role, term, leader);
             (status.commit_index, status.last_index, status.first_index) = (commit, last, first);
-            status.applied_index = self.applied.0;
             (status.revision, status.compacted_revision) = (self.revision, self.compacted);
             status.read_only = self.read_only;
             status.elections = self.elections;
-            status.state_hash = format!("{state_hash:016x}");
-            status.members = members;
+            if status.applied_index != self.applied.0 || status.state_hash.is_empty() {
+                status.applied_index = self.applied.0;
+                status.state_hash = format!("{:016x}", self.state_hash);
+            }
+            if let Some(members) = members {
+                status.members = members;
+            }
             true
         });
-        if changed {
+        if detailed {
             self.tell_metrics();
         }
     }
 
     /// The members, with what the leader knows of them.
     fn member_statuses(&self) -> Vec<MemberStatus> {
-        let (conf, progress) = (self.core.configuration(), self.core.progress());
+        let (conf, progress) = (self.core.configuration(), self.progress());
         let last = self.core.log().last().0;
         let leader = self.core.leader();
         self.members

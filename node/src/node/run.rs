@@ -1,6 +1,6 @@
 //! The loop: takes one input, then does everything that follows from it.
 
-use super::apply::{Applied, Applier, Item};
+use super::apply::{Applied, Applier, Change, Item};
 use super::boot::Booted;
 use super::leases::Leases;
 use super::members::Joins;
@@ -109,10 +109,10 @@ pub(super) struct Run {
     pub(super) elections: u64,
     /// True while writes are refused for want of space.
     pub(super) read_only: bool,
+    /// When each peer was last heard of.
+    pub(super) heard: BTreeMap<NodeId, Mono>,
     /// Free bytes at the last look.
     pub(super) disk_free: Option<u64>,
-    /// Learners that take the place of a member that lost its disk: they are made voters without being asked for.
-    pub(super) replaces: std::collections::BTreeSet<u64>,
     /// The lane of reads, and what runs on it.
     pub(super) read_lane: Lane,
     pub(super) serving: Option<crate::rt::net::BoxFuture<'static, Served>>,
@@ -131,6 +131,8 @@ pub(super) struct Run {
     commit_told: Index,
     /// Role, term and leader before the last work.
     role: (Role, Term, NodeId),
+    /// Role, term and leader when the members' progress and the numbers were last told, and when that was.
+    pub(super) detail_told: ((Role, Term, NodeId), Mono),
     /// True when the leases are to be fetched as soon as this leader's state is complete.
     wants_leases: bool,
     /// Set when the node must end.
@@ -152,17 +154,25 @@ impl Run {
             append_bytes_max: shared.knobs.append_bytes_max,
             append_inflight_max: shared.knobs.append_inflight_max,
             uncommitted_bytes_max: shared.knobs.uncommitted_bytes_max,
-            rng: shared.env.rngs.stream(&format!("election {}", booted.identity.incarnation)),
+            rng: shared
+                .env
+                .rngs
+                .stream(&format!("election {}", booted.identity.incarnation)),
         };
         let last = booted.log.last().0;
         let core = Core::new(settings, booted.log).map_err(|error| error.to_string())?;
         let clock = shared.env.clock.clone();
         let now = clock.now();
         // Drawn anew at each start, so that no context of an earlier life is taken for one of this life.
-        let nonce = shared.env.rngs.stream(&format!("nonce {:?} {}", now, clock.wall_ms())).next_u64();
+        let nonce = shared
+            .env
+            .rngs
+            .stream(&format!("nonce {:?} {}", now, clock.wall_ms()))
+            .next_u64();
         let (news, internal) = mpsc::channel(64);
         let timing = shared.config.profile.timing();
         let started = Event::Started {
+            id: booted.identity.id,
             cluster: booted.identity.cluster_id,
             incarnation: booted.identity.incarnation,
             applied: booted.applied,
@@ -173,7 +183,12 @@ impl Run {
         let mut run = Run {
             me: booted.identity,
             core,
-            writer: Writer::new(booted.wal, booted.wal_lane, clock.clone()),
+            writer: Writer::new(
+                booted.wal,
+                booted.wal_lane,
+                shared.env.lanes.open("spare"),
+                clock.clone(),
+            ),
             applier: Applier::new(
                 booted.store,
                 super::boot::Dirs::new(&shared.config.data_dir).store,
@@ -197,7 +212,7 @@ impl Run {
             elections: 0,
             read_only: false,
             disk_free: None,
-            replaces: std::collections::BTreeSet::new(),
+            heard: BTreeMap::new(),
             read_lane: shared.env.lanes.open("read"),
             serving: None,
             stopping: None,
@@ -210,13 +225,15 @@ impl Run {
             disk_at: now,
             commit_told: Index(0),
             role: (Role::Learner, Term(0), NodeId(0)),
+            detail_told: ((Role::Learner, Term(0), NodeId(0)), Mono::default()),
             wants_leases: false,
             end: None,
             shared,
         };
+        // Members come last: a node that was removed while it slept learns so from them.
+        run.shared.set_condition(Condition::Running);
         run.set_members(booted.members);
         run.offer_newest_snapshot();
-        run.shared.set_condition(Condition::Running);
         Ok(run)
     }
 
@@ -329,7 +346,10 @@ impl Run {
         let commit = self.core.commit();
         if commit > self.commit_told {
             self.commit_told = commit;
-            self.record(Event::Committed { group: GROUP, index: commit });
+            self.record(Event::Committed {
+                group: GROUP,
+                index: commit,
+            });
         }
     }
 
@@ -340,16 +360,26 @@ impl Run {
             return;
         }
         let Ok(change) = <ConfChange as prost::Message>::decode(entry.data.clone()) else {
-            self.poison(&format!("entry {} is no change of configuration", entry.index));
+            self.poison(&format!(
+                "entry {} is no change of configuration",
+                entry.index
+            ));
             return;
         };
         match self.core.apply_change(&change) {
             Ok(conf) => {
-                let member = Member::decode(change.context.clone()).ok().filter(|one| one.id != 0);
+                let member = Member::decode(change.context.clone())
+                    .ok()
+                    .filter(|one| one.id != 0);
                 let removed = change.get_change_type() == ConfChangeType::RemoveNode;
                 let removed = removed.then_some(NodeId(change.node_id));
                 let member = member.filter(|_| removed.is_none());
-                self.applier.push(Item::Change { entry, conf, member, removed });
+                self.applier.push(Item::Change(Box::new(Change {
+                    entry,
+                    conf,
+                    member,
+                    removed,
+                })));
             }
             Err(error) => self.poison(&format!("entry {}: {error}", entry.index)),
         }
@@ -358,11 +388,18 @@ impl Run {
     /// A tick of the profile's clock. A node that was paused does not make up for ticks it missed.
     fn on_tick(&mut self) {
         let now = self.now();
-        self.tick = self.shared.env.clock.sleep(self.shared.config.profile.timing().tick);
+        self.tick = self
+            .shared
+            .env
+            .clock
+            .sleep(self.shared.config.profile.timing().tick);
         self.core.tick();
         if now >= self.chores_at {
             self.chores_at = now.plus(CHORES);
             self.chores(now);
+        }
+        if self.writer.wants_spare() {
+            self.shared.tasks.spawn(self.writer.prepare());
         }
         if now >= self.disk_at {
             self.disk_at = now.plus(self.shared.knobs.disk_check);
@@ -374,11 +411,30 @@ impl Run {
     fn chores(&mut self, now: Mono) {
         let leader = self.leader_info();
         self.proposals.expire(now, leader.as_ref());
-        self.reads.sweep(now, self.shared.knobs.read_retry, leader.as_ref());
+        self.reads
+            .sweep(now, self.shared.knobs.read_retry, leader.as_ref());
         self.unpark(now);
         self.expire_leases(now);
+        self.yield_if_stalled(now);
         self.tend_members(now);
         self.tend_snapshots(now);
+    }
+
+    /// A leader whose disk holds a write up for longer than an election takes hands leadership over: what it leads can be
+    /// committed by the others, but it cannot answer for it.
+    fn yield_if_stalled(&mut self, now: Mono) {
+        let patience = self.shared.config.profile.election_max();
+        let stalled = self
+            .writer
+            .running_for(now)
+            .is_some_and(|span| span >= patience);
+        if !stalled || self.core.role() != Role::Leader || self.core.transferring_to().is_some() {
+            return;
+        }
+        if let Some(heir) = self.best_heir() {
+            tracing::warn!(%heir, "this leader's disk has stalled: leadership is handed over");
+            self.core.transfer(heir);
+        }
     }
 
     /// Proposes the end of leases that ran out.
@@ -394,8 +450,19 @@ impl Run {
         if leases.is_empty() {
             return;
         }
-        let op = Op::LeaseExpire(LeaseExpire { leases: leases.clone() });
-        if self.propose(Command { op: Some(op), ..Command::default() }, Waiter::Nobody, now).is_err()
+        let op = Op::LeaseExpire(LeaseExpire {
+            leases: leases.clone(),
+        });
+        if self
+            .propose(
+                Command {
+                    op: Some(op),
+                    ..Command::default()
+                },
+                Waiter::Nobody,
+                now,
+            )
+            .is_err()
         {
             self.leases.not_proposed(&leases);
         }
@@ -407,12 +474,15 @@ impl Run {
         mut command: Command,
         waiter: Waiter,
         deadline: Mono,
-    ) -> Result<(), (Waiter, Error)> {
+    ) -> Result<(), Box<(Waiter, Error)>> {
         command.time_ms = self.shared.env.clock.wall_ms();
         let context = self.proposals.next_context();
         match self.core.propose(context, command.encode_to_vec()) {
             Ok(index) => {
-                self.record(Event::Proposed { group: GROUP, index });
+                self.record(Event::Proposed {
+                    group: GROUP,
+                    index,
+                });
                 self.proposals.proposed(index, waiter, self.now(), deadline);
                 Ok(())
             }
@@ -420,7 +490,7 @@ impl Run {
                 let error = Error::new(Code::Overloaded, error.to_string())
                     .leader(self.leader_info())
                     .hint("it was not done; send it again in a moment");
-                Err((waiter, error))
+                Err(Box::new((waiter, error)))
             }
         }
     }
@@ -431,10 +501,18 @@ impl Run {
             self.shared.metrics.observe_sync(written.took);
         }
         for (term, candidate) in written.votes {
-            self.record(Event::Voted { group: GROUP, term, candidate });
+            self.record(Event::Voted {
+                group: GROUP,
+                term,
+                candidate,
+            });
         }
         if let Some((index, term)) = written.last {
-            self.record(Event::Persisted { group: GROUP, index, term });
+            self.record(Event::Persisted {
+                group: GROUP,
+                index,
+                term,
+            });
         }
         if written.number != 0 {
             self.core.persisted(written.number);
@@ -445,10 +523,16 @@ impl Run {
     /// A batch was applied.
     fn on_applied(&mut self, applied: Applied) {
         if !applied.entries.is_empty() {
-            self.shared.metrics.observe_storage("apply", "ok", applied.took);
+            self.shared
+                .metrics
+                .observe_storage("apply", "ok", applied.took);
         }
         if let Some((index, term, state_hash)) = applied.installed {
-            self.record(Event::SnapshotInstalled { group: GROUP, index, state_hash });
+            self.record(Event::SnapshotInstalled {
+                group: GROUP,
+                index,
+                state_hash,
+            });
             self.applied = (index, term);
             self.snapshot_installed(index);
         }
@@ -470,7 +554,10 @@ impl Run {
                     learners: conf.learners.into_iter().map(NodeId).collect(),
                 });
             }
-            if let Some(done) = self.proposals.applied(entry.index, &entry.context, entry.outcome) {
+            if let Some(done) = self
+                .proposals
+                .applied(entry.index, &entry.context, entry.outcome)
+            {
                 self.shared.metrics.observe_commit(now.since(done.since));
             }
         }
@@ -516,7 +603,12 @@ impl Run {
             self.elections += 1;
             self.shared.metrics.set_elections(self.elections);
         }
-        self.record(Event::RoleChanged { group: GROUP, role, term, leader });
+        self.record(Event::RoleChanged {
+            group: GROUP,
+            role,
+            term,
+            leader,
+        });
         if before.0 != role {
             self.leases.clear();
             self.wants_leases = role == Role::Leader;
@@ -538,10 +630,12 @@ impl Run {
     /// Asks for the free space of the disk.
     fn look_at_disk(&mut self) {
         let dir = self.shared.config.data_dir.clone();
-        let looked = self.snapshots.lane().run(move || crate::store::free_bytes(&dir));
-        let (news, prepared) = (self.news.clone(), self.writer.prepare());
+        let looked = self
+            .snapshots
+            .lane()
+            .run(move || crate::store::free_bytes(&dir));
+        let news = self.news.clone();
         self.shared.tasks.spawn(async move {
-            prepared.await;
             if let Ok(Ok(free)) = looked.await {
                 // The loop may have ended.
                 drop(news.send(Internal::DiskFree(free)).await);
@@ -564,7 +658,10 @@ impl Run {
     fn set_read_only(&mut self, on: bool) {
         if self.read_only != on {
             self.read_only = on;
-            self.record(Event::ReadOnly { on, free_bytes: self.disk_free.unwrap_or(0) });
+            self.record(Event::ReadOnly {
+                on,
+                free_bytes: self.disk_free.unwrap_or(0),
+            });
         }
     }
 
@@ -573,7 +670,9 @@ impl Run {
         if self.stopping.is_some() {
             return;
         }
-        self.record(Event::Stopping { reason: reason.clone() });
+        self.record(Event::Stopping {
+            reason: reason.clone(),
+        });
         self.shared.set_condition(Condition::Stopping);
         let deadline = self.now().plus(self.shared.knobs.stop_timeout);
         if let Some(heir) = self.best_heir() {
@@ -584,12 +683,17 @@ impl Run {
 
     /// Ends the loop when an orderly stop has done what it can.
     fn check_stop(&mut self) {
-        let Some(stopping) = &self.stopping else { return };
+        let Some(stopping) = &self.stopping else {
+            return;
+        };
         let waits = self.core.role() == Role::Leader && self.best_heir().is_some();
         let busy = !self.writer.is_idle() || !self.applier.is_idle() || self.proposals.len() > 0;
         let late = self.now() >= stopping.deadline;
         if late || !(waits || busy) {
-            self.end = Some(Ended { reason: stopping.reason.clone(), poisoned: false });
+            self.end = Some(Ended {
+                reason: stopping.reason.clone(),
+                poisoned: false,
+            });
         }
     }
 
@@ -603,7 +707,11 @@ impl Run {
     /// Answers everybody and closes the store.
     async fn finish(mut self, end: Ended) -> Ended {
         let error = if end.poisoned {
-            Error::new(Code::Poisoned, format!("this node has given up: {}", end.reason)).unknown()
+            Error::new(
+                Code::Poisoned,
+                format!("this node has given up: {}", end.reason),
+            )
+            .unknown()
         } else {
             Error::new(Code::ShuttingDown, "this node is stopping").unknown()
         };
@@ -615,7 +723,9 @@ impl Run {
         // An idle store that is closed in order need not be rebuilt at the next start.
         if self.applier.is_idle() {
             let store = self.applier.store();
-            let closing = self.read_lane.run(move || super::apply::lock(&store).store().close());
+            let closing = self
+                .read_lane
+                .run(move || super::apply::lock(&store).store().close());
             if let Ok(Err(error)) = closing.await {
                 tracing::warn!(%error, "the store was not closed in order; it will be rebuilt");
             }
@@ -638,7 +748,26 @@ impl Run {
     pub(super) fn leader_info(&self) -> Option<Leader> {
         let id = self.core.leader();
         let member = self.members.iter().find(|one| one.id == id.0)?;
-        Some(Leader { id, name: member.name.clone(), http: member.http.clone() })
+        Some(Leader {
+            id,
+            name: member.name.clone(),
+            http: member.http.clone(),
+        })
+    }
+
+    /// Per member, as this leader knows it. A member is active when something came from it lately: raft-rs forgets that at
+    /// every check of the quorum.
+    pub(super) fn progress(&self) -> BTreeMap<NodeId, crate::raft::core::Progress> {
+        let (now, patience) = (self.now(), self.shared.config.profile.election_max() * 2);
+        let mut all = self.core.progress();
+        for (id, one) in &mut all {
+            let heard = self
+                .heard
+                .get(id)
+                .is_some_and(|moment| now.since(*moment) <= patience);
+            one.active = heard || *id == self.me.id;
+        }
+        all
     }
 
     /// Now, on this node's clock.
@@ -653,10 +782,10 @@ impl Run {
 }
 
 /// Ends when the running reads are served; never without any.
-async fn next_served(
-    serving: &mut Option<crate::rt::net::BoxFuture<'static, Served>>,
-) -> Served {
-    let Some(running) = serving else { return std::future::pending().await };
+async fn next_served(serving: &mut Option<crate::rt::net::BoxFuture<'static, Served>>) -> Served {
+    let Some(running) = serving else {
+        return std::future::pending().await;
+    };
     let served = running.await;
     *serving = None;
     served

@@ -6,7 +6,7 @@ use super::run::{Internal, Run};
 use crate::error::{Code, Error};
 use crate::handle::{Reply, Request, Stamp, WatchBatch};
 use crate::rt::Mono;
-use crate::state::command::Command;
+use crate::state::command::{Command, GetDone};
 use crate::store::StoreView;
 use crate::transport::Inbound;
 use crate::types::{NodeId, Revision, Role};
@@ -40,35 +40,77 @@ pub(super) struct Look {
     reply: Reply<WatchBatch>,
 }
 
+/// What a read found.
+type Found = Result<(GetDone, Stamp), Error>;
+
+/// What was found, with who asked.
+type Answered = (Reply<(GetDone, Stamp)>, Found);
+
 /// Reads that were served.
 pub(super) struct Served {
     /// How many.
     count: usize,
     /// How long it took.
     took: Duration,
+    /// What was found, with those who asked.
+    answers: Vec<Answered>,
 }
 
 impl Run {
     /// A request of this node's clients.
     pub(super) fn on_request(&mut self, request: Request) {
         match request {
-            Request::Propose { command, deadline, reply } => {
+            Request::Propose {
+                command,
+                deadline,
+                reply,
+            } => {
                 self.lead_or_forward(Ask::Propose(command), Waiter::Command(reply), deadline);
             }
-            Request::Change { change, deadline, reply } => {
-                self.lead_or_forward(Ask::Change(change), Waiter::Change(NodeId(0), reply), deadline);
+            Request::Change {
+                change,
+                deadline,
+                reply,
+            } => {
+                self.lead_or_forward(
+                    Ask::Change(change),
+                    Waiter::Change(NodeId(0), reply),
+                    deadline,
+                );
             }
-            Request::Read { query, consistency, deadline, reply } => {
-                let wanted = Wanted::Data { query, consistency, reply };
+            Request::Read {
+                query,
+                consistency,
+                deadline,
+                reply,
+            } => {
+                let wanted = Wanted::Data {
+                    query,
+                    consistency,
+                    reply,
+                };
                 let now = self.now();
                 self.reads.arrive(Read { wanted, deadline }, now);
             }
-            Request::History { from, key, range_end, reply } => {
+            Request::History {
+                from,
+                key,
+                range_end,
+                reply,
+            } => {
                 if from > self.revision {
-                    let nothing = WatchBatch { events: Vec::new(), through: self.revision };
+                    let nothing = WatchBatch {
+                        events: Vec::new(),
+                        through: self.revision,
+                    };
                     drop(reply.send(Ok(nothing)));
                 } else {
-                    self.snapshots.looks.push(Look { from, key, range_end, reply });
+                    self.snapshots.looks.push(Look {
+                        from,
+                        key,
+                        range_end,
+                        reply,
+                    });
                 }
             }
             Request::Snapshot { reply } => self.snapshot_wanted(reply),
@@ -80,14 +122,25 @@ impl Run {
     pub(super) fn on_inbound(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Raft { from, messages, .. } => {
+                let now = self.now();
+                self.heard.insert(from, now);
                 for message in messages {
                     self.on_message(from, message);
                 }
             }
             Inbound::Unreachable { peer } => self.core.unreachable(peer),
-            Inbound::Rejected { by, reject } => self.on_rejected(by, &reject),
-            Inbound::Forward { ask, deadline, reply, .. } => self.on_forward(ask, deadline, reply),
-            Inbound::Snapshot { from, request, reply } => self.serve_snapshot(from, request, reply),
+            Inbound::Rejected { reject, .. } => self.on_rejected(&reject),
+            Inbound::Forward {
+                ask,
+                deadline,
+                reply,
+                ..
+            } => self.on_forward(ask, deadline, reply),
+            Inbound::Snapshot {
+                from,
+                request,
+                reply,
+            } => self.serve_snapshot(from, request, reply),
             Inbound::Probe { reply, .. } => {
                 let answer = ProbeAnswer {
                     name: self.me.name.clone(),
@@ -112,7 +165,8 @@ impl Run {
     ) {
         if let Ask::ReadBarrier = ask {
             let now = self.now();
-            let wanted = Wanted::Barrier(Box::new(super::proposals::adapt(reply, Answer::ReadIndex)));
+            let wanted =
+                Wanted::Barrier(Box::new(super::proposals::adapt(reply, Answer::ReadIndex)));
             self.reads.arrive(Read { wanted, deadline }, now);
             return;
         }
@@ -134,12 +188,25 @@ impl Run {
                 .hint("ask another node of the cluster");
             return refuse(waiter, error);
         }
+        if self.is_removed() {
+            let error = Error::new(
+                Code::NoLeader,
+                "this node is no member of the cluster any more",
+            )
+            .hint("ask a member; this node's process may be stopped");
+            return refuse(waiter, error);
+        }
         let leader = self.core.leader();
         if leader == self.me.id {
             self.lead(ask, waiter, deadline);
         } else if leader.0 == 0 {
             let not_before = self.now().plus(RETRY_PAUSE);
-            self.parked.push(Parked { ask, waiter, deadline, not_before });
+            self.parked.push(Parked {
+                ask,
+                waiter,
+                deadline,
+                not_before,
+            });
         } else {
             self.forward(leader, ask, waiter, deadline);
         }
@@ -151,7 +218,10 @@ impl Run {
             Ask::Propose(command) => self.lead_command(command, waiter, deadline),
             Ask::Change(change) => self.lead_change(change, waiter, deadline),
             Ask::ReadBarrier => {
-                refuse(waiter, Error::new(Code::Internal, "a barrier is no proposal"));
+                refuse(
+                    waiter,
+                    Error::new(Code::Internal, "a barrier is no proposal"),
+                );
             }
         }
     }
@@ -167,7 +237,8 @@ impl Run {
             .hint("free space on the leader's data directory; writes resume by themselves");
             return refuse(waiter, error);
         }
-        if let Err((waiter, error)) = self.propose(command, waiter, deadline) {
+        if let Err(refused) = self.propose(command, waiter, deadline) {
+            let (waiter, error) = *refused;
             refuse(waiter, error);
         }
     }
@@ -180,7 +251,12 @@ impl Run {
             match answer.await {
                 Err(error) if may_retry(&error) && clock.now() < deadline => {
                     let not_before = clock.now().plus(RETRY_PAUSE);
-                    let parked = Parked { ask, waiter, deadline, not_before };
+                    let parked = Parked {
+                        ask,
+                        waiter,
+                        deadline,
+                        not_before,
+                    };
                     // When the loop has ended, the waiter is dropped and its asker told so.
                     drop(news.send(Internal::Retry(parked)).await);
                 }
@@ -196,7 +272,10 @@ impl Run {
             if now >= parked.deadline {
                 refuse(parked.waiter, no_leader());
             } else if place >= limit {
-                refuse(parked.waiter, Error::new(Code::Overloaded, "too many requests wait for a leader"));
+                refuse(
+                    parked.waiter,
+                    Error::new(Code::Overloaded, "too many requests wait for a leader"),
+                );
             } else if parked.not_before > now || self.core.leader().0 == 0 {
                 self.parked.push(parked);
             } else {
@@ -216,58 +295,101 @@ impl Run {
             return;
         }
         let now = self.now();
-        let age_ms = self.reads.age(now).map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
+        let age_ms = self
+            .reads
+            .age(now)
+            .map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
         let store = self.applier.store();
         let range_max = self.shared.config.limits.range_max as u64;
         let count = reads.len();
         let clock = self.shared.env.clock.clone();
         let job = self.read_lane.run(move || {
             let view = super::apply::lock(&store).store().view();
-            for read in reads {
-                answer_read(&view, read, range_max, age_ms);
-            }
+            let answer = |read| answer_read(&view, read, range_max, age_ms);
+            let answers = reads.into_iter().filter_map(answer).collect();
             for look in looks {
-                let Look { from, key, range_end, reply } = look;
+                let Look {
+                    from,
+                    key,
+                    range_end,
+                    reply,
+                } = look;
                 let batch =
                     crate::state::history(&view, from, &key, &range_end, HISTORY_EVENTS_MAX);
                 drop(reply.send(batch.map_err(Error::from)));
             }
+            answers
         });
         self.serving = Some(Box::pin(async move {
             // A lane that has closed answers nobody: the node is stopping.
-            job.await.ok();
-            Served { count, took: clock.now().since(now) }
+            let answers = job.await.unwrap_or_default();
+            Served {
+                count,
+                took: clock.now().since(now),
+                answers,
+            }
         }));
     }
 
     /// Reads were served.
     pub(super) fn on_served(&mut self, served: Served) {
+        // Sent from here and not from the lane: that wakes the lane's reader once, not every asker across threads.
+        for (reply, answer) in served.answers {
+            drop(reply.send(answer));
+        }
         if served.count > 0 {
-            self.shared.metrics.observe_storage("read", "ok", served.took);
+            self.shared
+                .metrics
+                .observe_storage("read", "ok", served.took);
         }
     }
 }
 
-/// Reads and answers.
-fn answer_read(view: &StoreView, read: Read, range_max: u64, age_ms: Option<u64>) {
-    let Wanted::Data { query, consistency, reply } = read.wanted else { return };
+/// Reads for who asked.
+fn answer_read(
+    view: &StoreView,
+    read: Read,
+    range_max: u64,
+    age_ms: Option<u64>,
+) -> Option<Answered> {
+    let Wanted::Data {
+        query,
+        consistency,
+        reply,
+    } = read.wanted
+    else {
+        return None;
+    };
     let linearizable = matches!(consistency, crate::handle::Consistency::Linearizable);
     let answer = crate::state::read(view, &query, range_max).map_err(Error::from);
     let answer = answer.map(|(done, revision, applied_index)| {
         let age_ms = age_ms.filter(|_| !linearizable);
-        (done, Stamp { revision, applied_index, age_ms })
+        (
+            done,
+            Stamp {
+                revision,
+                applied_index,
+                age_ms,
+            },
+        )
     });
-    drop(reply.send(answer));
+    Some((reply, answer))
 }
 
 /// Whether a forwarded request was certainly not done, for a reason that passes.
 fn may_retry(error: &Error) -> bool {
     !error.outcome_unknown
-        && matches!(error.code, Code::NotLeader | Code::NoLeader | Code::Overloaded)
+        && matches!(
+            error.code,
+            Code::NotLeader | Code::NoLeader | Code::Overloaded
+        )
 }
 
 /// No leader was found in time.
 fn no_leader() -> Error {
-    Error::new(Code::NoLeader, "no leader was found in time; the command was not done")
-        .hint("a majority of the members must reach each other; see /v1/cluster on each of them")
+    Error::new(
+        Code::NoLeader,
+        "no leader was found in time; the command was not done",
+    )
+    .hint("a majority of the members must reach each other; see /v1/cluster on each of them")
 }

@@ -3,11 +3,11 @@
 //! A snapshot file is durable before the log gives anything up, and the log's mark is durable before the entries go. A
 //! follower fetches the file first and only then lets Raft see the message, so that a snapshot in Raft is always one on disk.
 
+use super::Shared;
 use super::apply::{Item, Picture};
 use super::boot::Dirs;
 use super::run::{GROUP, Internal, Run, deny};
 use super::serve::Look;
-use super::Shared;
 use crate::error::{Code, Error};
 use crate::handle::{Reply, SnapshotInfo};
 use crate::rt::{Event, Lane, Mono};
@@ -117,7 +117,10 @@ impl Run {
 
     /// Writes a picture to a file, beside everything else.
     pub(super) fn write_snapshot(&mut self, picture: Picture) {
-        let (dir, keep) = (self.snapshots.dirs.snapshots.clone(), self.shared.knobs.snapshots_kept);
+        let (dir, keep) = (
+            self.snapshots.dirs.snapshots.clone(),
+            self.shared.knobs.snapshots_kept,
+        );
         let wall_ms = self.shared.env.clock.wall_ms();
         let job = self.snapshots.lane.run(move || {
             let info = snapshot::write(&dir, GROUP, wall_ms, &picture.view)?;
@@ -175,12 +178,22 @@ impl Run {
             Ok(meta) => self.offer(&meta),
             Err(error) => return self.poison(&format!("the snapshot just written: {error}")),
         }
-        let mark = wal::SnapshotMark { index: info.index, term: info.term };
-        self.writer.write_records(vec![Record::SnapshotMark { group: GROUP, mark }]);
+        let mark = wal::SnapshotMark {
+            index: info.index,
+            term: info.term,
+        };
+        self.writer
+            .write_records(vec![Record::SnapshotMark { group: GROUP, mark }]);
         let margin = self.shared.knobs.snapshot_margin;
         let through = Index(info.index.0.saturating_sub(margin));
+        let before = self.core.log().base().0;
         self.core.log_mut().compact(through);
-        self.record(Event::Trimmed { group: GROUP, first: Index(through.0 + 1) });
+        if through > before {
+            self.record(Event::Trimmed {
+                group: GROUP,
+                first: Index(through.0 + 1),
+            });
+        }
         let (trimmed, news) = (self.writer.release(GROUP, through), self.news.clone());
         self.shared.tasks.spawn(async move {
             // The loop may have ended.
@@ -197,20 +210,32 @@ impl Run {
         meta.index = info.index.0;
         meta.term = info.term.0;
         meta.set_conf_state(super::apply::from_state_conf(&info.conf));
-        offered.data = SnapshotFile { size: info.bytes, checksum: info.checksum }.to_data();
+        offered.data = SnapshotFile {
+            size: info.bytes,
+            checksum: info.checksum,
+        }
+        .to_data();
         self.core.log_mut().offer(offered);
     }
 
     /// At the start: the newest file that the log reaches is on offer again.
     pub(super) fn offer_newest_snapshot(&mut self) {
-        let Ok(files) = snapshot::list(&self.snapshots.dirs.snapshots) else { return };
+        let Ok(files) = snapshot::list(&self.snapshots.dirs.snapshots) else {
+            return;
+        };
         let (base, last) = (self.core.log().base().0, self.core.log().last().0);
         let metas = files.into_iter().filter_map(|file| file.meta.ok());
-        let fits = metas.into_iter().find(|meta| meta.index >= base && meta.index <= last);
+        let fits = metas
+            .into_iter()
+            .find(|meta| meta.index >= base && meta.index <= last);
         let Some(meta) = fits else { return };
         self.offer(&meta);
         // The log remembers marks, not what its readers no longer need: say it again.
-        let through = Index(meta.index.0.saturating_sub(self.shared.knobs.snapshot_margin));
+        let through = Index(
+            meta.index
+                .0
+                .saturating_sub(self.shared.knobs.snapshot_margin),
+        );
         let (trimmed, news) = (self.writer.release(GROUP, through), self.news.clone());
         self.shared.tasks.spawn(async move {
             // The loop may have ended.
@@ -222,7 +247,9 @@ impl Run {
     pub(super) fn on_message(&mut self, from: NodeId, message: Message) {
         if let Err(invalid) = self.core.admit(&message) {
             // A leader believes that this node holds what it does not hold: its disk lied about a sync.
-            return self.poison(&format!("{invalid}; this node must not vote: empty its data directory and start it again"));
+            return self.poison(&format!(
+                "{invalid}; this node must not vote: empty its data directory and start it again"
+            ));
         }
         if message.get_msg_type() != MessageType::MsgSnapshot {
             return self.core.step(message);
@@ -239,14 +266,22 @@ impl Run {
 
     /// Fetches the file that `message` offers.
     fn fetch(&mut self, from: NodeId, index: Index, term: Term, message: Message) {
-        let Ok(file) = SnapshotFile::from_data(&message.get_snapshot().data) else { return };
+        let Ok(file) = SnapshotFile::from_data(&message.get_snapshot().data) else {
+            return;
+        };
         self.snapshots.fetching = Some(index);
-        let (dir, lane) = (self.snapshots.dirs.snapshots.clone(), self.snapshots.lane.clone());
+        let (dir, lane) = (
+            self.snapshots.dirs.snapshots.clone(),
+            self.snapshots.lane.clone(),
+        );
         let (transport, news) = (self.shared.transport.clone(), self.news.clone());
         self.shared.tasks.spawn(async move {
             let result = receive(transport, lane, dir, from, index, term, file).await;
             // The loop may have ended.
-            drop(news.send(Internal::Fetched(Fetched { message, result })).await);
+            drop(
+                news.send(Internal::Fetched(Fetched { message, result }))
+                    .await,
+            );
         });
     }
 
@@ -266,7 +301,9 @@ impl Run {
 
     /// A snapshot replaced the state: it is now the newest one of this node too.
     pub(super) fn snapshot_installed(&mut self, index: Index) {
-        let Some(path) = self.snapshots.fetched.remove(&index) else { return };
+        let Some(path) = self.snapshots.fetched.remove(&index) else {
+            return;
+        };
         self.snapshots.fetched.clear();
         if let Ok(meta) = snapshot::read_meta(&path) {
             self.offer(&meta);
@@ -299,7 +336,7 @@ impl Run {
             return;
         }
         let first = self.core.log().base().0;
-        for (id, progress) in self.core.progress() {
+        for (id, progress) in self.progress() {
             match progress.snapshot {
                 Some(_) => {
                     let since = *self.snapshots.moved.entry(id).or_insert(now);
@@ -310,7 +347,7 @@ impl Run {
                 }
                 None => {
                     self.snapshots.moved.remove(&id);
-                    let offered = self.core.log().offered().is_some();
+                    let offered = self.core.log().offered(id).is_some();
                     if progress.active && progress.next <= first && !offered {
                         self.cut();
                     }
@@ -323,9 +360,14 @@ impl Run {
 /// Opens a snapshot file for a follower that fetches it.
 async fn open_source(lane: Lane, path: PathBuf) -> Result<SnapshotSource, Error> {
     let shown = path.clone();
-    let size = lane.run(move || snapshot::read_meta(&shown).map(|meta| meta.bytes)).await;
+    let size = lane
+        .run(move || snapshot::read_meta(&shown).map(|meta| meta.bytes))
+        .await;
     let gone = |why: String| {
-        Error::new(Code::NotFound, format!("the snapshot is not here any more: {why}"))
+        Error::new(
+            Code::NotFound,
+            format!("the snapshot is not here any more: {why}"),
+        )
     };
     let total = size.map_err(|closed| gone(closed.to_string()))?;
     let total = total.map_err(|error| gone(error.to_string()))?;
@@ -350,19 +392,31 @@ async fn receive(
     term: Term,
     file: SnapshotFile,
 ) -> Result<PathBuf, String> {
-    let offer = snapshot::Offer { index, term, bytes: file.size, checksum: file.checksum };
+    let offer = snapshot::Offer {
+        index,
+        term,
+        bytes: file.size,
+        checksum: file.checksum,
+    };
     let open = lane.run(move || snapshot::Receiver::open(&dir, offer));
     let receiver = open.await.map_err(|closed| closed.to_string())?;
     let receiver = receiver.map_err(|error| error.to_string())?;
     let offset = receiver.offset();
     let receiver = std::sync::Arc::new(std::sync::Mutex::new(Some(receiver)));
     let (sink_lane, sink) = (lane.clone(), std::sync::Arc::clone(&receiver));
-    let request = SnapshotRequest { group: GROUP.0, index: index.0, term: term.0, offset };
+    let request = SnapshotRequest {
+        group: GROUP.0,
+        index: index.0,
+        term: term.0,
+        offset,
+    };
     let transfer = transport.fetch_snapshot(from, request, file, move |at, bytes| {
         let sink = std::sync::Arc::clone(&sink);
         let job = sink_lane.run(move || {
             let mut receiver = sink.lock().expect("one job at a time holds the receiver");
-            let receiver = receiver.as_mut().expect("the receiver ends after the last piece");
+            let receiver = receiver
+                .as_mut()
+                .expect("the receiver ends after the last piece");
             receiver.append(at, &bytes).map_err(std::io::Error::other)
         });
         Box::pin(async move { job.await.map_err(std::io::Error::other)? })
@@ -371,7 +425,10 @@ async fn receive(
     let finish = lane.run(move || {
         let receiver = receiver.lock().expect("the transfer has ended").take();
         let receiver = receiver.expect("the receiver ends here");
-        receiver.finish().map(|(_, path)| path).map_err(|error| error.to_string())
+        receiver
+            .finish()
+            .map(|(_, path)| path)
+            .map_err(|error| error.to_string())
     });
     finish.await.map_err(|closed| closed.to_string())?
 }

@@ -162,17 +162,18 @@ impl Core {
     ) -> Result<Index, Error> {
         self.leading()?;
         if self.raw.raft.has_pending_conf() {
-            return Err(Error::Refused("another membership change is under way".to_owned()));
+            return Err(Error::Refused(
+                "another membership change is under way".to_owned(),
+            ));
         }
-        self.raw.propose_conf_change(context, change).map_err(refused)?;
+        self.raw
+            .propose_conf_change(context, change)
+            .map_err(refused)?;
         Ok(Index(self.raw.raft.raft_log.last_index()))
     }
 
     /// A committed change of configuration takes effect.
-    pub fn apply_change(
-        &mut self,
-        change: &raft::eraftpb::ConfChange,
-    ) -> Result<ConfState, Error> {
+    pub fn apply_change(&mut self, change: &raft::eraftpb::ConfChange) -> Result<ConfState, Error> {
         let state = self.raw.apply_conf_change(change).map_err(refused)?;
         self.redraw();
         Ok(state)
@@ -235,7 +236,9 @@ impl Core {
             let snapshot = ready.snapshot().clone();
             let meta = snapshot.get_metadata();
             let base = (Index(meta.index), Term(meta.term));
-            self.raw.mut_store().restart_at(base, meta.get_conf_state().clone());
+            self.raw
+                .mut_store()
+                .restart_at(base, meta.get_conf_state().clone());
             work.snapshot = Some(snapshot);
         }
         work.truncated = self.raw.mut_store().append(work.entries.iter().cloned());
@@ -313,8 +316,8 @@ impl Core {
         }
         let all = self.raw.raft.prs().iter();
         all.map(|(id, one)| {
-            let snapshot = (one.state == raft::ProgressState::Snapshot)
-                .then_some(Index(one.pending_snapshot));
+            let snapshot =
+                (one.state == raft::ProgressState::Snapshot).then_some(Index(one.pending_snapshot));
             let progress = Progress {
                 matched: Index(one.matched),
                 next: Index(one.next_idx),
@@ -333,7 +336,11 @@ impl Core {
 
     /// Refuses unless this node leads.
     fn leading(&self) -> Result<(), Error> {
-        if self.raw.raft.state == StateRole::Leader { Ok(()) } else { Err(Error::NotLeader) }
+        if self.raw.raft.state == StateRole::Leader {
+            Ok(())
+        } else {
+            Err(Error::NotLeader)
+        }
     }
 
     /// Replaces raft-rs's own draw of the election time-out by one from our stream.
@@ -343,7 +350,9 @@ impl Core {
         }
         let (low, high) = self.election_ticks;
         self.timeout_ticks = self.rng.random_range(low..high);
-        self.raw.raft.set_randomized_election_timeout(self.timeout_ticks);
+        self.raw
+            .raft
+            .set_randomized_election_timeout(self.timeout_ticks);
     }
 }
 

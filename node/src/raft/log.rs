@@ -4,7 +4,7 @@
 //! follower that needs an older entry can always be given a snapshot. What is here is durable or on its way to the WAL (the
 //! shell tells raft-rs which). Memory is bounded by the snapshot triggers, which count entries and bytes.
 
-use crate::types::{Index, Term};
+use crate::types::{Index, NodeId, Term};
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::collections::VecDeque;
@@ -34,7 +34,12 @@ impl Log {
         hard_state: HardState,
         conf_state: ConfState,
     ) -> Self {
-        let mut log = Log { hard_state, conf_state, base, ..Log::default() };
+        let mut log = Log {
+            hard_state,
+            conf_state,
+            base,
+            ..Log::default()
+        };
         log.append(entries);
         log
     }
@@ -48,7 +53,11 @@ impl Log {
                 replaced.get_or_insert(index);
                 self.truncate(index);
             }
-            assert_eq!(entry.index, self.last().0.0 + 1, "entries of a log are consecutive");
+            assert_eq!(
+                entry.index,
+                self.last().0.0 + 1,
+                "entries of a log are consecutive"
+            );
             self.bytes += weight(&entry);
             self.entries.push_back(entry);
         }
@@ -57,9 +66,15 @@ impl Log {
 
     /// Drops the entries from `from` on.
     fn truncate(&mut self, from: Index) {
-        assert!(from > self.base.0, "an entry below the base was replaced: it was committed");
+        assert!(
+            from > self.base.0,
+            "an entry below the base was replaced: it was committed"
+        );
         while self.last().0 >= from {
-            let entry = self.entries.pop_back().expect("the log is not empty above its base");
+            let entry = self
+                .entries
+                .pop_back()
+                .expect("the log is not empty above its base");
             self.bytes -= weight(&entry);
         }
     }
@@ -89,9 +104,13 @@ impl Log {
         self.snapshot = Some(snapshot);
     }
 
-    /// The snapshot on offer.
-    pub fn offered(&self) -> Option<&Snapshot> {
-        self.snapshot.as_ref()
+    /// The snapshot on offer to member `to`. One from before `to` became a member is none: a node does not install a
+    /// state in which it does not exist.
+    pub fn offered(&self, to: NodeId) -> Option<&Snapshot> {
+        self.snapshot.as_ref().filter(|one| {
+            let conf = one.get_metadata().get_conf_state();
+            conf.voters.contains(&to.0) || conf.learners.contains(&to.0)
+        })
     }
 
     /// The entry before the first one held.
@@ -101,7 +120,9 @@ impl Log {
 
     /// The last entry, or the base.
     pub fn last(&self) -> (Index, Term) {
-        self.entries.back().map_or(self.base, |entry| (Index(entry.index), Term(entry.term)))
+        self.entries
+            .back()
+            .map_or(self.base, |entry| (Index(entry.index), Term(entry.term)))
     }
 
     /// Payload bytes held.
@@ -123,7 +144,10 @@ fn weight(entry: &Entry) -> u64 {
 
 impl Storage for Log {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+        Ok(RaftState::new(
+            self.hard_state.clone(),
+            self.conf_state.clone(),
+        ))
     }
 
     fn entries(
@@ -140,8 +164,9 @@ impl Storage for Log {
         let mut taken = Vec::new();
         let mut size = 0;
         for index in low..high {
-            let entry =
-                self.entry(Index(index)).ok_or(raft::Error::Store(StorageError::Unavailable))?;
+            let entry = self
+                .entry(Index(index))
+                .ok_or(raft::Error::Store(StorageError::Unavailable))?;
             size += weight(entry);
             // At least one entry always goes, however large, or a large one would block for ever.
             if size > limit && !taken.is_empty() {
@@ -160,7 +185,9 @@ impl Storage for Log {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         let entry = self.entry(Index(index));
-        entry.map(|entry| entry.term).ok_or(raft::Error::Store(StorageError::Unavailable))
+        entry
+            .map(|entry| entry.term)
+            .ok_or(raft::Error::Store(StorageError::Unavailable))
     }
 
     fn first_index(&self) -> raft::Result<u64> {
@@ -171,10 +198,15 @@ impl Storage for Log {
         Ok(self.last().0.0)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        let newest = self.snapshot.clone().filter(|one| one.get_metadata().index >= request_index);
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let offered = self.offered(NodeId(to));
+        let newest = offered
+            .filter(|one| one.get_metadata().index >= request_index)
+            .cloned();
         // The shell cuts one as soon as it sees a follower that waits for it.
-        newest.ok_or(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+        newest.ok_or(raft::Error::Store(
+            StorageError::SnapshotTemporarilyUnavailable,
+        ))
     }
 }
 
@@ -183,12 +215,22 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64) -> Entry {
-        Entry { index, term, data: vec![7; 10].into(), ..Entry::default() }
+        Entry {
+            index,
+            term,
+            data: vec![7; 10].into(),
+            ..Entry::default()
+        }
     }
 
     fn log() -> Log {
         let entries = (3..=6).map(|index| entry(index, 1));
-        Log::new((Index(2), Term(1)), entries, HardState::default(), ConfState::default())
+        Log::new(
+            (Index(2), Term(1)),
+            entries,
+            HardState::default(),
+            ConfState::default(),
+        )
     }
 
     #[test]
@@ -207,7 +249,10 @@ mod tests {
         assert_eq!(log.base(), (Index(4), Term(1)));
         assert_eq!(log.first_index(), Ok(5));
         assert_eq!(log.term(4), Ok(1));
-        assert_eq!(log.term(3), Err(raft::Error::Store(StorageError::Compacted)));
+        assert_eq!(
+            log.term(3),
+            Err(raft::Error::Store(StorageError::Compacted))
+        );
         log.compact(Index(99));
         assert_eq!((log.last(), log.bytes()), ((Index(6), Term(1)), 0));
     }
@@ -216,10 +261,33 @@ mod tests {
     fn a_read_gives_at_least_one_entry_and_respects_the_limit() {
         let log = log();
         let context = || GetEntriesContext::empty(false);
-        assert_eq!(log.entries(3, 7, 1, context()).map(|list| list.len()), Ok(1));
-        assert_eq!(log.entries(3, 7, 90, context()).map(|list| list.len()), Ok(2));
-        assert_eq!(log.entries(3, 7, None, context()).map(|list| list.len()), Ok(4));
+        assert_eq!(
+            log.entries(3, 7, 1, context()).map(|list| list.len()),
+            Ok(1)
+        );
+        assert_eq!(
+            log.entries(3, 7, 90, context()).map(|list| list.len()),
+            Ok(2)
+        );
+        assert_eq!(
+            log.entries(3, 7, None, context()).map(|list| list.len()),
+            Ok(4)
+        );
         assert!(log.entries(2, 7, None, context()).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_is_offered_to_its_members_alone() {
+        let mut log = log();
+        let mut snapshot = Snapshot::default();
+        snapshot.mut_metadata().index = 4;
+        snapshot
+            .mut_metadata()
+            .set_conf_state(ConfState::from((vec![1, 2], vec![4])));
+        log.offer(snapshot);
+        assert!(log.snapshot(0, 1).is_ok() && log.snapshot(0, 4).is_ok());
+        let unavailable = raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
+        assert_eq!(log.snapshot(0, 5), Err(unavailable));
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! Time-outs, leases and ages use [`Clock::now`] alone. [`Clock::wall_ms`] is for people and for the stamp that a leader
 //! puts on an entry; nothing safe may depend on it (inventory X-14).
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// A reading of the monotonic clock: time since the clock's own origin. Comparable on one node only.
@@ -78,10 +79,16 @@ impl Clock {
     /// The output of `work`, or [`Elapsed`] when it takes longer than `span`. `work` is dropped then: what it had
     /// begun in the world may still happen.
     pub async fn timeout<F: Future>(&self, span: Duration, work: F) -> Result<F::Output, Elapsed> {
+        let deadline = self.now().plus(span);
+        let mut work = pin!(work);
+        // Much work is done at the first look (a body that came with its head, say): it shall not pay for a timer.
+        if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+            return Ok(output);
+        }
         tokio::select! {
             biased; // Work that is done in the same instant as the time-out counts as done.
             output = work => Ok(output),
-            () = self.sleep(span) => Err(Elapsed { after: span }),
+            () = self.sleep_until(deadline) => Err(Elapsed { after: span }),
         }
     }
 }

@@ -1,5 +1,10 @@
 //! What hyper asks of a runtime, answered by the seam: an executor over [`Tasks`] and a timer over [`Clock`].
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "hyper's trait speaks std's Instant; only differences are used"
+)]
+
 use super::{Clock, Tasks};
 use std::future::Future;
 use std::pin::Pin;
@@ -43,10 +48,6 @@ impl hyper::rt::Timer for Timer {
         Box::pin(Sleeping(self.0.sleep(span)))
     }
 
-    #[expect(
-        clippy::disallowed_types,
-        reason = "hyper's trait speaks std's Instant; only differences are used"
-    )]
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
         let span = deadline.saturating_duration_since(hyper::rt::Timer::now(self));
         Box::pin(Sleeping(self.0.sleep(span)))

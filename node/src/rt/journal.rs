@@ -12,6 +12,8 @@ use std::sync::Arc;
 pub enum Event {
     /// The node has opened its data and starts to take part.
     Started {
+        /// Its id in the cluster.
+        id: NodeId,
         /// The cluster it belongs to.
         cluster: ClusterId,
         /// The life of its data directory.

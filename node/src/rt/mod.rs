@@ -4,13 +4,14 @@
 //! half lives in the crate `sim`. No other module of `node` names a clock, a socket, a thread or a random source
 //! (`wal`, `store` and `snapshot` touch files, but only inside [`Lane::run`]). Nothing here has a `cfg` for the simulator.
 //!
-//! Reading order: [`clock`], [`net`], [`lane`], [`rng`], [`journal`], [`tasks`], then `real`.
+//! Reading order: [`clock`], [`net`], [`lane`], [`rng`], [`journal`], [`tasks`], [`process`], then `real`.
 
 pub mod clock;
 pub mod http;
 pub mod journal;
 pub mod lane;
 pub mod net;
+pub mod process;
 pub mod real;
 pub mod rng;
 pub mod tasks;
@@ -19,6 +20,7 @@ pub use clock::{Clock, Mono};
 pub use journal::{Event, Journal};
 pub use lane::{Lane, Lanes};
 pub use net::{Net, Stream};
+pub use process::Process;
 pub use rng::Rngs;
 pub use tasks::Tasks;
 
@@ -35,4 +37,6 @@ pub struct Env {
     pub rngs: Rngs,
     /// Where the node writes what happened to it.
     pub journal: Journal,
+    /// What the process has spent.
+    pub process: Process,
 }

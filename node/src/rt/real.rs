@@ -1,4 +1,4 @@
-//! The real half of the seam: the operating system's clock, TCP, a thread per lane, entropy, and logs.
+//! The real half of the seam: the operating system's clock, TCP, a thread per lane, entropy, logs, and what the process has spent.
 //!
 //! Only `src-bin` (and tests against the real world) builds this; the simulator never does.
 #![expect(
@@ -11,7 +11,9 @@ use super::clock::{ClockDriver, Mono, Sleep};
 use super::journal::{Event, JournalSink};
 use super::lane::{Job, LaneDriver, LanesDriver};
 use super::net::{BoxFuture, Listener, NetDriver, Stream};
+use super::process::{Process, Spent};
 use super::{Clock, Env, Journal, Lanes, Net, Rngs};
+use crate::types::NodeId;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -36,6 +38,7 @@ pub fn env(name: &str) -> io::Result<Env> {
         journal: Journal::new(Log {
             node: name.to_owned(),
         }),
+        process: Process::new(spent),
     })
 }
 
@@ -150,6 +153,12 @@ struct Log {
     node: String,
 }
 
+/// Ids in one word.
+fn ids(nodes: &[NodeId]) -> String {
+    let words: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    words.join(",")
+}
+
 impl JournalSink for Log {
     fn record(&self, event: &Event) {
         let node = self.node.as_str();
@@ -157,18 +166,20 @@ impl JournalSink for Log {
             Event::Applied { .. }
             | Event::Proposed { .. }
             | Event::Persisted { .. }
-            | Event::Committed { .. } => tracing::trace!(node, ?event),
-            Event::Voted { .. } | Event::Truncated { .. } => tracing::debug!(node, ?event),
-            Event::Poisoned { reason } => {
-                tracing::error!(node, %reason, "poisoned: this node acknowledges nothing any more")
+            | Event::Committed { .. } => tracing::trace!(target: "node", node, ?event),
+            Event::Voted { .. } | Event::Truncated { .. } => {
+                tracing::debug!(target: "node", node, ?event)
             }
-            Event::Refused { detail } => tracing::warn!(node, %detail, "refused"),
+            Event::Poisoned { reason } => {
+                tracing::error!(target: "node", node, %reason, "poisoned: this node acknowledges nothing any more")
+            }
+            Event::Refused { detail } => tracing::warn!(target: "node", node, %detail, "refused"),
             Event::Peer { peer, up, detail } => {
-                tracing::info!(node, %peer, up, %detail, "peer connection")
+                tracing::info!(target: "node", node, %peer, up, %detail, "peer connection")
             }
             Event::RoleChanged {
                 role, term, leader, ..
-            } => tracing::info!(node, %role, %term, %leader, "role changed"),
+            } => tracing::info!(target: "node", node, %role, %term, %leader, "role changed"),
             Event::Started {
                 cluster,
                 applied,
@@ -176,29 +187,91 @@ impl JournalSink for Log {
                 term,
                 ..
             } => {
-                tracing::info!(node, %cluster, %applied, %last, %term, "started");
+                tracing::info!(target: "node", node, %cluster, %applied, %last, %term, "started");
             }
-            Event::Recovered { detail } => tracing::info!(node, %detail, "log recovered"),
-            Event::StoreRebuilt { reason } => tracing::warn!(node, %reason, "store is rebuilt"),
+            Event::Recovered { detail } => {
+                tracing::info!(target: "node", node, %detail, "log recovered")
+            }
+            Event::StoreRebuilt { reason } => {
+                tracing::warn!(target: "node", node, %reason, "the store is built anew from the newest snapshot and the log")
+            }
             Event::ReadOnly { on, free_bytes } => {
-                tracing::warn!(node, on, free_bytes, "read-only mode")
+                tracing::warn!(target: "node", node, on, free_bytes, "read-only mode")
             }
-            Event::Stopping { reason } => tracing::info!(node, %reason, "stopping"),
+            Event::Stopping { reason } => tracing::info!(target: "node", node, %reason, "stopping"),
             Event::MembershipChanged {
                 voters,
                 learners,
                 index,
                 ..
             } => {
-                tracing::info!(node, ?voters, ?learners, %index, "membership changed");
+                tracing::info!(target: "node", node, voters = ids(voters), learners = ids(learners), %index, "membership changed");
             }
             Event::SnapshotCut { index, bytes, .. } => {
-                tracing::info!(node, %index, bytes, "snapshot cut")
+                tracing::info!(target: "node", node, %index, bytes, "snapshot cut")
             }
             Event::SnapshotInstalled { index, .. } => {
-                tracing::info!(node, %index, "snapshot installed")
+                tracing::info!(target: "node", node, %index, "snapshot installed")
             }
-            Event::Trimmed { first, .. } => tracing::info!(node, %first, "log trimmed"),
+            Event::Trimmed { first, .. } => {
+                tracing::info!(target: "node", node, %first, "log trimmed")
+            }
         }
+    }
+}
+
+/// Clock ticks a second in `/proc/self/stat`: Linux shows 100 to every program, whatever the kernel's own rate.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What this process has spent, as `/proc` tells it; nothing on a system without that.
+fn spent() -> Option<Spent> {
+    let text = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).ok();
+    let (io, status) = (
+        text("io").unwrap_or_default(),
+        text("status").unwrap_or_default(),
+    );
+    Some(Spent {
+        pid: std::process::id(),
+        cpu_seconds: cpu_seconds(&text("stat")?)?,
+        write_bytes: labelled(&io, "write_bytes:"),
+        rss_bytes: labelled(&status, "VmRSS:").map(|kib| kib * 1024),
+    })
+}
+
+/// User and system time in a line of `/proc/PID/stat`, seconds.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    // The name, second in the line, may hold anything; it ends at the last bracket, and the times are 12th and 13th after it.
+    let (_, after) = stat.rsplit_once(") ")?;
+    let mut times = after.split(' ').skip(11);
+    let user: f64 = times.next()?.parse().ok()?;
+    let system: f64 = times.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+/// The number behind `label` at the beginning of a line.
+fn labelled(text: &str, label: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(label))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_found_behind_an_odd_name() {
+        let line = "7 (a) b) S 1 7 7 0 -1 4194560 93 0 0 0 250 50 0 0 20 0 1 0 3 8 1";
+        assert_eq!(cpu_seconds(line), Some(3.0));
+        assert_eq!(cpu_seconds("nonsense"), None);
+        assert_eq!(
+            labelled("rchar: 3\nwrite_bytes: 8192\n", "write_bytes:"),
+            Some(8192)
+        );
+    }
+
+    #[test]
+    fn a_running_process_has_spent_something() {
+        let spent = spent().expect("there is /proc");
+        assert!(spent.rss_bytes.expect("it is told") > 100_000);
     }
 }

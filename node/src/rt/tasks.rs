@@ -6,17 +6,44 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Starts the task that outlives a node's group: the one that stops it and tells how it ended.
-#[expect(clippy::disallowed_methods, reason = "beside `Tasks::spawn` the one place where a task is spawned")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "beside `Tasks::spawn` the one place where a task is spawned"
+)]
 pub(crate) fn detach(work: impl Future<Output = ()> + Send + 'static) {
     // Nobody joins it: its last act is to tell the others.
     drop(tokio::spawn(work));
 }
 
+/// Finished tasks are looked for only when the list has grown to this, or to twice what it was after the last look: a look
+/// at all of them for each task started would cost a busy node more than the tasks.
+const LOOK_LEN_MIN: usize = 64;
+
+/// Handles of tasks.
+#[derive(Default)]
+struct Running {
+    /// The tasks started and not yet seen finished.
+    tasks: Vec<JoinHandle<()>>,
+    /// Length at which finished ones are looked for.
+    look_at: usize,
+}
+
+impl Running {
+    /// Takes `task` in; from time to time lets go of the finished ones.
+    fn add(&mut self, task: JoinHandle<()>) {
+        if self.tasks.len() >= self.look_at {
+            self.tasks.retain(|task| !task.is_finished());
+            self.look_at = (self.tasks.len() * 2).max(LOOK_LEN_MIN);
+        }
+        self.tasks.push(task);
+    }
+}
+
 /// The tasks of one node. A clone is the same group.
 #[derive(Clone, Default)]
 pub struct Tasks {
-    /// Handles of the tasks started and not yet seen finished.
-    running: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// Handles of the tasks.
+    running: Arc<Mutex<Running>>,
     /// Set when the group ends.
     stop: CancellationToken,
 }
@@ -40,8 +67,7 @@ impl Tasks {
             .running
             .lock()
             .expect("no task panics while holding the list");
-        running.retain(|task| !task.is_finished());
-        running.push(handle);
+        running.add(handle);
     }
 
     /// Ends every task of the group at its next wait, and waits until all are gone.
@@ -52,6 +78,7 @@ impl Tasks {
                 .running
                 .lock()
                 .expect("no task panics while holding the list")
+                .tasks
                 .pop();
             let Some(task) = next else { return };
             // A task that was cancelled or that panicked is gone either way.

@@ -24,6 +24,7 @@ fn some_state(entries: u64) -> Memory {
         peer: "one:1".to_owned(),
         http: "one:2".to_owned(),
         incarnation: 5,
+        replaces: 0,
     };
     memory.write(&state::genesis(&Genesis {
         cluster_id: ClusterId(0xfeed),

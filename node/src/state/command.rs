@@ -313,6 +313,10 @@ pub struct Member {
     /// Life of its data directory; zero until it has shown up.
     #[prost(uint64, tag = "5")]
     pub incarnation: u64,
+    /// Id of the voter whose place it takes by itself once it has caught up; zero for none.
+    #[prost(uint64, tag = "6")]
+    #[serde(skip)]
+    pub replaces: u64,
 }
 
 /// A key and all that is known of it.

@@ -52,7 +52,7 @@ pub fn free_bytes(dir: &Path) -> std::io::Result<u64> {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// What is there cannot be used; make a new store and rebuild it.
-    #[error("the store cannot be used and will be rebuilt: {why}")]
+    #[error("the store cannot be used: {why}")]
     Unusable {
         /// What was found.
         why: String,
@@ -134,9 +134,7 @@ impl Store {
     /// Opens the store that was closed in order, and checks all of it. [`Error::Unusable`] when there is none such.
     pub fn open(dir: &Path, knobs: &Knobs) -> Result<Self, Error> {
         let found = marker::take(dir).map_err(|error| Error::io("be opened", &error))?;
-        let marker = found.ok_or_else(|| {
-            Error::unusable("it was not closed in order, or there has been none yet")
-        })?;
+        let marker = found.ok_or_else(|| Error::unusable("it was not closed in order"))?;
         let path = dir.join(&marker.directory);
         let opened =
             Self::open_path(path, knobs).map_err(|error| Error::fjall("be opened", &error));

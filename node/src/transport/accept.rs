@@ -39,7 +39,9 @@ impl Error {
             Error::Frame(error) => {
                 !matches!(error, frame::Error::Io(_) | frame::Error::Torn { .. })
             }
-            Error::Invalid(_) | Error::Rejected(_) => true,
+            // A caller that comes before this node is ready concerns nobody: it calls again.
+            Error::Rejected(reject) => reject.reason() != Reason::NotReady,
+            Error::Invalid(_) => true,
             Error::Stopping => false,
         }
     }
@@ -131,7 +133,7 @@ async fn member(shared: &Arc<Shared>, link: &mut Link, hello: Hello) -> Result<(
         Err(reject) => return turn_away(shared, link, reject).await,
     };
     let Some(me) = shared.gate.me() else {
-        let text = "this node belongs to no cluster yet";
+        let text = "this node is still starting";
         return turn_away(shared, link, Reject::new(Reason::NotReady, text)).await;
     };
     super::meet(shared, &hello);

@@ -8,7 +8,9 @@ use crate::rt::{Clock, Mono};
 use crate::types::NodeId;
 use crate::wire::frame::{self, FrameReader, FrameWriter, Kind};
 use crate::wire::request::error_from_json;
-use crate::wire::{Hello, Join, JoinAnswer, Joined, Probe, ProbeAnswer, Purpose, Reject, Welcome};
+use crate::wire::{
+    Hello, Join, JoinAnswer, Joined, Probe, ProbeAnswer, Purpose, Reason, Reject, Welcome,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_core::RngCore;
 use std::time::Duration;
@@ -44,7 +46,9 @@ impl Error {
     /// True when a person has to look at it: the peer is there but does not want us, or is not the one we mean.
     pub(super) fn is_refusal(&self) -> bool {
         match self {
-            Error::Rejected(_) | Error::Stranger(_) => true,
+            // A node that is about to be ready concerns nobody: the next attempt finds it.
+            Error::Rejected(reject) => reject.reason() != Reason::NotReady,
+            Error::Stranger(_) => true,
             Error::Frame(error) => {
                 !matches!(error, frame::Error::Io(_) | frame::Error::Torn { .. })
             }

@@ -92,10 +92,7 @@ impl Gate for Door {
     fn admit(&self, hello: &Hello) -> Result<(), Reject> {
         let known = self.known();
         let Some(me) = &known.me else {
-            return Err(Reject::new(
-                Reason::NotReady,
-                "this node belongs to no cluster yet",
-            ));
+            return Err(Reject::new(Reason::NotReady, "this node is still starting"));
         };
         check_address(me, hello)?;
         let sender = hello.sender();
@@ -128,7 +125,7 @@ fn check_address(me: &Identity, hello: &Hello) -> Result<(), Reject> {
     if hello.to != me.id.0 || hello.from == me.id.0 {
         let (from, to, id) = (hello.from, hello.to, me.id);
         let text = format!(
-            "node {from} calls node {to}, but this is node {id}: an address points to the wrong node, or a data directory was copied"
+            "node {from} calls node {to}, but this is node {id}: an address points to the wrong node, a data directory was copied, or a node has just come back under a new id"
         );
         return Err(Reject::new(Reason::WrongNode, text));
     }

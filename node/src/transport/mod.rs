@@ -41,7 +41,8 @@ use crate::rt::net::{BoxFuture, Listener};
 use crate::rt::{Env, Event, Mono, Tasks};
 use crate::types::{GroupId, Incarnation, NodeId};
 use crate::wire::{
-    Answer, Ask, Hello, Join, Joined, Probe, ProbeAnswer, Purpose, Reject, SnapshotFile, SnapshotRequest,
+    Answer, Ask, Hello, Join, Joined, Probe, ProbeAnswer, Purpose, Reject, SnapshotFile,
+    SnapshotRequest,
 };
 use bytes::Bytes;
 use raft::eraftpb::Message;
@@ -338,7 +339,9 @@ fn meet(shared: &Arc<Shared>, hello: &Hello) {
         incarnation: Incarnation(hello.incarnation),
     };
     let mut peers = shared.peers();
-    peers.entry(hello.sender()).or_insert_with(|| start_peer(shared, hello.sender(), address));
+    peers
+        .entry(hello.sender())
+        .or_insert_with(|| start_peer(shared, hello.sender(), address));
 }
 
 /// A peer with its two tasks.

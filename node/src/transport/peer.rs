@@ -24,10 +24,14 @@ pub(super) async fn run(shared: Arc<Shared>, id: NodeId, address: PeerAddress, m
     loop {
         match dial::dial(&shared, id, &address, Purpose::Raft).await {
             Ok(link) => {
-                pause.reset();
                 complaint.clear();
                 journal(&shared, id, true, format!("connected to {}", address.peer));
+                let since = shared.env.clock.now();
                 let error = talk(&shared, id, link, &mut queue).await;
+                // One that is closed as soon as it stands is no success: somebody else may speak for this node's id.
+                if shared.env.clock.now().since(since) >= shared.knobs.reconnect_max {
+                    pause.reset();
+                }
                 journal(&shared, id, false, error.to_string());
                 shared.reports.unreachable(id);
             }

@@ -80,16 +80,19 @@ async fn tell(shared: &Shared, peer: NodeId, news: News) -> Option<()> {
     Some(())
 }
 
+/// Different refusals told within one span: whoever sends garbage is refused for another reason each time.
+const COMPLAINTS_MAX: usize = 8;
+
 /// Refusals told of late.
 #[derive(Default)]
 pub(super) struct Complaints(Mutex<BTreeMap<String, Mono>>);
 
 impl Complaints {
-    /// True when `text` was not told within `span` before `now`; it then counts as told.
+    /// True when `text` was not told within `span` before `now`, nor many others; it then counts as told.
     pub(super) fn is_news(&self, text: &str, now: Mono, span: Duration) -> bool {
         let mut told = self.0.lock().expect("nobody panics holding the complaints");
         told.retain(|_, at| now.since(*at) < span);
-        if told.contains_key(text) {
+        if told.contains_key(text) || told.len() >= COMPLAINTS_MAX {
             return false;
         }
         told.insert(text.to_owned(), now);

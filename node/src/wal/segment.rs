@@ -7,8 +7,9 @@ use super::Error;
 use super::disk::{Dir, Handle};
 use std::io;
 
-/// Bytes written at a time when a segment is filled with zeros.
-const FILL: usize = 256 << 10;
+/// Bytes written at a time when a segment is filled with zeros: a page. The page cache keeps what came in one write as one
+/// piece, and what `/proc/self/io` then counts for each later append is that piece, not the page that went to the disk.
+const FILL: usize = 4 << 10;
 /// Ending of segment files.
 const ENDING: &str = ".wal";
 /// Ending of files that are being prepared; they mean nothing and are removed.

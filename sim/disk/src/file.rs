@@ -11,15 +11,11 @@
 
 use crate::Rng;
 use crate::fault::CrashMode;
+pub(crate) use crate::page::{PAGE, Page};
 use std::collections::BTreeMap;
 
-/// Bytes in a page: the unit of write-back.
-pub(crate) const PAGE: u64 = 4096;
 /// Bytes in a sector: the unit that a power loss never splits.
 pub(crate) const SECTOR: usize = 512;
-
-/// The bytes of one page.
-pub(crate) type Page = Box<[u8; PAGE as usize]>;
 
 /// The content of a regular file.
 #[derive(Debug, Default)]
@@ -76,8 +72,10 @@ impl FileData {
             room -= u64::from(allocates);
             self.charged += u64::from(allocates);
             self.remember(page);
-            let bytes = self.pages.entry(page).or_insert_with(blank);
-            bytes[within..within + range.len()].copy_from_slice(&data[range.clone()]);
+            self.pages
+                .entry(page)
+                .or_default()
+                .put(within, &data[range.clone()]);
             done = range.end;
         }
         if done > 0 {
@@ -200,8 +198,8 @@ impl FileData {
             Fate::Kept => {}
             Fate::Lost => self.put(page, durable),
             Fate::Torn(mask) => {
-                let mut mixed = durable.unwrap_or_else(blank);
-                let new = self.pages.get(&page).cloned().unwrap_or_else(blank);
+                let mut mixed = durable.unwrap_or_default();
+                let new = self.pages.get(&page).cloned().unwrap_or_default();
                 for s in (0..PAGE as usize / SECTOR).filter(|s| mask >> s & 1 == 1) {
                     let range = s * SECTOR..(s + 1) * SECTOR;
                     mixed[range.clone()].copy_from_slice(&new[range]);
@@ -239,14 +237,9 @@ impl FileData {
     /// The pages that are the same on the platter and in the cache and not all zeros.
     pub(crate) fn clean_pages(&self) -> impl Iterator<Item = (u64, &Page)> {
         let settled = |p: &u64| !self.dirty.contains_key(p) && !self.doomed.contains_key(p);
-        let kept = move |(p, bytes): &(&u64, &Page)| settled(p) && bytes.iter().any(|b| *b != 0);
+        let kept = move |(p, bytes): &(&u64, &Page)| settled(p) && !bytes.is_zeros();
         self.pages.iter().filter(kept).map(|(p, bytes)| (*p, bytes))
     }
-}
-
-/// A page of zeros.
-fn blank() -> Page {
-    Box::new([0; PAGE as usize])
 }
 
 /// Whether an unsynced change that is all or nothing reaches the platter.

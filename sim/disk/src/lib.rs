@@ -51,6 +51,7 @@ mod file;
 mod handle;
 mod hash;
 mod names;
+mod page;
 mod pump;
 mod real;
 mod rng;

@@ -1,6 +1,5 @@
 //! What survives a power loss, a kill, a failed sync, rot and damage; and who may still write.
 #![cfg(madsim)]
-
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use simdisk::{CrashMode, Damage, Fault, NameMode, OpKind, Rng, Rule, World, disk};

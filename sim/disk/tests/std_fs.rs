@@ -2,7 +2,6 @@
 //!
 //! Each test has a world of its own on its own thread; no executor, so time stands still.
 #![cfg(madsim)]
-
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use simdisk::{Costs, World, disk};

@@ -193,6 +193,13 @@ impl Core {
             if std::mem::take(&mut front.lost) || !open {
                 return self.retransmit(id, side);
             }
+            if pipe.tries > 0 {
+                // The acknowledgement of what was sent again opens the window: everything lost in the same outage follows at
+                // once, not one segment per time-out.
+                pipe.wire
+                    .iter_mut()
+                    .for_each(|segment| segment.lost = false);
+            }
             pipe.tries = 0;
             pipe.lost_since = None;
             let load = pipe.wire.pop_front().map(|segment| segment.load);

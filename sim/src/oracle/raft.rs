@@ -54,7 +54,10 @@ pub struct Oracle {
 impl Oracle {
     /// The configuration the cluster was founded with.
     pub fn founded(&mut self, group: GroupId, voters: Vec<NodeId>) {
-        self.configurations.entry(group).or_default().insert(Index(0), voters);
+        self.configurations
+            .entry(group)
+            .or_default()
+            .insert(Index(0), voters);
     }
 
     /// What was broken so far.
@@ -70,36 +73,69 @@ impl Oracle {
     /// Last index applied anywhere.
     pub fn last_applied(&self, group: GroupId) -> Index {
         let last = self.applied.range(..=(group, Index(u64::MAX))).next_back();
-        last.filter(|((of, _), _)| *of == group).map_or(Index(0), |((_, index), _)| *index)
+        last.filter(|((of, _), _)| *of == group)
+            .map_or(Index(0), |((_, index), _)| *index)
     }
 
     /// `node` records `event`.
     pub fn see(&mut self, node: NodeId, event: &Event) {
         match event {
             Event::Started { applied, last, .. } => {
-                let seen = Seen { applied: Some(*applied), persisted: *last, commit: Index(0) };
+                let seen = Seen {
+                    applied: Some(*applied),
+                    persisted: *last,
+                    commit: Index(0),
+                };
                 self.nodes.insert(node, seen);
             }
-            Event::RoleChanged { group, role: Role::Leader, term, .. } => {
+            Event::RoleChanged {
+                group,
+                role: Role::Leader,
+                term,
+                ..
+            } => {
                 self.leads(*group, *term, node);
             }
-            Event::Voted { group, term, candidate } => self.votes(*group, node, *term, *candidate),
+            Event::Voted {
+                group,
+                term,
+                candidate,
+            } => self.votes(*group, node, *term, *candidate),
             Event::Persisted { index, .. } => self.node(node).persisted = *index,
             Event::Truncated { from, .. } => {
                 let seen = self.node(node);
                 seen.persisted = seen.persisted.min(Index(from.0.saturating_sub(1)));
             }
             Event::Committed { index, .. } => self.commits(node, *index),
-            Event::Applied { group, index, term, entry_hash, state_hash, .. } => {
-                let what =
-                    Applied { term: *term, entry_hash: *entry_hash, state_hash: *state_hash };
+            Event::Applied {
+                group,
+                index,
+                term,
+                entry_hash,
+                state_hash,
+                ..
+            } => {
+                let what = Applied {
+                    term: *term,
+                    entry_hash: *entry_hash,
+                    state_hash: *state_hash,
+                };
                 self.applies(node, *group, *index, what);
             }
-            Event::MembershipChanged { group, index, voters, .. } => {
+            Event::MembershipChanged {
+                group,
+                index,
+                voters,
+                ..
+            } => {
                 let known = self.configurations.entry(*group).or_default();
                 known.insert(*index, voters.clone());
             }
-            Event::SnapshotInstalled { group, index, state_hash } => {
+            Event::SnapshotInstalled {
+                group,
+                index,
+                state_hash,
+            } => {
                 self.installs(node, *group, *index, *state_hash);
             }
             _ => {}
@@ -120,7 +156,9 @@ impl Oracle {
     fn leads(&mut self, group: GroupId, term: Term, node: NodeId) {
         let first = *self.leaders.entry((group, term)).or_insert(node);
         if first != node {
-            self.broken(format!("two leaders in term {term}: node {first} and node {node}"));
+            self.broken(format!(
+                "two leaders in term {term}: node {first} and node {node}"
+            ));
         }
     }
 
@@ -138,7 +176,9 @@ impl Oracle {
     fn commits(&mut self, node: NodeId, index: Index) {
         let before = std::mem::replace(&mut self.node(node).commit, index);
         if index < before {
-            self.broken(format!("node {node}: commit index went back from {before} to {index}"));
+            self.broken(format!(
+                "node {node}: commit index went back from {before} to {index}"
+            ));
         }
     }
 
@@ -146,7 +186,9 @@ impl Oracle {
     fn applies(&mut self, node: NodeId, group: GroupId, index: Index, what: Applied) {
         let before = self.node(node).applied.replace(index);
         if let Some(before) = before.filter(|before| index.0 != before.0 + 1) {
-            self.broken(format!("node {node} applied entry {index} right after entry {before}"));
+            self.broken(format!(
+                "node {node} applied entry {index} right after entry {before}"
+            ));
         }
         let Some(first) = self.applied.get(&(group, index)).copied() else {
             self.applied.insert((group, index), what);
@@ -168,11 +210,19 @@ impl Oracle {
 
     /// An entry that is applied somewhere is on the disks of a majority.
     fn durable(&mut self, group: GroupId, index: Index) {
-        let Some(known) = self.configurations.get(&group) else { return };
-        let Some((_, voters)) = known.range(..index).next_back() else { return };
+        let Some(known) = self.configurations.get(&group) else {
+            return;
+        };
+        let Some((_, voters)) = known.range(..index).next_back() else {
+            return;
+        };
         let holders = voters
             .iter()
-            .filter(|id| self.nodes.get(id).is_some_and(|seen| seen.persisted >= index))
+            .filter(|id| {
+                self.nodes
+                    .get(id)
+                    .is_some_and(|seen| seen.persisted >= index)
+            })
             .count();
         if holders * 2 <= voters.len() {
             let voters = voters.len();
@@ -187,7 +237,9 @@ impl Oracle {
         let seen = self.node(node);
         seen.applied = Some(index);
         seen.persisted = seen.persisted.max(index);
-        let Some(known) = self.applied.get(&(group, index)) else { return };
+        let Some(known) = self.applied.get(&(group, index)) else {
+            return;
+        };
         if known.state_hash != state_hash {
             let known = known.state_hash;
             self.broken(format!(

@@ -59,7 +59,12 @@ pub fn planted(args: &PlantedArgs) -> Result<bool> {
         bugs.iter().for_each(|bug| describe(bug));
         return Ok(true);
     }
-    let mut file = args.json.as_ref().map(File::create).transpose().context("creating --json")?;
+    let mut file = args
+        .json
+        .as_ref()
+        .map(File::create)
+        .transpose()
+        .context("creating --json")?;
     let mut findings = Vec::new();
     for bug in bugs {
         let finding = search(bug, args.seeds_max, at_once(args.jobs));
@@ -72,7 +77,11 @@ pub fn planted(args: &PlantedArgs) -> Result<bool> {
     let good = findings.iter().filter(|finding| finding.is_good()).count();
     let runs: u64 = findings.iter().map(|finding| finding.runs).sum();
     let cpu_ms: u64 = findings.iter().map(|finding| finding.cpu_ms).sum();
-    println!("\n{good} of {} planted bugs found, {runs} runs, {} core s", findings.len(), cpu_ms / 1_000);
+    println!(
+        "\n{good} of {} planted bugs found, {runs} runs, {} core s",
+        findings.len(),
+        cpu_ms / 1_000
+    );
     Ok(good == findings.len())
 }
 
@@ -88,7 +97,10 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Bug>> {
 fn named(name: &str) -> Result<&'static Bug> {
     find(name).with_context(|| {
         let known: Vec<&str> = BUGS.iter().map(|bug| bug.name).collect();
-        format!("no planted bug is called '{name}'; there are: {}", known.join(", "))
+        format!(
+            "no planted bug is called '{name}'; there are: {}",
+            known.join(", ")
+        )
     })
 }
 
@@ -106,7 +118,10 @@ fn tell(finding: &Finding) {
     let seconds = finding.cpu_ms as f64 / 1_000.0;
     match &finding.hit {
         Some(hit) => {
-            println!("found    {:24} after {:4} runs, {seconds:5.1} core s", finding.bug, finding.runs);
+            println!(
+                "found    {:24} after {:4} runs, {seconds:5.1} core s",
+                finding.bug, finding.runs
+            );
             println!("         planted: {}", finding.how);
             println!("         by {}: {}", hit.witness, hit.failure);
             if hit.witnesses.len() > 1 {
@@ -118,13 +133,19 @@ fn tell(finding: &Finding) {
             );
         }
         None => {
-            println!("MISSED   {:24} after {:4} runs, {seconds:5.1} core s", finding.bug, finding.runs);
+            println!(
+                "MISSED   {:24} after {:4} runs, {seconds:5.1} core s",
+                finding.bug, finding.runs
+            );
             println!("         planted: {}", finding.how);
         }
     }
     if let Some(other) = &finding.other {
         let other = other.lines().next().unwrap_or_default();
-        println!("         {} runs failed without the right oracle, such as {other}", finding.others);
+        println!(
+            "         {} runs failed without the right oracle, such as {other}",
+            finding.others
+        );
     }
     for failure in &finding.without {
         println!("UNSOUND  the same run fails without the bug: {failure}");
@@ -139,8 +160,12 @@ fn replay(bug: &str, alive: bool, run: &ReplayArgs) -> Result<bool> {
     let Some(scenario) = known.or_else(|| weather(name)) else {
         bail!("no scenario is called '{name}'");
     };
-    let job =
-        Job { scenario, seed, keep: Some(run.level()), seedling: Some(Seedling { bug, alive }) };
+    let job = Job {
+        scenario,
+        seed,
+        keep: Some(run.level()),
+        seedling: Some(Seedling { bug, alive }),
+    };
     let mut good = true;
     run_all([job], 1, |report| {
         good = report.failures.is_empty();

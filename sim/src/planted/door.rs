@@ -59,7 +59,11 @@ impl NetDriver for Editor {
             if !address.ends_with(":8080") {
                 return Ok(listener);
             }
-            Ok(Box::new(EditedListener { listener, edit, leads }) as Box<dyn Listener>)
+            Ok(Box::new(EditedListener {
+                listener,
+                edit,
+                leads,
+            }) as Box<dyn Listener>)
         })
     }
 
@@ -81,7 +85,11 @@ struct EditedListener {
 
 impl Listener for EditedListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Stream, String)>> {
-        let pen = Pen { edit: self.edit, leads: Arc::clone(&self.leads), changes: 0 };
+        let pen = Pen {
+            edit: self.edit,
+            leads: Arc::clone(&self.leads),
+            changes: 0,
+        };
         let accepted = self.listener.accept();
         Box::pin(async move {
             let (stream, from) = accepted.await?;
@@ -184,12 +192,18 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 /// A read of a key that names no freshness asks for a local one.
 fn ask_locally(head: BytesMut) -> Bytes {
     let named = find(&head, b"consistency=").is_some();
-    let Some(end) = find(&head, b" HTTP/1.1\r\n").filter(|_| !named) else { return head.freeze() };
+    let Some(end) = find(&head, b" HTTP/1.1\r\n").filter(|_| !named) else {
+        return head.freeze();
+    };
     if !head.starts_with(b"GET /v1/kv/") {
         return head.freeze();
     }
     let mut edited = BytesMut::from(&head[..end]);
-    edited.extend_from_slice(if head[..end].contains(&b'?') { b"&" } else { b"?" });
+    edited.extend_from_slice(if head[..end].contains(&b'?') {
+        b"&"
+    } else {
+        b"?"
+    });
     edited.extend_from_slice(b"consistency=local");
     edited.extend_from_slice(&head[end..]);
     edited.freeze()
@@ -211,7 +225,10 @@ fn make_young(piece: &mut BytesMut) {
         let mut at = 0;
         while let Some(place) = find(&piece[at..], age).map(|place| at + place) {
             at = place + age.len();
-            let digits = piece[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let digits = piece[at..]
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit())
+                .count();
             piece[at..at + digits].fill(b' ');
             if digits > 0 {
                 piece[at + digits - 1] = b'0';

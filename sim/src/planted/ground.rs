@@ -48,14 +48,13 @@ struct Spot {
 
 impl Ground {
     /// Ground for `seedling`.
-    pub fn new(
-        seedling: Seedling,
-        knobs: &Knobs,
-        recorder: &Recorder,
-        rng: ChaCha8Rng,
-    ) -> Self {
+    pub fn new(seedling: Seedling, knobs: &Knobs, recorder: &Recorder, rng: ChaCha8Rng) -> Self {
         Ground {
-            plant: if seedling.alive { seedling.bug.plant } else { Plant::Nothing },
+            plant: if seedling.alive {
+                seedling.bug.plant
+            } else {
+                Plant::Nothing
+            },
             crash_mode: seedling.bug.crash_mode,
             knobs: knobs.clone(),
             recorder: recorder.clone(),
@@ -80,8 +79,15 @@ impl Ground {
             _ => return env,
         };
         spot.leads.store(false, Ordering::Relaxed);
-        let watch = RoleWatch { inner: env.journal.clone(), leads: spot.leads.clone() };
-        Env { net, journal: Journal::new(watch), ..env }
+        let watch = RoleWatch {
+            inner: env.journal.clone(),
+            leads: spot.leads.clone(),
+        };
+        Env {
+            net,
+            journal: Journal::new(watch),
+            ..env
+        }
     }
 
     /// The cluster has formed; the part under faults begins.
@@ -108,7 +114,10 @@ impl Ground {
 
     /// The next life of `name` is about to begin; its disk has power.
     pub fn rises(&self, name: &str) {
-        let ended = self.nodes().get_mut(name).and_then(|spot| spot.ended.take());
+        let ended = self
+            .nodes()
+            .get_mut(name)
+            .and_then(|spot| spot.ended.take());
         let Some(ended) = ended else { return };
         let platter = Platter::of(name, &self.knobs);
         let what = match (self.plant, ended) {
@@ -130,15 +139,21 @@ impl Ground {
     }
 
     fn draw(&self) -> u64 {
-        self.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner).random()
+        self.rng
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .random()
     }
 
     fn tell(&self, name: &str, what: &str) {
-        self.recorder.line(name, Level::Story, format!("PLANTED: {what}"));
+        self.recorder
+            .line(name, Level::Story, format!("PLANTED: {what}"));
     }
 
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<String, Spot>> {
-        self.nodes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.nodes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -153,7 +153,11 @@ pub static BUGS: [Bug; 16] = [
         how: "files: after an orderly stop the closed store gets its last entries once more, by the node's own state machine",
         plant: Plant::AppliedAgain,
         scenarios: &["orderly-restarts"],
-        witnesses: &[Witness::SameState, Witness::Linearizable, Witness::Durability],
+        witnesses: &[
+            Witness::SameState,
+            Witness::Linearizable,
+            Witness::Durability,
+        ],
         crash_mode: None,
     },
     Bug {
@@ -256,14 +260,21 @@ const WEATHER: [&str; 6] = [
 
 /// The weather called `name`.
 pub fn weather(name: &str) -> Option<Scenario> {
-    let own = WEATHER.iter().map(|text| Scenario::parse(text).expect("our own weather is sound"));
-    own.into_iter().find(|one| one.name == name).or_else(|| scenarios::find(name))
+    let own = WEATHER
+        .iter()
+        .map(|text| Scenario::parse(text).expect("our own weather is sound"));
+    own.into_iter()
+        .find(|one| one.name == name)
+        .or_else(|| scenarios::find(name))
 }
 
 impl Bug {
     /// The scenarios it is looked for in.
     pub fn weather(&self) -> Vec<Scenario> {
-        let found = self.scenarios.iter().map(|name| weather(name).expect("the table is sound"));
+        let found = self
+            .scenarios
+            .iter()
+            .map(|name| weather(name).expect("the table is sound"));
         found
             .map(|mut scenario| {
                 if self.witnesses.contains(&Witness::Canary) {

@@ -34,7 +34,10 @@ pub(super) struct Platter {
 impl Platter {
     /// The data directory of `name`.
     pub(super) fn of(name: &str, knobs: &Knobs) -> Self {
-        Platter { root: format!("/simdisk/{name}/data").into(), knobs: knobs.clone() }
+        Platter {
+            root: format!("/simdisk/{name}/data").into(),
+            knobs: knobs.clone(),
+        }
     }
 
     /// Sizes as the node chooses them.
@@ -54,7 +57,8 @@ impl Platter {
         let genesis = recovered.genesis?;
         let mut group = recovered.groups.get(&CONTROL_GROUP).cloned()?;
         let what = edit(&mut group)?;
-        self.write_again(&dir, genesis, group).expect("a log of a simulated disk can be written");
+        self.write_again(&dir, genesis, group)
+            .expect("a log of a simulated disk can be written");
         Some(what)
     }
 
@@ -65,21 +69,36 @@ impl Platter {
         genesis: wal::Genesis,
         group: GroupLog,
     ) -> Result<(), wal::Error> {
-        for file in std::fs::read_dir(dir).expect("the log was just read").flatten() {
+        for file in std::fs::read_dir(dir)
+            .expect("the log was just read")
+            .flatten()
+        {
             std::fs::remove_file(file.path()).expect("a file of a simulated disk can be removed");
         }
         let mut records = vec![Record::Genesis(genesis)];
         let base = group.snapshot.unwrap_or_default();
         if group.snapshot.is_some() {
-            records.push(Record::SnapshotMark { group: CONTROL_GROUP, mark: base });
+            records.push(Record::SnapshotMark {
+                group: CONTROL_GROUP,
+                mark: base,
+            });
         }
-        let entries: Vec<wal::Entry> =
-            group.entries.into_iter().filter(|entry| entry.index > base.index).collect();
+        let entries: Vec<wal::Entry> = group
+            .entries
+            .into_iter()
+            .filter(|entry| entry.index > base.index)
+            .collect();
         if !entries.is_empty() {
-            records.push(Record::Entries { group: CONTROL_GROUP, entries });
+            records.push(Record::Entries {
+                group: CONTROL_GROUP,
+                entries,
+            });
         }
         if let Some(state) = group.hard_state {
-            records.push(Record::HardState { group: CONTROL_GROUP, state });
+            records.push(Record::HardState {
+                group: CONTROL_GROUP,
+                state,
+            });
         }
         let (mut log, _) = Wal::open(dir, self.options())?;
         log.append_and_sync(&records).map(|_| ())
@@ -105,8 +124,11 @@ impl Platter {
         };
         let mut batch = Batch::new(&behind).ok()?;
         for entry in &entries {
-            let again =
-                state::Entry { index: entry.index, term: entry.term, payload: entry.data.clone() };
+            let again = state::Entry {
+                index: entry.index,
+                term: entry.term,
+                payload: entry.data.clone(),
+            };
             batch.apply(&again).ok()?;
         }
         let writes = batch.finish();
@@ -118,9 +140,16 @@ impl Platter {
 
 /// The last ordinary entries through `last`.
 fn tail(group: &GroupLog, last: u64) -> Vec<wal::Entry> {
-    let applied: Vec<&wal::Entry> =
-        group.entries.iter().filter(|entry| entry.index.0 <= last).collect();
-    let ordinary = applied.iter().rev().take(AGAIN_MAX).take_while(|entry| entry.kind == 0);
+    let applied: Vec<&wal::Entry> = group
+        .entries
+        .iter()
+        .filter(|entry| entry.index.0 <= last)
+        .collect();
+    let ordinary = applied
+        .iter()
+        .rev()
+        .take(AGAIN_MAX)
+        .take_while(|entry| entry.kind == 0);
     let mut entries: Vec<wal::Entry> = ordinary.map(|entry| (*entry).clone()).collect();
     entries.reverse();
     entries
@@ -151,7 +180,10 @@ impl View for Behind<'_> {
 pub(super) fn lose_promises(group: &mut GroupLog) -> Option<String> {
     let last = group.entries.last().map(|entry| entry.term);
     let term = last.unwrap_or(group.snapshot.unwrap_or_default().term);
-    let state = group.hard_state.as_mut().filter(|state| state.term > term)?;
+    let state = group
+        .hard_state
+        .as_mut()
+        .filter(|state| state.term > term)?;
     let lost = std::mem::replace(&mut state.term, term);
     state.vote = NodeId(0);
     Some(format!("has lost its promise of term {lost}"))
@@ -159,9 +191,14 @@ pub(super) fn lose_promises(group: &mut GroupLog) -> Option<String> {
 
 /// The vote of the term is gone.
 pub(super) fn forget_vote(group: &mut GroupLog) -> Option<String> {
-    let state = group.hard_state.as_mut().filter(|state| state.vote.0 != 0)?;
+    let state = group
+        .hard_state
+        .as_mut()
+        .filter(|state| state.vote.0 != 0)?;
     let (vote, term) = (std::mem::take(&mut state.vote), state.term);
-    Some(format!("has forgotten its vote for node {vote} in term {term}"))
+    Some(format!(
+        "has forgotten its vote for node {vote} in term {term}"
+    ))
 }
 
 /// The last `count` entries are gone, as far as no snapshot covers them.
@@ -172,7 +209,11 @@ pub(super) fn drop_tail(group: &mut GroupLog, count: usize) -> Option<String> {
         group.entries.pop();
         dropped += 1;
     }
-    let last = group.entries.last().map_or(base, |entry| entry.index).max(base);
+    let last = group
+        .entries
+        .last()
+        .map_or(base, |entry| entry.index)
+        .max(base);
     let state = group.hard_state.as_mut()?;
     state.commit = state.commit.min(last);
     // A term is never lost with the tail: it may have been promised without an entry.
@@ -183,9 +224,8 @@ pub(super) fn drop_tail(group: &mut GroupLog, count: usize) -> Option<String> {
 /// One bit of one entry's value is another, and every checksum has been made to fit.
 pub(super) fn flip_value(group: &mut GroupLog, draw: u64) -> Option<String> {
     let base = group.snapshot.unwrap_or_default().index;
-    let usable = |entry: &&mut wal::Entry| {
-        entry.index > base && entry.kind == 0 && !entry.data.is_empty()
-    };
+    let usable =
+        |entry: &&mut wal::Entry| entry.index > base && entry.kind == 0 && !entry.data.is_empty();
     let mut entries: Vec<&mut wal::Entry> = group.entries.iter_mut().filter(usable).collect();
     if entries.is_empty() {
         return None;
@@ -194,7 +234,10 @@ pub(super) fn flip_value(group: &mut GroupLog, draw: u64) -> Option<String> {
     let entry = &mut entries[place];
     let (data, at) = flipped(&entry.data)?;
     entry.data = data;
-    Some(format!("reads entry {} with byte {at} changed and believes it", entry.index))
+    Some(format!(
+        "reads entry {} with byte {at} changed and believes it",
+        entry.index
+    ))
 }
 
 /// `data` with its last changeable byte changed so that it still reads as a command, and where that is.

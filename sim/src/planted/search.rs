@@ -64,11 +64,20 @@ pub fn search(bug: &'static Bug, runs_max: u64, at_once: usize) -> Finding {
     let jobs = (0..runs_max)
         // Asked for a run at a time: none begins after a hit.
         .take_while(|_| !found.get())
-        .map(|place| job(&weather[usize::try_from(place % many).unwrap_or(0)], 1 + place / many, seedling));
+        .map(|place| {
+            job(
+                &weather[usize::try_from(place % many).unwrap_or(0)],
+                1 + place / many,
+                seedling,
+            )
+        });
     let mut reports: BTreeMap<u64, Report> = BTreeMap::new();
     run_all(jobs, at_once, |report| {
         found.set(found.get() || hit(bug, &report).is_some());
-        let scenario = weather.iter().position(|one| one.name == report.scenario).unwrap_or(0);
+        let scenario = weather
+            .iter()
+            .position(|one| one.name == report.scenario)
+            .unwrap_or(0);
         reports.insert((report.seed - 1) * many + scenario as u64, report);
     });
     conclude(bug, &weather, reports, at_once)
@@ -100,10 +109,16 @@ fn conclude(
         }
         if let Some(failure) = report.failures.first() {
             finding.others += 1;
-            finding.other.get_or_insert_with(|| format!("{} seed {}: {failure}", report.scenario, report.seed));
+            finding.other.get_or_insert_with(|| {
+                format!("{} seed {}: {failure}", report.scenario, report.seed)
+            });
         }
     }
-    if let Some(hit) = finding.hit.as_ref().filter(|_| bug.plant != super::Plant::Nothing) {
+    if let Some(hit) = finding
+        .hit
+        .as_ref()
+        .filter(|_| bug.plant != super::Plant::Nothing)
+    {
         finding.without = without(bug, weather, hit, at_once);
     }
     finding
@@ -120,7 +135,12 @@ fn without(bug: &'static Bug, weather: &[Scenario], hit: &Hit, at_once: usize) -
 
 /// A run to do.
 fn job(scenario: &Scenario, seed: u64, seedling: Seedling) -> Job {
-    Job { scenario: scenario.clone(), seed, keep: None, seedling: Some(seedling) }
+    Job {
+        scenario: scenario.clone(),
+        seed,
+        keep: None,
+        seedling: Some(seedling),
+    }
 }
 
 /// The hit, if a witness of `bug` spoke in `report`.
@@ -130,7 +150,9 @@ fn hit(bug: &Bug, report: &Report) -> Option<Hit> {
         .iter()
         .filter_map(|failure| Witness::of(failure).map(|witness| (witness, failure)))
         .collect();
-    let (witness, failure) = spoke.iter().find(|(witness, _)| bug.witnesses.contains(witness))?;
+    let (witness, failure) = spoke
+        .iter()
+        .find(|(witness, _)| bug.witnesses.contains(witness))?;
     let mut witnesses: Vec<Witness> = spoke.iter().map(|(witness, _)| *witness).collect();
     witnesses.sort();
     witnesses.dedup();

@@ -77,7 +77,11 @@ pub(super) struct Forger {
 impl Forger {
     /// A forger in front of `inner`.
     pub(super) fn new(inner: Net, forgery: Forgery, known: Arc<Mutex<Known>>) -> Self {
-        Forger { inner, forgery, known }
+        Forger {
+            inner,
+            forgery,
+            known,
+        }
     }
 
     /// What a proxy on one connection needs.
@@ -203,7 +207,10 @@ fn take_frame(from: &mut BytesMut) -> Option<Bytes> {
 /// The message in a frame's bytes, if it is of `kind`.
 fn open<M: prost::Message + Default>(bytes: &Bytes, kind: Kind) -> Option<M> {
     let mut copy = BytesMut::from(&bytes[..]);
-    frame::decode(&mut copy, FRAME_BYTES_MAX).ok()??.open(kind, "a message").ok()
+    frame::decode(&mut copy, FRAME_BYTES_MAX)
+        .ok()??
+        .open(kind, "a message")
+        .ok()
 }
 
 /// The bytes of a frame.
@@ -230,7 +237,9 @@ struct Tap {
 
 impl Tap {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.known
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The node sends a frame on a connection it opened; gives what goes out instead.
@@ -239,7 +248,9 @@ impl Tap {
             self.begins(hello, add);
             return bytes;
         }
-        let Some(message) = open::<RaftMessage>(&bytes, Kind::Raft) else { return bytes };
+        let Some(message) = open::<RaftMessage>(&bytes, Kind::Raft) else {
+            return bytes;
+        };
         match self.forgery {
             Forgery::OldVoice if message.kind == APPEND_RESPONSE && !message.reject => {
                 self.say_as_before(message);
@@ -255,7 +266,9 @@ impl Tap {
         let mut known = self.known();
         if message.kind == REQUEST_VOTE {
             // A candidate votes for itself.
-            known.votes.insert(message.term, (message.log_term, message.index));
+            known
+                .votes
+                .insert(message.term, (message.log_term, message.index));
         }
         if message.kind != REQUEST_VOTE_RESPONSE {
             return None;
@@ -280,20 +293,27 @@ impl Tap {
         }
         let mut known = self.known();
         known.outgoing.insert(hello.to, add.clone());
-        known.first_words.entry(hello.to).or_insert_with(|| hello.clone());
+        known
+            .first_words
+            .entry(hello.to)
+            .or_insert_with(|| hello.clone());
         drop(known);
         self.hello = Some(hello);
     }
 
     /// A frame came on a connection that a peer opened; gives what comes in instead.
     fn came(&self, bytes: Bytes) -> Bytes {
-        let Some(message) = open::<RaftMessage>(&bytes, Kind::Raft) else { return bytes };
+        let Some(message) = open::<RaftMessage>(&bytes, Kind::Raft) else {
+            return bytes;
+        };
         match self.forgery {
             Forgery::EarlyAnswer => self.answer_early(&message),
             Forgery::ChangedEntry => return self.change(message).unwrap_or(bytes),
             Forgery::TwoVotes if message.kind == REQUEST_VOTE => {
                 let complete = (message.log_term, message.index);
-                self.known().candidates.insert((message.term, message.from), complete);
+                self.known()
+                    .candidates
+                    .insert((message.term, message.from), complete);
             }
             _ => {}
         }
@@ -302,7 +322,10 @@ impl Tap {
 
     /// Changes a byte of the last entry of an append, now and then.
     fn change(&self, mut message: RaftMessage) -> Option<Bytes> {
-        let last = message.entries.last_mut().filter(|_| message.kind == APPEND)?;
+        let last = message
+            .entries
+            .last_mut()
+            .filter(|_| message.kind == APPEND)?;
         if last.kind != 0 || last.data.is_empty() {
             return None;
         }
@@ -317,7 +340,9 @@ impl Tap {
 
     /// Answers an append with entries at once.
     fn answer_early(&self, append: &RaftMessage) {
-        let Some(last) = append.entries.last().filter(|_| append.kind == APPEND) else { return };
+        let Some(last) = append.entries.last().filter(|_| append.kind == APPEND) else {
+            return;
+        };
         let answer = RaftMessage {
             group: append.group,
             kind: APPEND_RESPONSE,
@@ -337,7 +362,9 @@ impl Tap {
     /// Repeats an acknowledgement under the id of this node's first life, if that was another one.
     fn say_as_before(&self, mut message: RaftMessage) {
         let mut known = self.known();
-        let Some(first) = known.first_words.get(&message.to).cloned() else { return };
+        let Some(first) = known.first_words.get(&message.to).cloned() else {
+            return;
+        };
         if self.hello.as_ref().is_none_or(|now| now.from == first.from) {
             return;
         }

@@ -66,7 +66,10 @@ impl Witness {
         if failure.starts_with("panic: ") {
             return None;
         }
-        WORDS.iter().find(|(_, words)| failure.contains(words)).map(|(witness, _)| *witness)
+        WORDS
+            .iter()
+            .find(|(_, words)| failure.contains(words))
+            .map(|(witness, _)| *witness)
     }
 
     /// Its name in tables.

@@ -16,6 +16,7 @@ fn some_member(id: u64) -> Member {
         peer: format!("n{id}:1"),
         http: format!("n{id}:2"),
         incarnation: 0,
+        replaces: 0,
     }
 }
 

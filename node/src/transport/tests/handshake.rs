@@ -66,9 +66,11 @@ async fn callers_that_do_not_belong_here_are_refused_with_a_reason() {
         Reason::BadGreeting
     );
     one.refusal("belongs to cluster").await;
-    one.door.set_members([(NodeId(1), Incarnation(11))].into(), NodeId(0));
+    one.door
+        .set_members([(NodeId(1), Incarnation(11))].into(), NodeId(0));
     assert_eq!(reason(&|_| ()).await, Reason::Removed);
-    one.door.set_members([(NodeId(2), Incarnation(0))].into(), NodeId(0));
+    one.door
+        .set_members([(NodeId(2), Incarnation(0))].into(), NodeId(0));
     assert!(
         greet(&net, |hello| hello.incarnation = 77).await.is_ok(),
         "not recorded yet"

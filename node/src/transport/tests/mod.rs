@@ -91,7 +91,10 @@ async fn start_on(net: Net, listen: &str, id: u64, knobs: Knobs, inbox_len: usiz
     let (sender, inbound) = mpsc::channel(inbox_len);
     let door = Arc::new(Door::default());
     door.set_me(identity(id, 10 + id));
-    door.set_members([1, 2].map(|id| (NodeId(id), Incarnation(10 + id))).into(), NodeId(0));
+    door.set_members(
+        [1, 2].map(|id| (NodeId(id), Incarnation(10 + id))).into(),
+        NodeId(0),
+    );
     let tasks = Tasks::default();
     let transport = Transport::start(Setup {
         env: env.clone(),

@@ -1,4 +1,4 @@
-//! Tests of the simulated world: what a program sees of its network, clocks and lanes.
+//! Tests of the simulated world: what a program sees of its network, clocks and lanes; and of the handbook written from it.
 //!
 //! Run: `RUSTFLAGS='--cfg madsim' cargo test -p sim-check --target-dir target/sim`. Without the cfg there is nothing to test.
 #![cfg(madsim)]
@@ -12,6 +12,7 @@
 mod clock;
 mod determinism;
 mod faults;
+mod handbook;
 mod http;
 mod lane;
 mod net;

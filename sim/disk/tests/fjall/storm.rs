@@ -405,7 +405,7 @@ fn sweep(title: &str, seeds: u64, times: u32, plan: impl Fn(u64) -> Plan) -> boo
 }
 
 pub(crate) fn main() {
-    World::pin_to_one_core();
+    World::pin_to_core(0);
     let mut seeds = 50;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {

@@ -145,7 +145,7 @@ async fn one(own: &Founder, members: &[Founder], home: &Path) -> Result<Running,
     start(real_env(&own.name)?, config, Knobs::default())
         .await
         .map_err(|error| {
-            let message = format!("{} cannot start: {error:#}", own.name);
+            let message = format!("{} cannot start: {error}", own.name);
             Error::local(message, format!("its data is in {}", home.display()))
         })
 }

@@ -5,9 +5,12 @@ use node::config::LogFormat;
 use std::io::{self, IsTerminal};
 use tracing_subscriber::EnvFilter;
 
+/// Libraries whose daily business is not an operator's; a filter that names them has the last word.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
+
 /// Begins logging. Once per process.
 pub(crate) fn begin(filter: &str, format: LogFormat) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| {
         Error::usage(
             format!("log.filter \"{filter}\": {error}"),
             "use a level such as info, or a filter such as info,node=debug",

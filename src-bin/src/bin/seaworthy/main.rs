@@ -57,10 +57,15 @@ fn begin(args: Vec<String>) -> io::Result<u8> {
     Ok(code)
 }
 
+/// Cores up to which one thread serves a node's connections: with its storage lanes beside it they are busy already, and
+/// more threads would only hand each other work (docs/PERFORMANCE.md).
+const ONE_THREAD_CORES: usize = 2;
+
 /// Nodes use every core; a command that asks one, or loads one on the same machine, should leave the cores to it.
 fn runtime(args: &[String]) -> io::Result<Runtime> {
     let runs_nodes = args.iter().any(|word| word == "server" || word == "dev");
-    let mut builder = match runs_nodes {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = match runs_nodes && cores > ONE_THREAD_CORES {
         true => Builder::new_multi_thread(),
         false => Builder::new_current_thread(),
     };

@@ -29,7 +29,7 @@ pub(crate) async fn run(config: Config) -> Result<Exit, Error> {
     let clock = env.clock.clone();
     let running = start(env, config, knobs)
         .await
-        .map_err(|error| Error::local(format!("the node cannot start: {error:#}"), ""))?;
+        .map_err(|error| Error::local(format!("the node cannot start: {error}"), ""))?;
     tracing::info!(
         http = running.http_address,
         peer = running.peer_address,
@@ -126,7 +126,7 @@ fn told(ended: &Ended) -> Result<Exit, Error> {
     if ended.poisoned {
         return Err(Error::local(
             format!("the node gave up: {}", ended.reason),
-            "look at the disk and at the log, then start the node again",
+            "everything acknowledged is on the disk; correct that, then start the node again",
         ));
     }
     tracing::info!(reason = ended.reason, "stopped");

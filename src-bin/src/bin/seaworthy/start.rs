@@ -2,13 +2,12 @@
 
 pub(crate) use node::node::{Ended, Running};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use node::config::Config;
 use node::knobs::Knobs;
 use node::rt::Env;
 
 /// Starts a node.
 pub(crate) async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running> {
-    let name = config.name.clone();
-    node::node::start(env, config, knobs).await.with_context(|| format!("node {name} cannot start"))
+    Ok(node::node::start(env, config, knobs).await?)
 }

@@ -1,0 +1,49 @@
+//! What the process has spent, for `/stats` and the load generator. Only for people: nothing a node does may depend on it.
+//!
+//! The real half asks the operating system; a simulated process has spent nothing that could be told.
+
+use serde::Serialize;
+use std::fmt;
+use std::sync::Arc;
+
+/// What one process has spent since it began.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spent {
+    /// Its number in the operating system: several nodes may share one process.
+    pub pid: u32,
+    /// Processor time of all its threads, user and system, seconds.
+    pub cpu_seconds: f64,
+    /// Bytes it caused to be written to disks; unset where the system does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_bytes: Option<u64>,
+    /// Memory it holds in RAM now, bytes; unset where the system does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss_bytes: Option<u64>,
+}
+
+/// Where a node asks what its process has spent.
+#[derive(Clone)]
+pub struct Process(Arc<dyn Fn() -> Option<Spent> + Send + Sync>);
+
+impl Process {
+    /// A process that `ask` knows about.
+    pub fn new(ask: impl Fn() -> Option<Spent> + Send + Sync + 'static) -> Self {
+        Process(Arc::new(ask))
+    }
+
+    /// A process about which nothing is known.
+    pub fn unknown() -> Self {
+        Process::new(|| None)
+    }
+
+    /// What it has spent, if that is known.
+    pub fn spent(&self) -> Option<Spent> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Process")
+    }
+}

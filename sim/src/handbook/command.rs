@@ -1,0 +1,99 @@
+//! `storm handbook`: runs the seeds, writes the pages or compares them.
+#![expect(clippy::disallowed_macros, reason = "a command talks to the terminal")]
+
+use super::book;
+use super::model::gather;
+use crate::report::Report;
+use crate::runner::{Job, run_all};
+use crate::trace::Level;
+use anyhow::{Result, ensure};
+use clap::Args;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Arguments of `handbook`.
+#[derive(Args)]
+pub struct HandbookArgs {
+    /// Seeds of every scenario, from 1 on; the committed pages are made with the default
+    #[arg(long, default_value_t = 40)]
+    seeds: u64,
+    /// Where the book is
+    #[arg(long, default_value = "docs/handbook")]
+    out: PathBuf,
+    /// Write nothing; say what in the book is not what the runs give now, exit code 1 if anything
+    #[arg(long)]
+    check: bool,
+    /// Runs at the same time; 0 for one per core
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+}
+
+/// Makes the handbook; false when it must not be written, or is not current.
+pub fn handbook(args: &HandbookArgs, at_once: usize) -> Result<bool> {
+    ensure!(
+        args.seeds > 0,
+        "--seeds must be at least 1: pages without runs are no evidence"
+    );
+    let at_once = if args.jobs > 0 { args.jobs } else { at_once };
+    let mut runs = run_everything(args.seeds, at_once);
+    let (mut models, mut wrong) = (Vec::new(), Vec::new());
+    for scenario in scenarios::all() {
+        match gather(&scenario, runs.remove(&scenario.name).unwrap_or_default()) {
+            Ok(model) => models.push(model),
+            Err(why) => wrong.extend(why),
+        }
+    }
+    if !wrong.is_empty() {
+        wrong.iter().for_each(|why| println!("{why}"));
+        println!(
+            "no page is written: {} findings stand against it",
+            wrong.len()
+        );
+        return Ok(false);
+    }
+    let files = book::files(&models);
+    if args.check {
+        return check(args, &files);
+    }
+    book::write(&args.out, &files)?;
+    println!("{} files in {}", files.len(), args.out.display());
+    Ok(true)
+}
+
+/// Runs all seeds of all scenarios, with their stories.
+fn run_everything(seeds: u64, at_once: usize) -> BTreeMap<String, Vec<Report>> {
+    let mut jobs = Vec::new();
+    for scenario in scenarios::all() {
+        let keep = Some(Level::Story);
+        jobs.extend((1..=seeds).map(|seed| Job {
+            scenario: scenario.clone(),
+            seed,
+            keep,
+            seedling: None,
+        }));
+    }
+    let mut runs: BTreeMap<String, Vec<Report>> = BTreeMap::new();
+    run_all(jobs, at_once, |report| {
+        runs.entry(report.scenario.clone())
+            .or_default()
+            .push(report)
+    });
+    runs
+}
+
+/// Compares the book with what the runs give.
+fn check(args: &HandbookArgs, files: &book::Files) -> Result<bool> {
+    let differ = book::compare(&args.out, files)?;
+    for one in &differ {
+        println!("{one}");
+    }
+    if differ.is_empty() {
+        println!("{} files are current", files.len());
+    } else {
+        println!(
+            "{} files are not current: run `storm handbook` and look at what changed",
+            differ.len()
+        );
+    }
+    Ok(differ.is_empty())
+}

@@ -1,0 +1,269 @@
+//! What befalls a newcomer's nodes, with real processes on loopback: signals, a directory used twice, damage, a lost disk.
+//!
+//! Every wait is bounded; what a node says is looked for in its log. Lost writes under SIGKILL are `kill_nine.rs`'s business.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros,
+    clippy::unwrap_used,
+    reason = "real processes, sockets and time are the point of these tests"
+)]
+
+use serde_json::Value;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// One node: its configuration, its log, and its process if it runs.
+struct Node {
+    home: PathBuf,
+    http: String,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// Writes the configuration of `name` below `dir`; `cluster` is the rest of the file.
+    fn new(dir: &Path, name: &str, http: &str, peer: &str, cluster: &str) -> Node {
+        let home = dir.join(name);
+        fs::create_dir_all(&home).unwrap();
+        let data = home.join("data");
+        let own = format!("name = \"{name}\"\ndata_dir = {data:?}\n");
+        let listen = format!("[listen]\nhttp = \"{http}\"\npeer = \"{peer}\"\n");
+        fs::write(home.join("node.toml"), own + &listen + cluster).unwrap();
+        let http = http.to_owned();
+        Node {
+            home,
+            http,
+            child: None,
+        }
+    }
+
+    fn start(&mut self) {
+        let options = File::options()
+            .append(true)
+            .create(true)
+            .open(self.home.join("log"));
+        let log = options.unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seaworthy"));
+        command
+            .arg("server")
+            .arg("--config")
+            .arg(self.home.join("node.toml"));
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .unwrap();
+        assert!(sent.success(), "{name}");
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill()); // It may have ended by itself; then there is nothing to kill.
+            child.wait().unwrap();
+        }
+    }
+
+    /// The exit code, when it has ended by itself.
+    fn exit(&mut self) -> i32 {
+        let mut child = self.child.take().unwrap();
+        let code = within("the process ends", || child.try_wait().unwrap());
+        code.code().expect("no signal ended it")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.home.join("log")).unwrap_or_default()
+    }
+
+    fn says(&self, words: &str) {
+        within(words, || self.log().contains(words).then_some(()));
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("--- {}:\n{}", self.home.display(), self.log());
+        }
+    }
+}
+
+/// Looks until there is something to see.
+fn within<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(
+            start.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
+        thread::sleep(LOOK);
+    }
+}
+
+/// Addresses that were free a moment ago.
+fn free(count: usize) -> Vec<String> {
+    let bind = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+    let held: Vec<TcpListener> = (0..count).map(bind).collect();
+    held.iter()
+        .map(|one| one.local_addr().unwrap().to_string())
+        .collect()
+}
+
+/// Runs a command; gives its exit code and its answer as JSON.
+fn ask(endpoints: &str, line: &[&str]) -> (i32, Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seaworthy"));
+    command
+        .args(line)
+        .args(["--output", "json", "--endpoints", endpoints])
+        .env_clear();
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code().unwrap(), answer)
+}
+
+/// A command that works in the end.
+fn done(endpoints: &str, line: &[&str]) -> Value {
+    within(&line.join(" "), || {
+        let (code, answer) = ask(endpoints, line);
+        (code == 0).then_some(answer)
+    })
+}
+
+/// A cluster of one, started and ready.
+fn alone(dir: &Path) -> (Node, String) {
+    let doors = free(2);
+    let mut node = Node::new(dir, "n1", &doors[0], &doors[1], "");
+    node.start();
+    let endpoint = format!("http://{}", node.http);
+    done(&endpoint, &["kv", "put", "a", "1"]);
+    (node, endpoint)
+}
+
+#[test]
+fn signals_cut_a_snapshot_and_stop_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, endpoint) = alone(dir.path());
+    node.signal("USR1");
+    node.says("SIGUSR1: snapshot is durable index=");
+    node.signal("TERM");
+    assert_eq!(node.exit(), 0);
+    node.start();
+    assert_eq!(done(&endpoint, &["kv", "get", "a"])["value"], "1");
+    node.signal("INT");
+    assert_eq!(node.exit(), 0);
+    assert!(!node.log().contains("ERROR"), "{}", node.log());
+}
+
+#[test]
+fn a_data_directory_is_one_process_s_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, endpoint) = alone(dir.path());
+    let doors = free(2);
+    let mut second = Node::new(dir.path(), "second", &doors[0], &doors[1], "");
+    let config = second.home.join("node.toml");
+    let data = node.home.join("data");
+    let text = format!(
+        "name = \"n1\"\ndata_dir = {data:?}\n[listen]\nhttp = \"{}\"\npeer = \"{}\"\n",
+        doors[0], doors[1]
+    );
+    fs::write(config, text).unwrap();
+    second.start();
+    assert_eq!(second.exit(), 1);
+    assert!(
+        second.log().contains("is in use by another process"),
+        "{}",
+        second.log()
+    );
+    assert_eq!(done(&endpoint, &["kv", "get", "a"])["value"], "1");
+}
+
+#[test]
+fn a_damaged_log_is_explained_and_a_lone_node_does_not_begin_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, endpoint) = alone(dir.path());
+    node.signal("TERM");
+    assert_eq!(node.exit(), 0);
+    let data = node.home.join("data");
+    let line = ["debug", "wal", data.to_str().unwrap()];
+    let (code, sound) = ask(&endpoint, &line);
+    assert_eq!((code, &sound["damaged"]), (0, &Value::Bool(false)));
+    let segment = data.join("wal").join("00000000000000000001.wal");
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[600] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let (code, broken) = ask(&endpoint, &line);
+    assert_eq!((code, &broken["damaged"]), (7, &Value::Bool(true)));
+    node.start();
+    assert_eq!(node.exit(), 1);
+    assert!(
+        node.log().contains("nobody can give it its data back"),
+        "{}",
+        node.log()
+    );
+    assert!(segment.exists(), "nothing was moved");
+}
+
+#[test]
+fn a_lost_disk_is_replaced_although_an_older_snapshot_is_on_offer() {
+    let dir = tempfile::tempdir().unwrap();
+    let doors = free(6);
+    let member = |at: usize| {
+        let (http, peer) = (&doors[at], &doors[at + 3]);
+        format!("[[cluster.members]]\nname = \"n{at}\"\nhttp = \"{http}\"\npeer = \"{peer}\"\n")
+    };
+    let members: String = (0..3).map(member).collect();
+    let node = |at: usize| {
+        Node::new(
+            dir.path(),
+            &format!("n{at}"),
+            &doors[at],
+            &doors[at + 3],
+            &members,
+        )
+    };
+    let mut nodes: Vec<Node> = (0..3).map(node).collect();
+    nodes.iter_mut().for_each(Node::start);
+    let endpoints = doors[..3].iter().map(|door| format!("http://{door}"));
+    let endpoints: Vec<String> = endpoints.collect();
+    let all = endpoints.join(",");
+    done(&all, &["kv", "put", "a", "1"]);
+    for endpoint in &endpoints {
+        done(endpoint, &["cluster", "snapshot"]);
+    }
+    let leader = done(&all, &["cluster", "info"])["leader"].as_u64().unwrap();
+    // Founders get their ids in the order of their names: n0 is 1.
+    let lost = usize::try_from(leader % 3).unwrap();
+    nodes[lost].kill();
+    fs::remove_dir_all(nodes[lost].home.join("data")).unwrap();
+    nodes[lost].start();
+    within("three voters, one of them new", || {
+        let (_, info) = ask(&all, &["cluster", "info"]);
+        let members = info["members"].as_array()?.clone();
+        let is_voter = |one: &Value| one["role"] == "leader" || one["role"] == "follower";
+        let is_new = |one: &Value| one["id"] == 4 && one["name"] == format!("n{lost}");
+        let settled = members.len() == 3 && members.iter().all(is_voter);
+        (settled && members.iter().any(is_new)).then_some(())
+    });
+    let local = ["kv", "get", "a", "--consistency", "local"];
+    assert_eq!(done(&endpoints[lost], &local)["value"], "1");
+}
