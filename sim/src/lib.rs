@@ -3,8 +3,8 @@
 //! A production node runs here unchanged on madsim's executor; what it receives as `node::rt::Env` is simulated by this
 //! crate. Reading order: `clock`, `net`, `lane`, then `world`, which ties them together per host; `plan`, what a seed will do;
 //! `cluster`, `storm` and `operator`, who does it; `trace`, `oracle` and `judge`, who watches; `run`, one run; `report`; `runner`,
-//! many runs; `bench`, what they cost; `planted`, the test of the test; `timeline` and `handbook`, the pages that operators read;
-//! `cli`, the command line `storm`.
+//! many runs; `bench`, what they cost; `planted`, the test of the test; `timeline` and `handbook`, the pages that operators
+//! read; `cli`, the command line `storm`.
 //!
 //! Everything is `cfg(madsim)`: an ordinary build of the workspace sees an empty crate. Nothing here reads the real
 //! clock, entropy or a thread (but for `runner`, outside of runs); every chance comes from a named stream of the seed, never

@@ -146,25 +146,23 @@ fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
 }
 
 /// The run, on a thread that has done nothing before: the keys of std's hash maps are drawn once per thread, and what the
-/// parent's progress bar drew from the real world would decide the order of raft-rs's maps in every run.
+/// parent's progress bar drew from the real world would decide the order of such maps in every run.
 fn caught(job: &Job) -> Report {
     std::panic::set_hook(Box::new(|panic| {
-        PANIC.with(|place| {
-            *place.borrow_mut() = Some(format!("{panic}"));
-        });
+        if let Ok(mut place) = PANIC.lock() {
+            *place = Some(format!("{panic}"));
+        }
     }));
     let result = std::panic::catch_unwind(|| run(&job.scenario, job.seed, job.keep, job.seedling));
     result.unwrap_or_else(|_| {
-        let words = PANIC.with(|place| place.borrow_mut().take());
+        let words = PANIC.lock().ok().and_then(|mut place| place.take());
         let words = words.unwrap_or_else(|| "a panic without words".to_owned());
         Report::lost(&job.scenario.name, job.seed, format!("panic: {words}"))
     })
 }
 
-std::thread_local! {
-    /// The words of the last panic in this process.
-    static PANIC: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
-}
+/// The words of the last panic in this process, which does one run.
+static PANIC: std::sync::Mutex<Option<String>> = std::sync::Mutex::new(None);
 
 /// Whether a child has more to say.
 enum Progress {

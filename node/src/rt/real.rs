@@ -60,6 +60,10 @@ impl ClockDriver for OsClock {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
+    #[allow(
+        clippy::useless_conversion,
+        reason = "under the simulator tokio's Instant is std's"
+    )]
     fn sleep_until(&self, deadline: Mono) -> Sleep {
         Box::pin(tokio::time::sleep_until((self.origin + deadline.0).into()))
     }

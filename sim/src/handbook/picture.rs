@@ -352,11 +352,8 @@ fn look(state: State) -> (&'static str, f64) {
 
 /// How many moments fall into each bin.
 fn bins(moments: &[u64], end_us: u64) -> Vec<u64> {
-    let mut bins = Vec::new();
-    bins.resize(
-        usize::try_from(end_us / BIN_US + 1).expect("a run is shorter than an age"),
-        0,
-    );
+    let mut bins =
+        vec![0; usize::try_from(end_us / BIN_US + 1).expect("a run is shorter than an age")];
     for at_us in moments {
         let place = usize::try_from(at_us / BIN_US).expect("a run is shorter than an age");
         if let Some(bin) = bins.get_mut(place) {

@@ -1,4 +1,9 @@
 //! The command `storm planted`: plants each bug, searches, and prints one line for each.
+#![expect(
+    clippy::disallowed_macros,
+    clippy::disallowed_types,
+    reason = "the simulator's own command line talks to the terminal and writes its report"
+)]
 
 use super::search::{Finding, search};
 use super::{BUGS, Bug, Seedling, find, weather};

@@ -3,6 +3,10 @@
 //! What is added or changed is what a node with the bug would say or believe: an acknowledgement that leaves before the disk has
 //! the entries, the acknowledgements of a learner under the name of a voter, a second vote, a frame with a changed byte. Everything
 //! else passes as it is, and all of it travels over the simulated network.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a forger inside the simulation: what it holds back is bounded by the run"
+)]
 
 use super::platter::flipped;
 use bytes::{Bytes, BytesMut};
