@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 /// A run that takes longer than this, in real time, is killed.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
+/// Stack of the thread that a run has, as large as a main thread's.
+const STACK_BYTES: usize = 8 << 20;
+
 /// One run to do.
 #[derive(Clone)]
 pub struct Job {
@@ -126,18 +129,13 @@ fn start(job: Job, place: usize) -> Child {
 /// The child: runs, tells, and leaves without cleaning up.
 fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
     simdisk::World::pin_to_core(place);
-    let (scenario, seed) = (job.scenario.clone(), job.seed);
-    std::panic::set_hook(Box::new(|panic| {
-        if let Ok(mut place) = PANIC.lock() {
-            *place = Some(format!("{panic}"));
-        }
-    }));
-    let result = std::panic::catch_unwind(|| run(&scenario, seed, job.keep, job.seedling));
-    let report = result.unwrap_or_else(|_| {
-        let words = PANIC.lock().ok().and_then(|mut place| place.take());
-        let words = words.unwrap_or_else(|| "a panic without words".to_owned());
-        Report::lost(&scenario.name, seed, format!("panic: {words}"))
-    });
+    let work = job.clone();
+    let report = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(move || caught(&work))
+        .expect("a thread for the run")
+        .join()
+        .unwrap_or_else(|_| Report::lost(&job.scenario.name, job.seed, "lost".to_owned()));
     let bytes = serde_json::to_vec(&report).unwrap_or_default();
     // SAFETY: the writing end is ours alone.
     let mut pipe = unsafe { File::from_raw_fd(pipe) };
@@ -145,6 +143,22 @@ fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
     drop(pipe);
     // SAFETY: leaves at once: threads of the simulated disk and leaked tasks must not run destructors.
     unsafe { libc::_exit(i32::from(!told)) }
+}
+
+/// The run, on a thread that has done nothing before: the keys of std's hash maps are drawn once per thread, and what the
+/// parent's progress bar drew from the real world would decide the order of such maps in every run.
+fn caught(job: &Job) -> Report {
+    std::panic::set_hook(Box::new(|panic| {
+        if let Ok(mut place) = PANIC.lock() {
+            *place = Some(format!("{panic}"));
+        }
+    }));
+    let result = std::panic::catch_unwind(|| run(&job.scenario, job.seed, job.keep, job.seedling));
+    result.unwrap_or_else(|_| {
+        let words = PANIC.lock().ok().and_then(|mut place| place.take());
+        let words = words.unwrap_or_else(|| "a panic without words".to_owned());
+        Report::lost(&job.scenario.name, job.seed, format!("panic: {words}"))
+    })
 }
 
 /// The words of the last panic in this process, which does one run.
