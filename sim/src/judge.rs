@@ -321,7 +321,7 @@ fn take(
     recorder: &Recorder,
 ) -> Option<f64> {
     match measure {
-        "leaders_per_term" => Some(1.0),
+        "leaders_per_term" => Some(recorder.read(|marks| leaders_per_term(marks.marks))),
         "new_leader_ms" => {
             let (begin, _) = span?;
             let before = recorder.read(|marks| term_before(marks.marks, begin));
@@ -366,6 +366,22 @@ fn leaders(marks: &[Mark]) -> impl Iterator<Item = (Duration, u64)> {
         } => Some((mark.at, term.0)),
         _ => None,
     })
+}
+
+/// The most nodes that led one and the same term.
+fn leaders_per_term(marks: &[Mark]) -> f64 {
+    let mut terms: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
+    for mark in marks {
+        if let NodeEvent::RoleChanged {
+            role: Role::Leader,
+            term,
+            ..
+        } = &mark.event
+        {
+            terms.entry(term.0).or_default().insert(&mark.place);
+        }
+    }
+    terms.values().map(BTreeSet::len).max().unwrap_or(0) as f64
 }
 
 /// The highest term led before `moment`.

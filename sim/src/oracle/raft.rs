@@ -65,18 +65,6 @@ impl Oracle {
         &self.violations
     }
 
-    /// Terms that had a leader.
-    pub fn terms_led(&self) -> usize {
-        self.leaders.len()
-    }
-
-    /// Last index applied anywhere.
-    pub fn last_applied(&self, group: GroupId) -> Index {
-        let last = self.applied.range(..=(group, Index(u64::MAX))).next_back();
-        last.filter(|((of, _), _)| *of == group)
-            .map_or(Index(0), |((_, index), _)| *index)
-    }
-
     /// `node` records `event`.
     pub fn see(&mut self, node: NodeId, event: &Event) {
         match event {
