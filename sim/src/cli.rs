@@ -173,7 +173,7 @@ pub fn main() -> ExitCode {
 #[expect(unsafe_code, reason = "personality and exec have no safe door in std")]
 fn fix_addresses() {
     use std::os::unix::process::CommandExt;
-    const DONE: &str = "SEAWORTHY_STORM_FIXED";
+    const DONE: &str = "STORM_FIXED";
     if std::env::var_os(DONE).is_some() {
         return;
     }

@@ -3,7 +3,7 @@
 //! Writers put keys that nobody else writes, so an unknown outcome can break nothing: whatever was acknowledged must be
 //! there at the end, with the very revision that was acknowledged. One more key is written by all of them; its version may
 //! not fall behind the greatest one acknowledged. The leader is killed in every other round, a follower in between, and
-//! all three at once in the last. `SEAWORTHY_KILL_ROUNDS` sets the number of rounds. `ci/kill-nine` runs this in release.
+//! all three at once in the last. `KILL_ROUNDS` sets the number of rounds. `ci/kill-nine` runs this in release.
 //!
 //! What this cannot show: a killed process leaves the kernel's cache intact, so nothing here proves a sync. That is the
 //! simulated disk's work.
@@ -61,7 +61,8 @@ impl Server {
         command
             .arg("server")
             .arg("--config")
-            .arg(self.home.join("node.toml"));
+            .arg(self.home.join("node.toml"))
+            .env_clear(); // `SEAWORTHY_` variables are settings of the node, and whoever runs this may have some.
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -295,7 +296,7 @@ fn revisions_differ(record: &Record) {
 #[test]
 fn no_acknowledged_write_is_lost_to_sigkill() {
     let rounds =
-        std::env::var("SEAWORTHY_KILL_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
+        std::env::var("KILL_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut servers = three(dir.path());
     servers.iter_mut().for_each(Server::start);

@@ -56,7 +56,8 @@ impl Node {
         command
             .arg("server")
             .arg("--config")
-            .arg(self.home.join("node.toml"));
+            .arg(self.home.join("node.toml"))
+            .env_clear(); // `SEAWORTHY_` variables are settings of the node, and whoever runs this may have some.
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
