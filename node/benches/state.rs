@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Keys of the filled state.
 const KEYS: u64 = 20_000;
+/// Revisions kept.
+const HISTORY: u64 = 100_000;
 /// Bytes of a value.
 const VALUE_BYTES: usize = 256;
 
@@ -60,7 +62,7 @@ fn filled(dir: &Path) -> Store {
         members: Vec::new(),
         limits: Limits {
             sessions_max: 10_000,
-            history_revisions: 100_000,
+            history_revisions: HISTORY,
         },
         position: (Index(0), Term(0)),
     };
@@ -80,6 +82,19 @@ fn puts_and_gets(criterion: &mut Criterion) {
         group.bench_function(format!("apply_puts_in_batches_of_{size}"), |bench| {
             bench.iter(|| apply(&store, size));
         });
+    }
+    // What a node pays that runs for long: every put drops an event from history.
+    for _ in 0..(HISTORY / 200) {
+        apply(&store, 200);
+    }
+    for size in [1, 256] {
+        group.throughput(Throughput::Elements(size));
+        group.bench_function(
+            format!("apply_puts_in_batches_of_{size}_with_full_history"),
+            |bench| {
+                bench.iter(|| apply(&store, size));
+            },
+        );
     }
     group.throughput(Throughput::Elements(1));
     let mut number = 0u64;

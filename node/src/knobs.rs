@@ -171,6 +171,8 @@ knobs! {
     apply_backlog_max: usize = 8_192, (64, 2_048);
     /// Block cache of the store, bytes.
     store_cache_bytes: u64 = 32 << 20, (64 << 10, 512 << 10);
+    /// Records that the applier keeps in memory because it read or wrote them lately, bytes, about.
+    store_recent_bytes: usize = 16 << 20, (1 << 10, 64 << 10);
     /// Memtable of the store, bytes.
     store_memtable_bytes: u64 = 16 << 20, (16 << 10, 256 << 10);
 }

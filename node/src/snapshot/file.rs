@@ -314,7 +314,7 @@ pub fn load(path: &Path, store: &Store) -> Result<Meta, Error> {
 fn commit(store: &Store, blocks: &[Vec<u8>]) -> Result<(), Error> {
     let records = blocks.iter().flat_map(|block| format::records(block));
     let records = records.flatten().map(|(key, value)| (key, Some(value)));
-    Ok(store.commit(records)?)
+    Ok(store.fill(records)?)
 }
 
 /// Reads what a file says of itself, without a look at its records. Enough to choose a file; [`verify`] before trust.

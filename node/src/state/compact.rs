@@ -9,10 +9,14 @@ use super::command::{Compact, Done, Nothing, Refusal};
 use super::keys;
 use super::record::{Past, decode};
 use super::view::{Error, Record, View};
+use super::writes::record_hash;
 
-/// The store is swept by every entry whose index is a multiple of this.
-const SWEEP_ENTRIES: u64 = 16;
-/// Most events one sweep looks at: twice what [`SWEEP_ENTRIES`] transactions of 128 writes make, so that it never falls behind.
+/// The store is swept when this many revisions wait for it: a look for where to go on costs more than some events.
+const SWEEP_REVISIONS: u64 = 128;
+/// What is left below [`SWEEP_REVISIONS`] is swept by entries whose index is a multiple of this.
+const SWEEP_ENTRIES: u64 = 1024;
+/// Most events one sweep looks at. An entry makes 128 at most, and sweeps follow each other at every entry while
+/// [`SWEEP_REVISIONS`] wait, so the sweep never falls behind.
 const SWEEP_EVENTS_MAX: usize = 4096;
 
 impl Batch<'_> {
@@ -33,7 +37,9 @@ impl Batch<'_> {
         let keep = self.meta.limits.history_revisions.max(1);
         let oldest = self.meta.revision.saturating_sub(keep);
         self.meta.compacted = self.meta.compacted.max(oldest);
-        if !index.is_multiple_of(SWEEP_ENTRIES) || self.meta.sweep_revision > self.meta.compacted {
+        let waiting = (self.meta.compacted + 1).saturating_sub(self.meta.sweep_revision);
+        let is_due = waiting >= SWEEP_REVISIONS || index.is_multiple_of(SWEEP_ENTRIES);
+        if waiting == 0 || !is_due {
             return Ok(());
         }
         let from = (self.meta.sweep_revision, self.meta.sweep_sub);
@@ -45,19 +51,23 @@ impl Batch<'_> {
             _ => (self.meta.compacted + 1, 0),
         };
         for event in events {
-            if event.before.0 != 0 {
-                self.drop_event(event.before)?;
+            if let Some((at, share)) = event.before {
+                self.drop_event(at, share)?;
             }
-            if event.deleted {
-                self.drop_event(event.at)?;
+            if let Some(share) = event.deletion {
+                self.drop_event(event.at, share)?;
             }
         }
         Ok(())
     }
 
-    /// Removes an event.
-    fn drop_event(&mut self, (revision, sub): (u64, u32)) -> Result<(), Error> {
+    /// Removes an event with its share in the hash; zero when the share is not known, in states that the first nodes wrote.
+    fn drop_event(&mut self, (revision, sub): (u64, u32), share: u64) -> Result<(), Error> {
         let key = keys::history(revision, sub);
+        if share != 0 {
+            self.over.drop_known(key, share);
+            return Ok(());
+        }
         let raw = self.over.get(&key)?;
         let raw =
             raw.ok_or_else(|| Error::corrupt(format!("event {revision}.{sub} is missing")))?;
@@ -70,21 +80,22 @@ impl Batch<'_> {
 struct Swept {
     /// Its revision and sub number.
     at: (u64, u32),
-    /// Those of the event before it of the same key; revision zero for none.
-    before: (u64, u32),
-    /// Whether it removed the key.
-    deleted: bool,
+    /// Position and share in the hash of the event before it of the same key.
+    before: Option<((u64, u32), u64)>,
+    /// Its own share in the hash if it removed the key.
+    deletion: Option<u64>,
 }
 
 impl Swept {
     /// From a record of history.
     fn of(record: Result<Record, Error>) -> Result<Self, Error> {
         let (key, raw) = record?;
-        let past: Past = decode("event", raw)?;
+        let past: Past = decode("event", raw.clone())?;
+        let before = (past.event.prev_revision, past.prev_sub);
         Ok(Swept {
             at: keys::history_position(&key),
-            before: (past.event.prev_revision, past.prev_sub),
-            deleted: past.event.deleted,
+            before: (before.0 != 0).then_some((before, past.prev_hash)),
+            deletion: past.event.deleted.then(|| record_hash(&key, &raw)),
         })
     }
 }

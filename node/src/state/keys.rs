@@ -61,6 +61,11 @@ pub(super) fn history(revision: u64, sub: u32) -> Bytes {
     key(HISTORY, &[revision], &sub.to_be_bytes())
 }
 
+/// Whether a record is an event of history.
+pub(crate) fn is_history(record_key: &[u8]) -> bool {
+    record_key.first() == Some(&HISTORY)
+}
+
 /// Revision and sub number of an event's key.
 pub(super) fn history_position(record_key: &[u8]) -> (u64, u32) {
     let sub = record_key

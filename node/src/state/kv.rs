@@ -194,6 +194,7 @@ impl Batch<'_> {
         self.relink(&key, old, after.as_ref());
         let past = Past {
             prev_sub: before.as_ref().map_or(0, |held| held.current.sub),
+            prev_hash: before.as_ref().map_or(0, |held| held.current.event_hash),
             event: KeyEvent {
                 deleted: after.is_none(),
                 prev_revision: old.map_or(0, |kv| kv.mod_revision),
@@ -202,9 +203,15 @@ impl Batch<'_> {
             },
         };
         let event_key = keys::history(step.revision, sub);
-        self.over.replace(event_key, None, Some(encode(&past)));
+        let event_hash = self.over.add(event_key, encode(&past));
         let raw = before.as_ref().map(|held| &held.raw[..]);
-        let after = after.map(|kv| encode(&Current { kv, sub }));
+        let after = after.map(|kv| {
+            encode(&Current {
+                kv,
+                sub,
+                event_hash,
+            })
+        });
         self.over.replace(keys::current(&key), raw, after);
     }
 

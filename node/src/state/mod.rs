@@ -43,7 +43,7 @@ pub use record::{Applied, Conf, FORMAT, Lease, Meta, applied, meta};
 pub use view::{Error, Memory, Record, Scan, View};
 pub use writes::Writes;
 
-pub(crate) use keys::{APPLIED as APPLIED_KEY, END as END_KEY};
+pub(crate) use keys::{APPLIED as APPLIED_KEY, END as END_KEY, is_history};
 pub(crate) use writes::record_hash;
 
 /// Longest key, bytes; a longer one is refused. The doors have a lower limit of their own.

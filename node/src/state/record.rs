@@ -122,6 +122,9 @@ pub(super) struct Current {
     /// Sub number of its event in `kv.mod_revision`.
     #[prost(uint32, tag = "2")]
     pub(super) sub: u32,
+    /// Share of that event's record in the state hash, so that the event can be dropped unread.
+    #[prost(fixed64, tag = "3")]
+    pub(super) event_hash: u64,
 }
 
 /// An event as stored.
@@ -133,6 +136,9 @@ pub(super) struct Past {
     /// Sub number of the former record's event in `event.prev_revision`.
     #[prost(uint32, tag = "2")]
     pub(super) prev_sub: u32,
+    /// Share of that event's record in the state hash; zero when there is none.
+    #[prost(fixed64, tag = "3")]
+    pub(super) prev_hash: u64,
 }
 
 /// Decodes a record of this module's own making.

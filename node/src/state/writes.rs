@@ -71,6 +71,29 @@ impl<'a> Overlay<'a> {
         self.hash
     }
 
+    /// Adds a record that is not there, and gives its share in the hash.
+    pub(super) fn add(&mut self, key: Bytes, value: Bytes) -> u64 {
+        debug_assert!(
+            self.get(&key).map_or(true, |found| found.is_none()),
+            "the caller knows that the record is new"
+        );
+        let share = record_hash(&key, &value);
+        self.hash = self.hash.wrapping_add(share);
+        self.writes.set(key, Some(value));
+        share
+    }
+
+    /// Removes a record whose share in the hash the caller knows, without reading it.
+    pub(super) fn drop_known(&mut self, key: Bytes, share: u64) {
+        debug_assert!(
+            self.get(&key).map_or(true, |found| found
+                .is_some_and(|value| record_hash(&key, &value) == share)),
+            "the caller knows the record it drops"
+        );
+        self.hash = self.hash.wrapping_sub(share);
+        self.writes.set(key, None);
+    }
+
     /// Replaces a record whose value the caller knows to be `old`.
     pub(super) fn replace(&mut self, key: Bytes, old: Option<&[u8]>, new: Option<Bytes>) {
         // An unreadable store is for the next real read to report.

@@ -22,6 +22,7 @@
 //! Left out: what the records mean ([`crate::state`]), and rebuilding ([`crate::snapshot`], the node's loop).
 
 mod marker;
+mod recent;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -34,8 +35,10 @@ use crate::types::ClusterId;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use marker::Marker;
+use recent::Recent;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 /// Files that fjall may hold open.
 const CACHED_FILES_MAX: usize = 100;
@@ -117,6 +120,8 @@ pub struct Store {
     database: Database,
     /// The one keyspace.
     keyspace: Keyspace,
+    /// What the applier read or wrote lately. Readers beside it use views, and those see fjall alone.
+    recent: Mutex<Recent>,
     /// True once closed: nothing may be written behind the marker's back.
     closed: AtomicBool,
 }
@@ -168,6 +173,7 @@ impl Store {
             path,
             database,
             keyspace,
+            recent: Mutex::new(Recent::new(knobs.store_recent_bytes)),
             closed: AtomicBool::new(false),
         })
     }
@@ -200,11 +206,32 @@ impl Store {
     /// Does `writes`, all or nothing. They are readable at once and durable only after [`Store::close`].
     pub fn write(&self, writes: &Writes) -> Result<(), Error> {
         let records = writes.iter();
-        self.commit(records.map(|(key, value)| (&key[..], value.map(|value| &value[..]))))
+        self.commit(records.map(|(key, value)| (&key[..], value.map(|value| &value[..]))))?;
+        let mut recent = self.recent();
+        for (key, value) in writes.iter().filter(|(key, _)| is_read_again(key)) {
+            recent.set(key.clone(), value.cloned());
+        }
+        Ok(())
+    }
+
+    /// What was used lately.
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent
+            .lock()
+            .expect("nothing panics while it holds what was used lately")
+    }
+
+    /// Writes records into a store that nobody has read from yet, all or nothing; `None` removes.
+    pub(crate) fn fill<'r>(
+        &self,
+        records: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>,
+    ) -> Result<(), Error> {
+        self.recent().clear();
+        self.commit(records)
     }
 
     /// Writes records, all or nothing; `None` removes.
-    pub(crate) fn commit<'r>(
+    fn commit<'r>(
         &self,
         records: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>,
     ) -> Result<(), Error> {
@@ -251,14 +278,27 @@ impl Store {
     }
 }
 
+/// Whether the applier will look for a record again: an event of history is written once and dropped unread.
+fn is_read_again(key: &[u8]) -> bool {
+    !state::is_history(key)
+}
+
 /// The live state. A reader that asks more than once, while others write, takes a [`Store::view`] instead.
 impl View for Store {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, state::Error> {
+        if let Some(known) = self.recent().get(key) {
+            return Ok(known);
+        }
         let found = self
             .keyspace
             .get(key)
             .map_err(|error| view::unreadable(&error))?;
-        Ok(found.map(view::bytes))
+        let found = found.map(view::bytes);
+        if is_read_again(key) {
+            self.recent()
+                .set(Bytes::copy_from_slice(key), found.clone());
+        }
+        Ok(found)
     }
 
     fn scan(&self, start: &[u8], end: &[u8]) -> Scan<'_> {

@@ -416,7 +416,7 @@ fn compaction_gives_up_history_and_keeps_what_later_reads_need() {
     m.op(compact(3));
     assert_eq!(refusal(&m.op(compact(3))), Some(Refusal::Compacted));
     let size = m.0.len();
-    while !applied(&m.0).unwrap().unwrap().index.is_multiple_of(16) {
+    while !applied(&m.0).unwrap().unwrap().index.is_multiple_of(1024) {
         m.run_bytes(Bytes::new());
     }
     assert_eq!(m.0.len(), size - 2, "revisions 1 and 2 of `a` are gone");
