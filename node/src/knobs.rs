@@ -116,7 +116,7 @@ knobs! {
     snapshot_log_bytes: u64 = 64 << 20, (64 << 10, 4 << 20);
     /// A snapshot by entries waits until the log since the last one has at least this share of its size, percent: bounds
     /// write amplification.
-    snapshot_ratio_percent: u64 = 50, (10, 100);
+    snapshot_ratio_percent: u64 = 100, (10, 200);
     /// Snapshot files kept.
     snapshots_kept: usize = 2, (1, 3);
     /// Bytes of one snapshot chunk on the wire.
@@ -174,5 +174,5 @@ knobs! {
     /// Records that the applier keeps in memory because it read or wrote them lately, bytes, about.
     store_recent_bytes: usize = 16 << 20, (1 << 10, 64 << 10);
     /// Memtable of the store, bytes.
-    store_memtable_bytes: u64 = 16 << 20, (16 << 10, 256 << 10);
+    store_memtable_bytes: u64 = 32 << 20, (16 << 10, 256 << 10);
 }

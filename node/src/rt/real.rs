@@ -21,6 +21,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+/// Lanes whose work nobody waits for: on a busy machine they leave the processor to those that answer clients.
+const BACKGROUND_LANES: [&str; 1] = ["snapshot"];
+/// How much less urgent those are: a third of the weight of an ordinary thread.
+const BACKGROUND_NICE: i32 = 5;
 /// Jobs that may wait on one lane; more make the submitter's thread wait, which the bounds above it prevent.
 const LANE_QUEUE_LEN_MAX: usize = 1024;
 
@@ -125,6 +129,10 @@ impl LanesDriver for Threads {
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
+                if BACKGROUND_LANES.contains(&name) {
+                    // On Linux this is about the calling thread alone. Refused, the lane is as urgent as the others: no harm.
+                    rustix::process::nice(BACKGROUND_NICE).ok();
+                }
                 while let Ok((job, done)) = queue.recv() {
                     job();
                     // Nobody waits any more when the caller was dropped; the work counts all the same.
