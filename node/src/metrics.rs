@@ -8,7 +8,7 @@
 //! Traps: histogram samples are kept raw until somebody renders the page, so [`Metrics::upkeep`] must be called now
 //! and then (the HTTP door does); and `quanta`, which the recorder brings along, calibrates itself on first use by
 //! spinning on the clock, so the simulator must have called `quanta::Instant::now()` once before its first run.
-//! Gauges whose documented name ends in `_total` keep it (inventory W-M2, K-M2), although a counter's name looks like that.
+//! Five gauges have documented names that end in `_total`, like a counter's, and keep them: docs/decisions/gauges-named-total.md.
 
 use crate::handle::{MemberStatus, Status};
 use crate::types::Role;
@@ -638,9 +638,21 @@ mod tests {
         assert!(first.contains("seaworthy_raft_replication_lag_entries{peer=\"2\"} 4\n"));
     }
 
+    /// Gauges that are called like counters in the runbooks (docs/decisions/gauges-named-total.md).
+    const CALLED_TOTAL: [&str; 5] = [
+        "seaworthy_nodes_total",
+        "seaworthy_raft_log_entries_total",
+        "seaworthy_raft_peers_total",
+        "seaworthy_storage_keys_total",
+        "seaworthy_wal_segments_total",
+    ];
+
     #[test]
     fn names_and_lines_follow_prometheus_rules() {
         for family in FAMILIES {
+            if family.kind == Kind::Gauge && family.name.ends_with("_total") {
+                assert!(CALLED_TOTAL.contains(&family.name), "{}", family.name);
+            }
             if family.kind == Kind::Counter {
                 assert!(family.name.ends_with("_total"), "{}", family.name);
             }

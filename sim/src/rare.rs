@@ -101,38 +101,3 @@ impl Rare {
         (led && self.replacing).then_some("the leader died between removal and promotion")
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use node::types::GroupId;
-
-    fn ids(ids: &[u64]) -> Vec<NodeId> {
-        ids.iter().copied().map(NodeId).collect()
-    }
-
-    fn change(index: u64, voters: &[u64], learners: &[u64]) -> Event {
-        Event::MembershipChanged {
-            group: GroupId(0),
-            index: Index(index),
-            voters: ids(voters),
-            learners: ids(learners),
-        }
-    }
-
-    #[test]
-    fn a_replacement_lasts_from_removal_to_promotion() {
-        let mut rare = Rare::default();
-        rare.see("n1", &change(5, &[1, 2, 3], &[4]));
-        assert!(!rare.voter_is_being_replaced());
-        rare.see("n1", &change(9, &[1, 2], &[4]));
-        assert!(rare.voter_is_being_replaced());
-        rare.see("n2", &change(5, &[1, 2, 3], &[4]));
-        assert!(
-            rare.voter_is_being_replaced(),
-            "a late follower tells old news"
-        );
-        rare.see("n1", &change(12, &[1, 2, 4], &[]));
-        assert!(!rare.voter_is_being_replaced());
-    }
-}
