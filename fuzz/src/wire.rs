@@ -3,6 +3,7 @@
 use crate::Target;
 use crate::mutate::Source;
 use bytes::{Bytes, BytesMut};
+use node::handle::MemberChange;
 use node::state::command::{Command, Done, Op, Outcome, Put, PutDone, SessionOpen};
 use node::types::{GroupId, NodeId};
 use node::wire::{self, Ask, Forward, ForwardReply, Kind, RaftMessage, greeting};
@@ -127,7 +128,8 @@ fn greetings(source: &mut Source) -> bool {
 
 /// A request from a peer becomes a request or an error.
 fn forwards(source: &mut Source) -> bool {
-    let ask = Forward::new(7, 1_000, Ask::ReadBarrier).encode_to_vec();
+    let promote = MemberChange::Promote { id: NodeId(3) };
+    let ask = Forward::new(7, 1_000, Ask::Change(promote)).encode_to_vec();
     let bytes = source.mutated(&[ask]);
     let accepted = Forward::decode(bytes.as_slice()).is_ok_and(|forward| forward.open().is_ok());
     if let Ok(reply) = ForwardReply::decode(bytes.as_slice()) {

@@ -8,7 +8,7 @@
 //! Traps: histogram samples are kept raw until somebody renders the page, so [`Metrics::upkeep`] must be called now
 //! and then (the HTTP door does); and `quanta`, which the recorder brings along, calibrates itself on first use by
 //! spinning on the clock, so the simulator must have called `quanta::Instant::now()` once before its first run.
-//! Gauges whose documented name ends in `_total` keep it (inventory W-M2, K-M2), although a counter's name looks like that.
+//! Five gauges have documented names that end in `_total`, like a counter's, and keep them: docs/decisions/gauges-named-total.md.
 
 use crate::handle::{MemberStatus, Status};
 use crate::types::Role;
@@ -361,23 +361,23 @@ impl Metrics {
     }
 
     /// Whether this node leads.
-    pub fn set_leader(&self, leads: bool) {
+    fn set_leader(&self, leads: bool) {
         self.0.plain.is_leader.set(flag(leads));
     }
 
     /// Members of the cluster.
-    pub fn set_peers(&self, count: u64) {
+    fn set_peers(&self, count: u64) {
         self.0.plain.peers.set(float(count));
     }
 
     /// Last entry in the log and number of entries kept.
-    pub fn set_log(&self, last_index: u64, entries: u64) {
+    fn set_log(&self, last_index: u64, entries: u64) {
         self.0.plain.log_index.set(float(last_index));
         self.0.plain.log_entries.set(float(entries));
     }
 
     /// Last committed and last applied entry; the difference is the apply lag.
-    pub fn set_progress(&self, commit_index: u64, applied_index: u64) {
+    fn set_progress(&self, commit_index: u64, applied_index: u64) {
         self.0.plain.commit_index.set(float(commit_index));
         self.0.plain.applied_index.set(float(applied_index));
         let lag = commit_index.saturating_sub(applied_index);
@@ -385,12 +385,12 @@ impl Metrics {
     }
 
     /// Current term.
-    pub fn set_term(&self, term: u64) {
+    fn set_term(&self, term: u64) {
         self.0.plain.term.set(float(term));
     }
 
     /// Elections seen since the start.
-    pub fn set_elections(&self, seen: u64) {
+    fn set_elections(&self, seen: u64) {
         self.0.plain.elections.absolute(seen);
     }
 
@@ -400,14 +400,14 @@ impl Metrics {
     }
 
     /// Entries `peer` is behind.
-    pub fn set_replication_lag(&self, peer: &str, entries: u64) {
+    fn set_replication_lag(&self, peer: &str, entries: u64) {
         let labels = vec![Label::new("peer", peer.to_owned())];
         self.gauge("seaworthy_raft_replication_lag_entries", labels)
             .set(float(entries));
     }
 
     /// Members in `status`.
-    pub fn set_nodes(&self, status: &'static str, count: u64) {
+    fn set_nodes(&self, status: &'static str, count: u64) {
         let labels = vec![Label::from_static_parts("status", status)];
         self.gauge("seaworthy_nodes_total", labels)
             .set(float(count));
@@ -506,7 +506,7 @@ impl Metrics {
     }
 
     /// Whether writes are refused for want of disk space.
-    pub fn set_read_only(&self, on: bool) {
+    fn set_read_only(&self, on: bool) {
         self.0.plain.read_only.set(flag(on));
     }
 
@@ -638,9 +638,21 @@ mod tests {
         assert!(first.contains("seaworthy_raft_replication_lag_entries{peer=\"2\"} 4\n"));
     }
 
+    /// Gauges that are called like counters in the runbooks (docs/decisions/gauges-named-total.md).
+    const CALLED_TOTAL: [&str; 5] = [
+        "seaworthy_nodes_total",
+        "seaworthy_raft_log_entries_total",
+        "seaworthy_raft_peers_total",
+        "seaworthy_storage_keys_total",
+        "seaworthy_wal_segments_total",
+    ];
+
     #[test]
     fn names_and_lines_follow_prometheus_rules() {
         for family in FAMILIES {
+            if family.kind == Kind::Gauge && family.name.ends_with("_total") {
+                assert!(CALLED_TOTAL.contains(&family.name), "{}", family.name);
+            }
             if family.kind == Kind::Counter {
                 assert!(family.name.ends_with("_total"), "{}", family.name);
             }

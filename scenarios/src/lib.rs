@@ -8,7 +8,7 @@ mod registry;
 mod step;
 
 pub use registry::{all, find};
-pub use step::{Action, Crash, Cut, Flow, Step, Who};
+pub use step::{Action, Crash, Cut, Flow, Moment, Step, Who};
 
 use serde::{Deserialize, Serialize};
 

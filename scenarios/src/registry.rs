@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 8] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -14,6 +14,8 @@ const FILES: [(&str, &str); 6] = [
         include_str!("../files/partition-heal.toml"),
     ),
     ("disk-stall", include_str!("../files/disk-stall.toml")),
+    ("disk-full", include_str!("../files/disk-full.toml")),
+    ("empty-disk", include_str!("../files/empty-disk.toml")),
     ("clock-skew", include_str!("../files/clock-skew.toml")),
     ("power-loss", include_str!("../files/power-loss.toml")),
 ];

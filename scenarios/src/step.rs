@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct Step {
     /// When, virtual seconds from the start of the part under faults.
     pub at_s: Span,
+    /// Waits for this from `at_s` on, for a while; without it the step does not happen.
+    #[serde(default)]
+    pub when: Option<Moment>,
     /// Share of seeds in which it happens (0 to 1).
     #[serde(default = "always")]
     pub chance: f64,
@@ -22,8 +25,24 @@ pub struct Step {
     pub action: Action,
 }
 
+/// A moment of the cluster's own that a step can wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// A voter was removed, and the learner that takes its place is not promoted yet.
+    VoterRemoved,
+}
+
 fn always() -> f64 {
     1.0
+}
+
+/// So little that only the log's ready segments can still be written.
+fn crumbs() -> Span {
+    Span {
+        low: 64.0,
+        high: 64.0,
+    }
 }
 
 /// What happens in a step.
@@ -71,10 +90,13 @@ pub enum Action {
         /// How long until somebody starts the node again, seconds.
         down_s: Span,
     },
-    /// The disk fills up to the last byte, and is freed again.
+    /// The disk fills up, and is freed again.
     DiskFull {
         /// Whose disk.
         who: Who,
+        /// How much of it is left, KiB.
+        #[serde(default = "crumbs")]
+        left_kb: Span,
         /// For how long, seconds.
         for_s: Span,
     },

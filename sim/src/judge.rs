@@ -333,13 +333,21 @@ fn take(
         }
         "write_gap_ms" => {
             let (begin, _) = span?;
-            let begin_ns = u64::try_from(begin.as_nanos()).unwrap_or(u64::MAX);
-            let next = notes
-                .acknowledged
-                .iter()
-                .filter(|(call, _)| *call >= begin_ns);
-            let answered = next.map(|(_, answered)| *answered).min()?;
-            Some((answered - begin_ns) as f64 / 1e6)
+            next_write(&notes.acknowledged, begin)
+        }
+        "write_pause_ms" => Some(longest_pause(&notes.acknowledged, span?)),
+        "write_resumed_ms" => {
+            let (_, end) = span?;
+            next_write(&notes.acknowledged, end)
+        }
+        "read_only_left_ms" => {
+            let (_, end) = span?;
+            let now = recorder.now();
+            recorder.read(|marks| read_only_left(marks.marks, end, now))
+        }
+        "voters_again_ms" => {
+            let (begin, _) = span?;
+            recorder.read(|marks| voters_again(marks.marks, begin))
         }
         "elections_between" => {
             let (begin, end) = span?;
@@ -354,6 +362,73 @@ fn take(
         known if MEASURES.contains(&known) => None,
         other => panic!("no measure is called '{other}'"),
     }
+}
+
+/// Virtual time as clients count it.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds from `moment` to the first answer to a write that was sent after it.
+fn next_write(acknowledged: &[(u64, u64)], moment: Duration) -> Option<f64> {
+    let begin_ns = nanos(moment);
+    let later = acknowledged.iter().filter(|(call, _)| *call >= begin_ns);
+    let answered = later.map(|(_, answered)| *answered).min()?;
+    Some((answered - begin_ns) as f64 / 1e6)
+}
+
+/// The longest time within a span, milliseconds, in which no write was acknowledged.
+fn longest_pause(acknowledged: &[(u64, u64)], (begin, end): (Duration, Duration)) -> f64 {
+    let (begin, end) = (nanos(begin), nanos(end));
+    let answers = acknowledged.iter().map(|(_, answered)| *answered);
+    let mut moments: Vec<u64> = answers.filter(|at| (begin..end).contains(at)).collect();
+    moments.extend([begin, end]);
+    moments.sort_unstable();
+    let pauses = moments.windows(2).map(|pair| pair[1] - pair[0]);
+    pauses.max().unwrap_or(0) as f64 / 1e6
+}
+
+/// Milliseconds from `end` until no node was read-only; the whole rest of the run when one stays so.
+fn read_only_left(marks: &[Mark], end: Duration, now: Duration) -> Option<f64> {
+    let mut full: BTreeSet<&str> = BTreeSet::new();
+    let mut left = Duration::ZERO;
+    for mark in marks {
+        if mark.at >= end && full.is_empty() {
+            break;
+        }
+        match &mark.event {
+            NodeEvent::ReadOnly { on: true, .. } => {
+                full.insert(&mark.place);
+            }
+            NodeEvent::ReadOnly { on: false, .. } | NodeEvent::Started { .. } => {
+                full.remove(mark.place.as_str());
+            }
+            _ => continue,
+        }
+        left = mark.at.saturating_sub(end);
+    }
+    // Somebody never ceased to be read-only.
+    let stays = !full.is_empty();
+    Some(millis(if stays { now - end } else { left }))
+}
+
+/// Milliseconds from `begin` until there were as many voters as before it, and no learner.
+fn voters_again(marks: &[Mark], begin: Duration) -> Option<f64> {
+    let changes = marks.iter().filter_map(|mark| match &mark.event {
+        NodeEvent::MembershipChanged {
+            voters, learners, ..
+        } => Some((mark.at, voters.len(), learners.len())),
+        _ => None,
+    });
+    let mut removed = None;
+    for (at, voters, learners) in changes.filter(|(at, ..)| *at >= begin) {
+        // The old member is removed first, its successor promoted then.
+        let before = *removed.get_or_insert(voters);
+        if voters >= before && learners == 0 && at > begin {
+            return Some(millis(at - begin));
+        }
+    }
+    None
 }
 
 /// Moments at which a node began to lead, with the term.
@@ -399,10 +474,14 @@ fn millis(span: Duration) -> f64 {
 }
 
 /// Names of the measures that expectations may use.
-pub const MEASURES: [&str; 11] = [
+pub const MEASURES: [&str; 15] = [
     "leaders_per_term",
     "new_leader_ms",
     "write_gap_ms",
+    "write_pause_ms",
+    "write_resumed_ms",
+    "read_only_left_ms",
+    "voters_again_ms",
     "elections_between",
     "converged_ms",
     "acknowledged_writes_lost",

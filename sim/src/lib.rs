@@ -2,7 +2,7 @@
 //!
 //! A production node runs here unchanged on madsim's executor; what it receives as `node::rt::Env` is simulated by this
 //! crate. Reading order: `clock`, `net`, `lane`, then `world`, which ties them together per host; `plan`, what a seed will do;
-//! `cluster`, `storm` and `operator`, who does it; `trace`, `oracle` and `judge`, who watches; `run`, one run; `report`; `runner`,
+//! `cluster`, `storm` and `operator`, who does it; `trace`, `rare`, `oracle` and `judge`, who watches; `run`, one run; `report`; `runner`,
 //! many runs; `bench`, what they cost; `planted`, the test of the test; `timeline` and `handbook`, the pages that operators
 //! read; `cli`, the command line `storm`.
 //!
@@ -24,6 +24,7 @@ pub mod operator;
 pub mod oracle;
 pub mod plan;
 pub mod planted;
+pub mod rare;
 pub mod report;
 pub mod run;
 pub mod runner;

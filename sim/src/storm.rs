@@ -7,11 +7,16 @@ use crate::trace::Level;
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use scenarios::{Action, Crash, Cut, Flow, Who};
+use scenarios::{Action, Crash, Cut, Flow, Moment, Who};
 use simdisk::{CrashMode, Damage, Fault, OpKind, Rule, Stall, disk};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+/// Longest wait of a step for its moment.
+const MOMENT_MAX: Duration = Duration::from_secs(10);
+/// How often a step that waits for its moment looks.
+const MOMENT_LOOK: Duration = Duration::from_millis(1);
 
 /// When labelled steps happened and ended.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +107,11 @@ impl Storm {
 
     /// One step, from its beginning to its end.
     async fn act(&self, planned: &PlannedStep, start: Duration) {
+        if let Some(moment) = planned.step.when
+            && !self.wait_for(moment).await
+        {
+            return;
+        }
         if planned.is_destructive() && !self.may_destroy() {
             return;
         }
@@ -113,6 +123,21 @@ impl Storm {
         self.note(label.as_deref(), begin, begin);
         self.carry_out(planned, start).await;
         self.note(label.as_deref(), begin, self.cluster.recorder.now());
+    }
+
+    /// Waits for `moment`; false when it does not come.
+    async fn wait_for(&self, moment: Moment) -> bool {
+        let recorder = &self.cluster.recorder;
+        let end = recorder.now() + MOMENT_MAX;
+        loop {
+            let now_is = recorder.read(|marks| match moment {
+                Moment::VoterRemoved => marks.rare.voter_is_being_replaced(),
+            });
+            if now_is || recorder.now() >= end {
+                return now_is;
+            }
+            madsim::time::sleep(MOMENT_LOOK).await;
+        }
     }
 
     /// Only one promise may be destroyed in a run: what a majority acknowledged must stay on a majority that is whole.
@@ -148,7 +173,14 @@ impl Storm {
             Action::DiskSyncError { who, down_s } => {
                 self.sync_error(self.who(*who), span(down_s, 0)).await;
             }
-            Action::DiskFull { who, for_s } => self.fill(self.who(*who), span(for_s, 0)).await,
+            Action::DiskFull {
+                who,
+                left_kb,
+                for_s,
+            } => {
+                let left_kb = left_kb.at(planned.shares[1]);
+                self.fill(self.who(*who), left_kb, span(for_s, 0)).await;
+            }
             Action::StoreDamage { who } => self.damage_store(self.who(*who)).await,
             Action::LogRot { who, down_s } => self.rot(self.who(*who), span(down_s, 0)).await,
             Action::Wipe { who, down_s } => self.wipe(self.who(*who), span(down_s, 0)).await,
@@ -383,7 +415,13 @@ impl Storm {
     }
 
     /// Disks fill up and are freed again.
-    async fn fill(&self, names: Vec<String>, span: Duration) {
+    async fn fill(&self, names: Vec<String>, left_kb: f64, span: Duration) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a few megabytes"
+        )]
+        let left = (left_kb.max(0.0) * 1024.0) as u64;
         let before: Vec<(String, u64)> = names
             .iter()
             .map(|name| (name.clone(), disk(name).capacity()))
@@ -391,9 +429,9 @@ impl Storm {
         for (name, capacity) in &before {
             let used = capacity - disk(name).free_bytes();
             self.strike(name, BandKind::Disk, span, "disk full");
-            self.tell(name, "its disk is FULL".to_owned());
+            self.tell(name, format!("its disk is FULL but for {} KiB", left >> 10));
             self.cluster.recorder.sometimes("a disk was full");
-            disk(name).set_capacity(used + 64 * 1024);
+            disk(name).set_capacity(used + left);
         }
         madsim::time::sleep(span).await;
         for (name, capacity) in before {

@@ -4,6 +4,7 @@
 //! with its virtual time and place. Two runs are the same exactly when their hashes and counts are.
 
 use crate::oracle::raft::Oracle;
+use crate::rare::Rare;
 use crate::timeline::{Band, BandKind, Moment, State, Timeline};
 use node::rt::Event;
 use node::rt::journal::JournalSink;
@@ -73,6 +74,8 @@ struct Inner {
     timeline: Timeline,
     /// The Raft oracle.
     oracle: Oracle,
+    /// Situations that no single event shows.
+    rare: Rare,
     /// Things that should happen in some run, with how often they did.
     probes: BTreeMap<&'static str, u64>,
     /// What went wrong.
@@ -92,6 +95,7 @@ impl Recorder {
             marks: Vec::new(),
             timeline: Timeline::default(),
             oracle: Oracle::default(),
+            rare: Rare::default(),
             probes: BTreeMap::new(),
             failures: Vec::new(),
             ids: BTreeMap::new(),
@@ -118,7 +122,10 @@ impl Recorder {
     /// A node becomes something, for the picture.
     pub fn becomes(&self, place: &str, state: State) {
         let at = self.now();
-        self.lock().become_at(at, place, state);
+        let mut inner = self.lock();
+        inner.become_at(at, place, state);
+        let probe = (state == State::Down).then(|| inner.rare.falls(place));
+        inner.hit(probe.flatten());
     }
 
     /// Something was broken from `from` until `to`, for the picture.
@@ -162,6 +169,7 @@ impl Recorder {
             marks: &inner.marks,
             timeline: inner.keep.is_some().then_some(&inner.timeline),
             oracle: &inner.oracle,
+            rare: &inner.rare,
             probes: &inner.probes,
             failures: &inner.failures,
             lines: &inner.lines,
@@ -206,6 +214,8 @@ pub struct Marks<'a> {
     pub timeline: Option<&'a Timeline>,
     /// The Raft oracle.
     pub oracle: &'a Oracle,
+    /// Situations that no single event shows.
+    pub rare: &'a Rare,
     /// Probes that were hit.
     pub probes: &'a BTreeMap<&'static str, u64>,
     /// What went wrong.
@@ -227,6 +237,13 @@ impl Inner {
         self.hash.update(&at.as_nanos().to_le_bytes());
         self.hash.update(place.as_bytes());
         self.hash.update(what);
+    }
+
+    /// Counts a probe that was hit.
+    fn hit(&mut self, probe: Option<&'static str>) {
+        if let Some(probe) = probe {
+            *self.probes.entry(probe).or_default() += 1;
+        }
     }
 
     /// A node becomes something.
@@ -276,9 +293,9 @@ impl JournalSink for NodeJournal {
         inner.digest(at, &self.name, &bytes);
         let level = level_of(event);
         inner.keep_line(at, &self.name, level, || tell(event));
-        if let Some(probe) = probe_of(event) {
-            *inner.probes.entry(probe).or_default() += 1;
-        }
+        inner.hit(probe_of(event));
+        let situation = inner.rare.see(&self.name, event);
+        inner.hit(situation);
         if let Event::Started { id, .. } = event {
             inner.ids.insert(self.name.clone(), *id);
         }
@@ -358,7 +375,6 @@ fn probe_of(event: &Event) -> Option<&'static str> {
         Event::SnapshotCut { .. } => "a snapshot was cut",
         Event::SnapshotInstalled { .. } => "a snapshot was installed from a peer",
         Event::Trimmed { .. } => "the log was trimmed",
-        Event::StoreRebuilt { .. } => "a store was rebuilt",
         Event::ReadOnly { on: true, .. } => "a node became read-only",
         Event::ReadOnly { on: false, .. } => "a node took writes again",
         Event::Poisoned { .. } => "a node gave up on its disk",
@@ -444,6 +460,9 @@ pub fn tell(event: &Event) -> String {
         }
         Event::ReadOnly { free_bytes, .. } => {
             format!("takes writes again: {free_bytes} bytes free")
+        }
+        Event::HandsOver { to, reason, .. } => {
+            format!("asks node {to} to lead: {reason}")
         }
         Event::Peer { peer, up: true, .. } => format!("is connected to node {peer}"),
         Event::Peer { peer, detail, .. } => format!("lost node {peer}: {detail}"),

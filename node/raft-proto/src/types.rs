@@ -185,7 +185,7 @@ pub struct HardState {
 }
 
 /// The members of the group, by raft id.
-#[derive(Clone, PartialEq, Prost)]
+#[derive(Clone, PartialEq, Eq, Prost)]
 pub struct ConfState {
     /// Members that vote (in the incoming configuration, if joint).
     #[prost(uint64, repeated, tag = "1")]

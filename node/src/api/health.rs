@@ -145,7 +145,7 @@ fn storage(status: &Status) -> Component {
     if status.read_only {
         return component(
             Health::Degraded,
-            "the disk is nearly full: writes are refused until space is free",
+            "the disk is nearly full: this node takes no writes as a leader until space is free",
         );
     }
     let lag = apply_lag(status);

@@ -319,7 +319,7 @@ fn apply_entries(
                 let conf_entry = ConfEntry {
                     index,
                     term,
-                    conf: to_state_conf(&conf),
+                    conf: conf.clone(),
                     add: member,
                     remove: removed,
                 };
@@ -421,26 +421,4 @@ fn all_leases(store: &Store) -> Result<Vec<LeaseChange>, String> {
             alive: Some((Duration::from_millis(one.ttl_ms), one.renewals)),
         })
         .collect())
-}
-
-/// raft-rs's configuration as the state keeps it.
-pub(crate) fn to_state_conf(conf: &ConfState) -> state::Conf {
-    state::Conf {
-        voters: conf.voters.clone(),
-        learners: conf.learners.clone(),
-        voters_outgoing: conf.voters_outgoing.clone(),
-        learners_next: conf.learners_next.clone(),
-        auto_leave: conf.auto_leave,
-    }
-}
-
-/// The state's configuration as raft-rs wants it.
-pub(crate) fn from_state_conf(conf: &state::Conf) -> ConfState {
-    ConfState {
-        voters: conf.voters.clone(),
-        learners: conf.learners.clone(),
-        voters_outgoing: conf.voters_outgoing.clone(),
-        learners_next: conf.learners_next.clone(),
-        auto_leave: conf.auto_leave,
-    }
 }

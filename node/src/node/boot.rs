@@ -6,7 +6,6 @@
 //! fresh one (inventory U-1, U-2, U-10). That is why all founders must be up once at the same time.
 
 use super::Shared;
-use super::apply::from_state_conf;
 use super::datadir::{Dirs, Note, read_note, set_aside, sync_dir, write_note};
 use super::persist::{from_wal, hard_state_from_wal};
 use super::seat::{Seat, find_seat};
@@ -379,7 +378,7 @@ fn rebuild(
     };
     let conf = meta
         .as_ref()
-        .map_or_else(ConfState::default, |meta| from_state_conf(&meta.conf));
+        .map_or_else(ConfState::default, |meta| meta.conf.clone());
     let mut hard_state = group
         .hard_state
         .map_or_else(HardState::default, hard_state_from_wal);

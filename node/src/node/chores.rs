@@ -19,26 +19,9 @@ impl Run {
             .sweep(now, self.shared.knobs.read_retry, leader.as_ref());
         self.unpark(now);
         self.expire_leases(now);
-        self.yield_if_stalled(now);
+        self.yield_if_unfit(now);
         self.tend_members(now);
         self.tend_snapshots(now);
-    }
-
-    /// A leader whose disk holds a write up for longer than an election takes hands leadership over: what it leads can be
-    /// committed by the others, but it cannot answer for it.
-    pub(super) fn yield_if_stalled(&mut self, now: Mono) {
-        let patience = self.shared.config.profile.election_max();
-        let stalled = self
-            .writer
-            .running_for(now)
-            .is_some_and(|span| span >= patience);
-        if !stalled || self.core.role() != Role::Leader || self.core.transferring_to().is_some() {
-            return;
-        }
-        if let Some(heir) = self.best_heir() {
-            tracing::warn!(%heir, "this leader's disk has stalled: leadership is handed over");
-            self.core.transfer(heir);
-        }
     }
 
     /// Proposes the end of leases that ran out.
@@ -103,6 +86,7 @@ impl Run {
     pub(super) fn set_read_only(&mut self, on: bool) {
         if self.read_only != on {
             self.read_only = on;
+            self.shared.transport.set_read_only(on);
             self.record(Event::ReadOnly {
                 on,
                 free_bytes: self.disk_free.unwrap_or(0),

@@ -108,6 +108,13 @@ impl Run {
         };
         let voters = self.core.configuration().voters;
         match heir.filter(|id| voters.contains(&id.0)) {
+            // It would hand leadership on at once.
+            Some(id) if self.is_read_only(id) && !self.read_only => {
+                let message = format!("the disk of member {id} is nearly full: it takes no writes");
+                let error = Error::new(Code::Conflict, message)
+                    .hint("free space on its data directory, or choose another member");
+                refuse(waiter, error);
+            }
             Some(id) => {
                 self.core.transfer(id);
                 waiter.about(id).done();
@@ -120,16 +127,6 @@ impl Run {
                 refuse(waiter, error);
             }
         }
-    }
-
-    /// The follower that would lose the least time as a leader.
-    pub(super) fn best_heir(&self) -> Option<NodeId> {
-        let voters = self.core.configuration().voters;
-        self.progress()
-            .into_iter()
-            .filter(|(id, one)| *id != self.me.id && one.active && voters.contains(&id.0))
-            .max_by_key(|(_, one)| one.matched)
-            .map(|(id, _)| id)
     }
 
     /// Adds a learner.

@@ -23,8 +23,8 @@
 //! - *A client is answered after its entry is applied*, so that it can read what it wrote on this node.
 //!
 //! Reading order: `boot`, how a node finds out who it is, with `datadir` and `seat`; `run`, the loop; `persist`, `apply`,
-//! `proposals`, `reads`, `leases`, what the loop owns; `chores`, what time alone changes; `members`, `snapshots`, `serve`,
-//! what it does on request; `report`, what it tells.
+//! `proposals`, `reads`, `leases`, what the loop owns; `chores`, what time alone changes; `handover`, when a leader gives up the
+//! lead; `members`, `snapshots`, `serve`, what it does on request; `report`, what it tells.
 //!
 //! # Caveats
 //!
@@ -36,6 +36,7 @@ mod apply;
 mod boot;
 mod chores;
 mod datadir;
+mod handover;
 mod leases;
 mod members;
 mod persist;

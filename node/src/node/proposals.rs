@@ -231,14 +231,6 @@ pub(crate) fn refuse(waiter: Waiter, error: Error) {
     }
 }
 
-/// A reply of one type as the sending end of another, for requests that peers forward.
-pub(crate) fn adapt<T: Send + 'static>(
-    reply: oneshot::Sender<Result<Answer, Error>>,
-    wrap: fn(T) -> Answer,
-) -> impl FnOnce(Result<T, Error>) + Send {
-    move |result| drop(reply.send(result.map(wrap)))
-}
-
 /// Another entry took the place: this one can never commit.
 fn superseded() -> Error {
     Error::new(

@@ -20,25 +20,14 @@ const ROUNDS_MAX: usize = 2;
 /// Age from which a local or bounded read starts a round of its own in the background.
 const REFRESH_AGE: Duration = Duration::from_millis(100);
 
-/// What a read wants.
-pub(crate) enum Wanted {
-    /// Data for a client.
-    Data {
-        /// What.
-        query: Get,
-        /// How fresh.
-        consistency: Consistency,
-        /// Answer.
-        reply: Reply<(GetDone, Stamp)>,
-    },
-    /// Only the index, for another node that serves the data itself.
-    Barrier(Box<dyn FnOnce(Result<Index, Error>) + Send>),
-}
-
 /// A read under way.
 pub(crate) struct Read {
     /// What.
-    pub(crate) wanted: Wanted,
+    pub(crate) query: Get,
+    /// How fresh.
+    pub(crate) consistency: Consistency,
+    /// Answer.
+    pub(crate) reply: Reply<(GetDone, Stamp)>,
     /// When to give up.
     pub(crate) deadline: Mono,
 }
@@ -89,13 +78,10 @@ impl Reads {
     /// A read has arrived.
     pub(crate) fn arrive(&mut self, read: Read, now: Mono) {
         let age = self.age(now);
-        let at_once = match &read.wanted {
-            Wanted::Barrier(_) => false,
-            Wanted::Data { consistency, .. } => match *consistency {
-                Consistency::Linearizable => false,
-                Consistency::Local => true,
-                Consistency::Bounded { max_age } => age.is_some_and(|age| age <= max_age),
-            },
+        let at_once = match read.consistency {
+            Consistency::Linearizable => false,
+            Consistency::Local => true,
+            Consistency::Bounded { max_age } => age.is_some_and(|age| age <= max_age),
         };
         if at_once {
             self.refresh |= age.is_none_or(|age| age > REFRESH_AGE);
@@ -133,19 +119,9 @@ impl Reads {
         if nonce != self.nonce {
             return;
         }
-        let Some(mut round) = self.rounds.remove(&sequence) else {
-            return;
-        };
-        let (barriers, reads): (Vec<Read>, Vec<Read>) = std::mem::take(&mut round.reads)
-            .into_iter()
-            .partition(|read| matches!(read.wanted, Wanted::Barrier(_)));
-        for barrier in barriers {
-            if let Wanted::Barrier(reply) = barrier.wanted {
-                reply(Ok(index));
-            }
+        if let Some(round) = self.rounds.remove(&sequence) {
+            self.waiting.insert((index, sequence), round);
         }
-        round.reads = reads;
-        self.waiting.insert((index, sequence), round);
     }
 
     /// The state has reached `applied`.
@@ -214,10 +190,7 @@ fn expire(reads: &mut Vec<Read>, now: Mono, leader: Option<&Leader>) {
 
 /// Gives an error to who waits. A closed reply means that nobody waits any more.
 pub(crate) fn refuse(read: Read, error: Error) {
-    match read.wanted {
-        Wanted::Data { reply, .. } => drop(reply.send(Err(error))),
-        Wanted::Barrier(reply) => reply(Err(error)),
-    }
+    drop(read.reply.send(Err(error)));
 }
 
 /// No majority confirmed the leadership in time.
@@ -249,18 +222,13 @@ mod tests {
 
     fn read(consistency: Consistency) -> (Read, Answer) {
         let (reply, answer) = oneshot::channel();
-        let wanted = Wanted::Data {
+        let read = Read {
             query: Get::default(),
             consistency,
             reply,
+            deadline: at(1_000),
         };
-        (
-            Read {
-                wanted,
-                deadline: at(1_000),
-            },
-            answer,
-        )
+        (read, answer)
     }
 
     #[test]

@@ -93,20 +93,7 @@ impl Run {
     /// The numbers that follow from the picture.
     fn tell_metrics(&self) {
         let metrics = &self.shared.metrics;
-        let status = self.shared.status.borrow();
-        metrics.set_leader(status.role == Role::Leader);
-        metrics.set_peers(status.members.len() as u64);
-        let entries = status.last_index.0 + 1 - status.first_index.0;
-        metrics.set_log(status.last_index.0, entries);
-        metrics.set_progress(status.commit_index.0, status.applied_index.0);
-        metrics.set_term(status.term.0);
-        metrics.set_elections(status.elections);
-        metrics.set_read_only(status.read_only);
-        for member in &status.members {
-            if let Some(lag) = member.replication_lag {
-                metrics.set_replication_lag(&member.member.name, lag);
-            }
-        }
+        metrics.observe_status(&self.shared.status.borrow());
         if let Some(stats) = self.writer.stats() {
             metrics.set_wal(stats.bytes, stats.segments as u64);
         }

@@ -2,6 +2,7 @@
 
 use super::apply::{Applied, Applier, Change, Item};
 use super::boot::Booted;
+use super::handover::{Handover, Heard};
 use super::leases::Leases;
 use super::members::Joins;
 use super::persist::{Ended as WriteEnded, Writer, Written};
@@ -106,8 +107,10 @@ pub(super) struct Run {
     pub(super) elections: u64,
     /// True while writes are refused for want of space.
     pub(super) read_only: bool,
-    /// When each peer was last heard of.
-    pub(super) heard: BTreeMap<NodeId, Mono>,
+    /// When each peer was last heard of, and what it told of itself.
+    pub(super) heard: BTreeMap<NodeId, Heard>,
+    /// Whom this leader has asked to take over.
+    pub(super) handover: Handover,
     /// Free bytes at the last look.
     pub(super) disk_free: Option<u64>,
     /// The lane of reads, and what runs on it.
@@ -210,6 +213,7 @@ impl Run {
             read_only: false,
             disk_free: None,
             heard: BTreeMap::new(),
+            handover: Handover::default(),
             read_lane: shared.env.lanes.open("read"),
             serving: None,
             stopping: None,
@@ -537,7 +541,6 @@ impl Run {
         }
         if role == Role::Candidate && before.0 != Role::Candidate {
             self.elections += 1;
-            self.shared.metrics.set_elections(self.elections);
         }
         self.record(Event::RoleChanged {
             group: GROUP,
@@ -664,7 +667,7 @@ impl Run {
             let heard = self
                 .heard
                 .get(id)
-                .is_some_and(|moment| now.since(*moment) <= patience);
+                .is_some_and(|heard| now.since(heard.at) <= patience);
             one.active = heard || *id == self.me.id;
         }
         all

@@ -1,7 +1,8 @@
 //! Requests: of this node's clients, and those that peers forward.
 
+use super::handover::Heard;
 use super::proposals::{Waiter, refuse};
-use super::reads::{Read, Wanted};
+use super::reads::Read;
 use super::run::{Internal, Run};
 use crate::error::{Code, Error};
 use crate::handle::{Reply, Request, Stamp, WatchBatch};
@@ -84,13 +85,14 @@ impl Run {
                 deadline,
                 reply,
             } => {
-                let wanted = Wanted::Data {
+                let read = Read {
                     query,
                     consistency,
                     reply,
+                    deadline,
                 };
                 let now = self.now();
-                self.reads.arrive(Read { wanted, deadline }, now);
+                self.reads.arrive(read, now);
             }
             Request::History {
                 from,
@@ -121,9 +123,14 @@ impl Run {
     /// News from a peer.
     pub(super) fn on_inbound(&mut self, inbound: Inbound) {
         match inbound {
-            Inbound::Raft { from, messages, .. } => {
-                let now = self.now();
-                self.heard.insert(from, now);
+            Inbound::Raft {
+                from,
+                messages,
+                read_only,
+                ..
+            } => {
+                let at = self.now();
+                self.heard.insert(from, Heard { at, read_only });
                 for message in messages {
                     self.on_message(from, message);
                 }
@@ -163,13 +170,6 @@ impl Run {
         deadline: Mono,
         reply: tokio::sync::oneshot::Sender<Result<Answer, Error>>,
     ) {
-        if let Ask::ReadBarrier = ask {
-            let now = self.now();
-            let wanted =
-                Wanted::Barrier(Box::new(super::proposals::adapt(reply, Answer::ReadIndex)));
-            self.reads.arrive(Read { wanted, deadline }, now);
-            return;
-        }
         let waiter = Waiter::Remote(reply);
         if self.core.role() == Role::Leader {
             self.lead(ask, waiter, deadline);
@@ -217,12 +217,6 @@ impl Run {
         match ask {
             Ask::Propose(command) => self.lead_command(command, waiter, deadline),
             Ask::Change(change) => self.lead_change(change, waiter, deadline),
-            Ask::ReadBarrier => {
-                refuse(
-                    waiter,
-                    Error::new(Code::Internal, "a barrier is no proposal"),
-                );
-            }
         }
     }
 
@@ -231,10 +225,13 @@ impl Run {
         if self.read_only {
             let error = Error::new(
                 Code::ReadOnly,
-                "the leader's disk is nearly full: the cluster takes no writes for now",
+                "the leader's disk is nearly full, and it takes no writes",
             )
             .leader(self.leader_info())
-            .hint("free space on the leader's data directory; writes resume by themselves");
+            .hint(
+                "it hands leadership to a member with room, if there is one: try again in a moment; \
+                 else free space on the members' disks, and writes resume by themselves",
+            );
             return refuse(waiter, error);
         }
         if let Err(refused) = self.propose(command, waiter, deadline) {
@@ -308,7 +305,7 @@ impl Run {
             // Without a store the node is ending: whoever asked is told so when their reply is dropped.
             let Some(view) = found else { return Vec::new() };
             let answer = |read| answer_read(&view, read, range_max, age_ms);
-            let answers = reads.into_iter().filter_map(answer).collect();
+            let answers = reads.into_iter().map(answer).collect();
             for look in looks {
                 let Look {
                     from,
@@ -348,22 +345,9 @@ impl Run {
 }
 
 /// Reads for who asked.
-fn answer_read(
-    view: &StoreView,
-    read: Read,
-    range_max: u64,
-    age_ms: Option<u64>,
-) -> Option<Answered> {
-    let Wanted::Data {
-        query,
-        consistency,
-        reply,
-    } = read.wanted
-    else {
-        return None;
-    };
-    let linearizable = matches!(consistency, crate::handle::Consistency::Linearizable);
-    let answer = crate::state::read(view, &query, range_max).map_err(Error::from);
+fn answer_read(view: &StoreView, read: Read, range_max: u64, age_ms: Option<u64>) -> Answered {
+    let linearizable = matches!(read.consistency, crate::handle::Consistency::Linearizable);
+    let answer = crate::state::read(view, &read.query, range_max).map_err(Error::from);
     let answer = answer.map(|(done, revision, applied_index)| {
         let age_ms = age_ms.filter(|_| !linearizable);
         (
@@ -375,7 +359,7 @@ fn answer_read(
             },
         )
     });
-    Some((reply, answer))
+    (read.reply, answer)
 }
 
 /// Whether a forwarded request was certainly not done, for a reason that passes.

@@ -209,7 +209,7 @@ impl Run {
         let meta = offered.mut_metadata();
         meta.index = info.index.0;
         meta.term = info.term.0;
-        meta.set_conf_state(super::apply::from_state_conf(&info.conf));
+        meta.set_conf_state(info.conf.clone());
         offered.data = SnapshotFile {
             size: info.bytes,
             checksum: info.checksum,

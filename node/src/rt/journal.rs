@@ -143,6 +143,15 @@ pub enum Event {
         /// Free bytes at that moment.
         free_bytes: u64,
     },
+    /// A leader that cannot serve asks another voter to lead.
+    HandsOver {
+        /// Raft group.
+        group: GroupId,
+        /// Whom it asks.
+        to: NodeId,
+        /// Why.
+        reason: String,
+    },
     /// A connection to a peer came up or went down.
     Peer {
         /// The peer.

@@ -210,6 +210,9 @@ impl JournalSink for Log {
             Event::ReadOnly { on, free_bytes } => {
                 tracing::warn!(target: "node", node, on, free_bytes, "read-only mode")
             }
+            Event::HandsOver { to, reason, .. } => {
+                tracing::warn!(target: "node", node, %to, %reason, "hands leadership over")
+            }
             Event::Stopping { reason } => tracing::info!(target: "node", node, %reason, "stopping"),
             Event::MembershipChanged {
                 voters,

@@ -6,9 +6,10 @@
 //! block  = (key length u32, value length u32, key, value)*
 //! ```
 
-use crate::state::{self, Conf};
+use crate::state;
 use crate::types::{ClusterId, GroupId, Index, Revision, Term};
 use prost::Message;
+use raft::eraftpb::ConfState;
 
 /// The first bytes of every snapshot; the last one is the version.
 pub(super) const MAGIC: [u8; 8] = *b"SEASNAP\x01";
@@ -45,7 +46,7 @@ pub(super) struct Header {
     #[prost(uint64, tag = "5")]
     pub(super) revision: u64,
     #[prost(message, required, tag = "6")]
-    pub(super) conf: Conf,
+    pub(super) conf: ConfState,
     #[prost(uint64, tag = "7")]
     pub(super) time_ms: u64,
     #[prost(uint32, tag = "8")]
@@ -80,7 +81,7 @@ pub struct Meta {
     /// Revision it holds.
     pub revision: Revision,
     /// Configuration at that entry.
-    pub conf: Conf,
+    pub conf: ConfState,
     /// Wall clock of the node that cut it, milliseconds since the Unix epoch.
     pub time_ms: u64,
     /// Hash of the state.

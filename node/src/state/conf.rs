@@ -3,11 +3,12 @@
 use super::apply::{Batch, Stop, refuse};
 use super::command::{Done, Limits, Member, Nothing, Outcome, Refusal};
 use super::keys;
-use super::record::{Applied, Conf, FORMAT, Meta, decode, encode, fetch};
+use super::record::{Applied, FORMAT, Meta, decode, encode, fetch};
 use super::view::{Error, View};
 use super::writes::{Writes, record_hash};
 use crate::types::{ClusterId, Index, NodeId, Term};
 use bytes::Bytes;
+use raft::eraftpb::ConfState;
 
 /// What a cluster begins with. Every founder must write the same.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +31,7 @@ pub struct ConfEntry {
     /// Term.
     pub term: Term,
     /// The configuration after it, as raft-rs gave it.
-    pub conf: Conf,
+    pub conf: ConfState,
     /// A member that comes with it, or whose record it replaces.
     pub add: Option<Member>,
     /// A member that goes with it.
@@ -45,9 +46,9 @@ pub fn genesis(genesis: &Genesis) -> Writes {
         format: FORMAT,
         cluster_id: genesis.cluster_id.0,
         next_node_id: voters.last().map_or(1, |last| last + 1),
-        conf: Conf {
+        conf: ConfState {
             voters,
-            ..Conf::default()
+            ..ConfState::default()
         },
         limits: genesis.limits,
         ..Meta::default()

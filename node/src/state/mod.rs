@@ -39,7 +39,7 @@ pub use apply::{Batch, Entry, full_hash};
 pub use conf::{ConfEntry, Genesis, genesis, member, members};
 pub use lease::{lease, lease_keys, leases};
 pub use read::{ReadError, history, read};
-pub use record::{Applied, Conf, FORMAT, Lease, Meta, applied, meta};
+pub use record::{Applied, FORMAT, Lease, Meta, applied, meta};
 pub use view::{Error, Memory, Record, Scan, View};
 pub use writes::Writes;
 

@@ -1,11 +1,13 @@
 //! The records the state machine keeps beside [`super::command`]'s: meta, the applied position, leases, sessions and the
-//! stored forms of keys and events. Prost messages: they are on disk, so field numbers never change meaning.
+//! stored forms of keys and events. Prost messages: they are on disk, so field numbers never change meaning. The configuration is kept
+//! as raft-rs's own message, whose field numbers are fixed by its public schema.
 
 use super::command::{KeyEvent, KeyValue, Limits, Outcome};
 use super::keys;
 use super::view::{Error, View};
 use bytes::Bytes;
 use prost::Message;
+use raft::eraftpb::ConfState;
 
 /// The version of the record layout; a store or snapshot of another one is not read.
 pub const FORMAT: u32 = 1;
@@ -22,26 +24,6 @@ pub struct Applied {
     /// Wrapping sum of a digest of every record but this one.
     #[prost(fixed64, tag = "3")]
     pub state_hash: u64,
-}
-
-/// The group's configuration, as raft-rs keeps it.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct Conf {
-    /// Voters (incoming, while joint).
-    #[prost(uint64, repeated, tag = "1")]
-    pub voters: Vec<u64>,
-    /// Learners.
-    #[prost(uint64, repeated, tag = "2")]
-    pub learners: Vec<u64>,
-    /// Outgoing voters while joint; empty otherwise.
-    #[prost(uint64, repeated, tag = "3")]
-    pub voters_outgoing: Vec<u64>,
-    /// Voters that become learners when the joint configuration is left.
-    #[prost(uint64, repeated, tag = "4")]
-    pub learners_next: Vec<u64>,
-    /// Whether the joint configuration is left by itself.
-    #[prost(bool, tag = "5")]
-    pub auto_leave: bool,
 }
 
 /// Everything about the state as a whole.
@@ -70,7 +52,7 @@ pub struct Meta {
     pub next_node_id: u64,
     /// The configuration as applied.
     #[prost(message, required, tag = "8")]
-    pub conf: Conf,
+    pub conf: ConfState,
     /// Shared bounds.
     #[prost(message, required, tag = "9")]
     pub limits: Limits,

@@ -222,20 +222,21 @@ async fn hand_over(
     from: NodeId,
     me: NodeId,
 ) -> Result<(), Error> {
-    let (mut group, message) = open(first, from, me)?;
+    let (mut group, mut read_only, message) = open(first, from, me)?;
     let mut messages = vec![message];
     while messages.len() < shared.knobs.turn_len_max
         && let Some(frame) = link.reader.ready()?
     {
-        let (next, message) = open(frame, from, me)?;
+        let (next, says, message) = open(frame, from, me)?;
         if next != group {
             let batch = std::mem::take(&mut messages);
-            give(shared, from, group, batch).await?;
+            give(shared, from, group, batch, read_only).await?;
             group = next;
         }
+        read_only = says;
         messages.push(message);
     }
-    give(shared, from, group, messages).await
+    give(shared, from, group, messages, read_only).await
 }
 
 async fn give(
@@ -243,20 +244,23 @@ async fn give(
     from: NodeId,
     group: GroupId,
     messages: Vec<Message>,
+    read_only: bool,
 ) -> Result<(), Error> {
     let batch = Inbound::Raft {
         from,
         group,
         messages,
+        read_only,
     };
     let given = shared.inbound.send(batch).await;
     given.map_err(|_| Error::Stopping)
 }
 
-fn open(frame: Frame, from: NodeId, me: NodeId) -> Result<(GroupId, Message), Error> {
+/// Group, whether the sender is read-only, and the message.
+fn open(frame: Frame, from: NodeId, me: NodeId) -> Result<(GroupId, bool, Message), Error> {
     let wire: RaftMessage = frame.open(Kind::Raft, "a consensus message")?;
-    let group = GroupId(wire.group);
-    Ok((group, wire.open(from, me)?))
+    let (group, read_only) = (GroupId(wire.group), wire.read_only);
+    Ok((group, read_only, wire.open(from, me)?))
 }
 
 impl From<io::Error> for Error {

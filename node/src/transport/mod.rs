@@ -49,6 +49,7 @@ use raft::eraftpb::Message;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +64,8 @@ pub enum Inbound {
         group: GroupId,
         /// Messages, at least one. [`crate::wire::raft::admit`] has still to be asked before each `step`.
         messages: Vec<Message>,
+        /// The sender takes no writes for want of space, as it said with the last of them.
+        read_only: bool,
     },
     /// Messages to this peer were lost, or may have been. Reports about one peer are merged.
     Unreachable {
@@ -162,6 +165,8 @@ struct Shared {
     inbound: mpsc::Sender<Inbound>,
     /// The peer address that others reach this node by.
     advertise: String,
+    /// Whether this node takes no writes for want of space; told with every consensus message.
+    read_only: AtomicBool,
     /// News about peers on their way to the loop.
     reports: report::Reports,
     /// What was told of refusals lately.
@@ -238,6 +243,7 @@ impl Transport {
             gate: setup.gate,
             inbound: setup.inbound,
             advertise: setup.advertise,
+            read_only: AtomicBool::new(false),
             reports: report::Reports::default(),
             complaints: report::Complaints::default(),
             peers: Mutex::default(),
@@ -286,6 +292,11 @@ impl Transport {
         if !taken {
             self.shared.reports.unreachable(to);
         }
+    }
+
+    /// Says from now on whether this node takes no writes for want of space.
+    pub fn set_read_only(&self, on: bool) {
+        self.shared.read_only.store(on, Ordering::Relaxed);
     }
 
     /// Asks `to`, and gives its answer or an error by `deadline`. The request is on its way when this returns, before the

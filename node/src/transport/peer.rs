@@ -12,6 +12,7 @@ use crate::wire::raft::to_wire;
 use crate::wire::{Kind, Purpose, frame};
 use raft::eraftpb::Message;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 
 /// Messages waiting for the connection.
@@ -134,9 +135,10 @@ async fn write(
     link: &mut Link,
     batch: impl Iterator<Item = (GroupId, Message)>,
 ) -> Result<(), frame::Error> {
+    let read_only = shared.read_only.load(Ordering::Relaxed);
     let part = usize::try_from(shared.knobs.append_bytes_max).unwrap_or(usize::MAX);
     for (group, message) in batch {
-        if let Err(why) = push(link, group, &message) {
+        if let Err(why) = push(link, group, &message, read_only) {
             // Nothing this peer can do about it; the connection is sound and other messages may go.
             shared.refused(&format!("not sent to node {id}"), &why);
         }
@@ -148,8 +150,9 @@ async fn write(
 }
 
 /// Gathers one message; the error is for people.
-fn push(link: &mut Link, group: GroupId, message: &Message) -> Result<(), String> {
-    let wire = to_wire(group, message).map_err(|error| error.to_string())?;
+fn push(link: &mut Link, group: GroupId, message: &Message, read_only: bool) -> Result<(), String> {
+    let mut wire = to_wire(group, message).map_err(|error| error.to_string())?;
+    wire.read_only = read_only;
     let pushed = link.writer.push(Kind::Raft, &wire);
     pushed.map_err(|error| error.to_string())
 }

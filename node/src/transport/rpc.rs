@@ -38,14 +38,6 @@ impl Claim {
     }
 }
 
-/// A request sent and not answered yet.
-struct Sent {
-    /// Whether a lost answer leaves the outcome open.
-    has_effect: bool,
-    /// Answer.
-    reply: oneshot::Sender<Result<Answer, Error>>,
-}
-
 /// Queues `ask` for `to` at once; the future waits for the answer until `deadline`.
 pub(super) fn forward(
     shared: &Arc<Shared>,
@@ -55,7 +47,6 @@ pub(super) fn forward(
 ) -> impl Future<Output = Result<Answer, Error>> + Send + 'static + use<> {
     let (reply, answer) = oneshot::channel();
     let claim = Claim::default();
-    let has_effect = ask.has_effect();
     let call = Call {
         ask,
         deadline,
@@ -70,10 +61,10 @@ pub(super) fn forward(
             biased; // An answer that comes with the deadline still counts.
             answer = answer => answer.unwrap_or_else(|_| {
                 // Its task has ended: the peer left the address book, or the node stops.
-                Err(lost(to, "no longer a peer", has_effect && !claim.take()))
+                Err(lost(to, "no longer a peer", !claim.take()))
             }),
             () = clock.sleep_until(deadline) => {
-                Err(open_end(late(to), has_effect && !claim.take()))
+                Err(open_end(late(to), !claim.take()))
             }
         }
     }
@@ -156,8 +147,8 @@ struct Talk<'a> {
     id: NodeId,
     /// The connection.
     link: Link,
-    /// Requests sent, by number.
-    sent: BTreeMap<u64, Sent>,
+    /// Who waits for the answers to requests sent, by number.
+    sent: BTreeMap<u64, oneshot::Sender<Result<Answer, Error>>>,
     /// Number of the next request.
     next: u64,
     /// When the peer was last heard, or began to owe an answer.
@@ -182,8 +173,8 @@ impl<'a> Talk<'a> {
             Ok(()) => "the connection was closed".to_owned(),
             Err(error) => format!("the connection was lost: {error}"),
         };
-        for one in std::mem::take(&mut self.sent).into_values() {
-            answer(one.reply, Err(lost(self.id, &why, one.has_effect)));
+        for reply in std::mem::take(&mut self.sent).into_values() {
+            answer(reply, Err(lost(self.id, &why, true)));
         }
     }
 
@@ -219,7 +210,7 @@ impl<'a> Talk<'a> {
     fn has_room(&mut self) -> bool {
         let max = self.shared.knobs.forward_len_max;
         if self.sent.len() >= max {
-            self.sent.retain(|_, one| !one.reply.is_closed());
+            self.sent.retain(|_, reply| !reply.is_closed());
         }
         self.sent.len() < max
     }
@@ -246,7 +237,6 @@ impl<'a> Talk<'a> {
         }
         let left = call.deadline.since(now).as_millis();
         let left_ms = u64::try_from(left).unwrap_or(u64::MAX);
-        let has_effect = call.ask.has_effect();
         let forward = Forward::new(self.next, left_ms, call.ask);
         if let Err(error) = self.link.writer.push(Kind::Forward, &forward) {
             return answer(
@@ -254,8 +244,7 @@ impl<'a> Talk<'a> {
                 Err(Error::new(Code::TooLarge, error.to_string())),
             );
         }
-        let reply = call.reply;
-        self.sent.insert(self.next, Sent { has_effect, reply });
+        self.sent.insert(self.next, call.reply);
         self.next += 1;
     }
 
@@ -266,12 +255,8 @@ impl<'a> Talk<'a> {
             return Ok(());
         }
         let reply: ForwardReply = frame.open(Kind::ForwardReply, "an answer")?;
-        if let Some(one) = self.sent.remove(&reply.id) {
-            let opened = reply.open().map_err(|error| Error {
-                outcome_unknown: error.outcome_unknown && one.has_effect,
-                ..error
-            });
-            answer(one.reply, opened);
+        if let Some(asker) = self.sent.remove(&reply.id) {
+            answer(asker, reply.open());
         }
         Ok(())
     }

@@ -82,6 +82,9 @@ pub struct RaftMessage {
     /// Candidate's priority.
     #[prost(int64, tag = "16")]
     pub priority: i64,
+    /// The sender takes no writes for want of space: leadership is not for it. Not raft's: the transport sets and reads it.
+    #[prost(bool, tag = "17")]
+    pub read_only: bool,
 }
 
 /// A log entry on the wire.
@@ -247,6 +250,7 @@ pub fn to_wire(group: GroupId, message: &Message) -> Result<RaftMessage, Invalid
         reject_hint: message.reject_hint,
         context: message.context.clone(),
         priority: message.priority,
+        read_only: false,
     })
 }
 

@@ -354,7 +354,7 @@ prop_compose! {
         RaftMessage {
             group: 0, kind, from, to, term, log_term, index, entries, commit,
             commit_term: commit_term.min(term), snapshot, request_snapshot, reject, reject_hint,
-            context, priority,
+            context, priority, read_only: false,
         }
     }
 }

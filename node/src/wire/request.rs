@@ -6,7 +6,7 @@
 use crate::error::{Code, Error};
 use crate::handle::MemberChange;
 use crate::state::command::{Command, Outcome};
-use crate::types::{Index, NodeId};
+use crate::types::NodeId;
 use prost::Message;
 
 /// Longest time a forwarded request may claim to have left, milliseconds: an hour; a longer claim is cut to it.
@@ -17,17 +17,8 @@ pub const LEFT_MS_MAX: u64 = 3_600_000;
 pub enum Ask {
     /// Commit and apply this.
     Propose(Command),
-    /// A commit index that covers every write acknowledged before now (read index).
-    ReadBarrier,
     /// Change the membership.
     Change(MemberChange),
-}
-
-impl Ask {
-    /// True when a lost answer leaves open whether something happened.
-    pub fn has_effect(&self) -> bool {
-        !matches!(self, Ask::ReadBarrier)
-    }
 }
 
 /// What comes back for an [`Ask`].
@@ -35,8 +26,6 @@ impl Ask {
 pub enum Answer {
     /// Of a proposal.
     Outcome(Outcome),
-    /// Of a read barrier: apply at least this far before reading.
-    ReadIndex(Index),
     /// Of a membership change: the member changed.
     Member(NodeId),
 }
@@ -51,19 +40,16 @@ pub struct Forward {
     #[prost(uint64, tag = "2")]
     pub left_ms: u64,
     /// What.
-    #[prost(oneof = "WireAsk", tags = "10, 11, 12")]
+    #[prost(oneof = "WireAsk", tags = "10, 12")]
     pub ask: Option<WireAsk>,
 }
 
-/// An [`Ask`] on the wire.
+/// An [`Ask`] on the wire. Number 11 has been used and is not to be used again.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum WireAsk {
     /// [`Ask::Propose`].
     #[prost(message, tag = "10")]
     Propose(Command),
-    /// [`Ask::ReadBarrier`].
-    #[prost(bool, tag = "11")]
-    ReadBarrier(bool),
     /// [`Ask::Change`].
     #[prost(message, tag = "12")]
     Change(WireChange),
@@ -133,7 +119,6 @@ impl Forward {
     pub fn new(id: u64, left_ms: u64, ask: Ask) -> Self {
         let ask = match ask {
             Ask::Propose(command) => WireAsk::Propose(command),
-            Ask::ReadBarrier => WireAsk::ReadBarrier(true),
             Ask::Change(change) => WireAsk::Change(change.into()),
         };
         Forward {
@@ -147,7 +132,6 @@ impl Forward {
     pub fn open(self) -> Result<Ask, Error> {
         let ask = match self.ask {
             Some(WireAsk::Propose(command)) => Some(Ask::Propose(command)),
-            Some(WireAsk::ReadBarrier(_)) => Some(Ask::ReadBarrier),
             Some(WireAsk::Change(change)) => change.open().map(Ask::Change),
             None => None,
         };
@@ -165,19 +149,16 @@ pub struct ForwardReply {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// The answer.
-    #[prost(oneof = "WireAnswer", tags = "10, 11, 12, 13")]
+    #[prost(oneof = "WireAnswer", tags = "10, 12, 13")]
     pub answer: Option<WireAnswer>,
 }
 
-/// An [`Answer`] or an error on the wire.
+/// An [`Answer`] or an error on the wire. Number 11 has been used and is not to be used again.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum WireAnswer {
     /// [`Answer::Outcome`].
     #[prost(message, tag = "10")]
     Outcome(Outcome),
-    /// [`Answer::ReadIndex`].
-    #[prost(uint64, tag = "11")]
-    ReadIndex(u64),
     /// [`Answer::Member`].
     #[prost(uint64, tag = "12")]
     Member(u64),
@@ -191,7 +172,6 @@ impl ForwardReply {
     pub fn new(id: u64, answer: Result<Answer, Error>) -> Self {
         let answer = match answer {
             Ok(Answer::Outcome(outcome)) => WireAnswer::Outcome(outcome),
-            Ok(Answer::ReadIndex(index)) => WireAnswer::ReadIndex(index.0),
             Ok(Answer::Member(id)) => WireAnswer::Member(id.0),
             Err(error) => WireAnswer::Error(error_to_json(&error)),
         };
@@ -205,7 +185,6 @@ impl ForwardReply {
     pub fn open(self) -> Result<Answer, Error> {
         match self.answer {
             Some(WireAnswer::Outcome(outcome)) => Ok(Answer::Outcome(outcome)),
-            Some(WireAnswer::ReadIndex(index)) => Ok(Answer::ReadIndex(Index(index))),
             Some(WireAnswer::Member(id)) => Ok(Answer::Member(NodeId(id))),
             Some(WireAnswer::Error(json)) => Err(error_from_json(&json)),
             None => Err(Error::new(Code::Internal, "the leader's answer is empty").unknown()),
@@ -286,7 +265,6 @@ mod tests {
                 seq: 3,
                 ..Command::default()
             }),
-            Ask::ReadBarrier,
             change(MemberChange::Add { name, peer, http }),
             change(MemberChange::Promote { id }),
             change(MemberChange::Remove { id }),
@@ -329,7 +307,6 @@ mod tests {
                 revision: 5,
                 ..Outcome::default()
             })),
-            Ok(Answer::ReadIndex(Index(0))),
             Ok(Answer::Member(NodeId(4))),
             Err(error),
         ] {

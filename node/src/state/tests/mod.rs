@@ -7,6 +7,7 @@ use super::*;
 use crate::types::{ClusterId, Index, LeaseId, NodeId, Revision, Term};
 use bytes::Bytes;
 use prost::Message;
+use raft::eraftpb::ConfState;
 
 /// A member of that id.
 fn some_member(id: u64) -> Member {
@@ -469,10 +470,10 @@ fn a_range_read_keeps_to_its_limit() {
 fn members_follow_the_configuration() {
     let mut m = Machine::new();
     let mut batch = Batch::new(&m.0).unwrap();
-    let conf = Conf {
+    let conf = ConfState {
         voters: vec![1, 3],
         learners: vec![4],
-        ..Conf::default()
+        ..ConfState::default()
     };
     let entry = ConfEntry {
         index: Index(1),

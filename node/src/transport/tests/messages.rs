@@ -40,6 +40,21 @@ async fn groups_stay_apart() {
 }
 
 #[tokio::test]
+async fn a_node_without_room_says_so_with_every_message() {
+    let (_net, one, mut two) = pair().await;
+    for full in [false, true, false] {
+        one.transport.set_read_only(full);
+        one.transport.send(NodeId(2), GROUP, vec![heartbeat(1)]);
+        let heard = loop {
+            if let Inbound::Raft { read_only, .. } = two.next().await {
+                break read_only;
+            }
+        };
+        assert_eq!(heard, full);
+    }
+}
+
+#[tokio::test]
 async fn a_full_queue_drops_and_reports_without_waiting() {
     let net = TestNet::default();
     let small = Knobs {

@@ -216,6 +216,7 @@ async fn terms(node: &mut Node, count: usize) -> Vec<u64> {
             from,
             group,
             messages,
+            ..
         } = node.next().await
         {
             assert_eq!((from, group), (NodeId(1), GROUP));

@@ -5,7 +5,7 @@
 )]
 
 use super::*;
-use crate::types::Index;
+use crate::handle::MemberChange;
 
 /// Answers every request with its sequence number, the later ones first.
 async fn answer_backwards(two: &mut Node, count: usize) {
@@ -41,20 +41,21 @@ async fn requests_share_a_connection_and_answers_find_their_askers() {
 }
 
 #[tokio::test]
-async fn barriers_changes_and_errors_come_back() {
+async fn changes_and_errors_come_back() {
     let (_net, one, mut two) = pair().await;
-    let barrier = one
+    let promote = Ask::Change(MemberChange::Promote { id: NodeId(5) });
+    let change = one
         .transport
-        .forward(NodeId(2), Ask::ReadBarrier, one.deadline(1_000));
+        .forward(NodeId(2), promote.clone(), one.deadline(1_000));
     let Inbound::Forward {
         ask, reply, from, ..
     } = two.next().await
     else {
         panic!()
     };
-    assert_eq!((ask, from), (Ask::ReadBarrier, NodeId(1)));
-    reply.send(Ok(Answer::ReadIndex(Index(5)))).unwrap();
-    assert_eq!(barrier.await, Ok(Answer::ReadIndex(Index(5))));
+    assert_eq!((ask, from), (promote, NodeId(1)));
+    reply.send(Ok(Answer::Member(NodeId(5)))).unwrap();
+    assert_eq!(change.await, Ok(Answer::Member(NodeId(5))));
     let asked = one.ask(1);
     let Inbound::Forward { reply, .. } = two.next().await else {
         panic!()
@@ -92,18 +93,11 @@ async fn a_request_that_never_left_certainly_did_nothing() {
 async fn a_request_lost_on_the_way_may_have_happened() {
     let (net, one, mut two) = pair().await;
     let asked = one.ask(1);
-    let barrier = one
-        .transport
-        .forward(NodeId(2), Ask::ReadBarrier, one.deadline(1_000));
-    let (first, second) = (two.next().await, two.next().await);
+    let held = two.next().await;
     net.cut(&address(2));
     let error = asked.await.unwrap_err();
     assert_eq!((error.code, error.outcome_unknown), (Code::NotLeader, true));
-    assert!(
-        !barrier.await.unwrap_err().outcome_unknown,
-        "a read has no effect"
-    );
-    drop((first, second));
+    drop(held);
 }
 
 #[tokio::test]
@@ -153,15 +147,6 @@ async fn a_request_whose_time_is_over_is_not_sent() {
     assert_eq!((error.code, error.outcome_unknown), (Code::Timeout, false));
     one.env.clock.sleep(Duration::from_millis(20)).await;
     assert!(two.inbound.try_recv().is_err());
-}
-
-#[tokio::test]
-async fn a_dropped_barrier_has_no_outcome_to_be_unknown() {
-    let (_net, one, mut two) = pair().await;
-    let ask = Ask::ReadBarrier;
-    let asked = one.transport.forward(NodeId(2), ask, one.deadline(1_000));
-    drop(two.next().await);
-    assert!(!asked.await.unwrap_err().outcome_unknown);
 }
 
 #[tokio::test]

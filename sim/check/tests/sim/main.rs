@@ -16,4 +16,5 @@ mod handbook;
 mod http;
 mod lane;
 mod net;
+mod rare;
 mod support;
