@@ -169,6 +169,8 @@ pub struct Status {
     pub revision: Revision,
     /// History below this revision is gone.
     pub compacted_revision: Revision,
+    /// Keys that are there, as applied.
+    pub key_count: u64,
     /// Members as applied.
     pub members: Vec<MemberStatus>,
     /// True when writes are refused for want of disk space.

@@ -332,6 +332,7 @@ impl Metrics {
         self.set_log(last, (last + 1).saturating_sub(first));
         self.set_progress(status.commit_index.0, status.applied_index.0);
         self.set_term(status.term.0);
+        self.set_keys(status.key_count);
         self.set_elections(status.elections);
         self.set_read_only(status.read_only);
         self.observe_members(&status.members);
@@ -464,7 +465,7 @@ impl Metrics {
     }
 
     /// Keys in the store.
-    pub fn set_keys(&self, count: u64) {
+    fn set_keys(&self, count: u64) {
         self.0.plain.keys.set(float(count));
     }
 

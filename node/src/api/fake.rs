@@ -101,6 +101,7 @@ pub(crate) fn status() -> Status {
         first_index: Index(1),
         revision: Revision(0),
         compacted_revision: Revision(0),
+        key_count: 0,
         members: vec![member(1, Role::Leader), member(2, Role::Learner)],
         read_only: false,
         elections: 1,

@@ -100,10 +100,9 @@ async fn a_stall_is_felt_by_everything_that_was_due() {
         .insert("SEAWORTHY_ENDPOINTS".into(), format!("http://{slow}"));
     let report = report(&fake, "--clients 1 --duration 900ms --warmup 0s --rate 100").await;
     assert_eq!(stalled.load(Ordering::Relaxed), 1);
-    let p50 = report["p50_ms"].as_f64().unwrap();
     let mean = report["mean_ms"].as_f64().unwrap();
-    assert!(p50 < 100.0, "{report}");
     // 30 requests wait 150 ms on average: over 90 requests that is 50 ms; one slow request alone would give 3 ms.
+    // A busy machine only makes it more.
     assert!(mean > 25.0, "{report}");
 }
 

@@ -102,6 +102,8 @@ pub(crate) struct Applied {
     pub(crate) revision: Revision,
     /// History below this is gone.
     pub(crate) compacted: Revision,
+    /// Keys now.
+    pub(crate) keys: u64,
     /// Digest of the state now.
     pub(crate) state_hash: u64,
     /// The id that the next new member gets.
@@ -388,6 +390,7 @@ fn finish(store: &Store, members: bool, applied: &mut Applied) -> Result<(), Str
     if let Some(meta) = meta {
         applied.revision = Revision(meta.revision);
         applied.compacted = Revision(meta.compacted);
+        applied.keys = meta.keys;
         applied.next_id = meta.next_node_id;
     }
     if let Some(position) = state::applied(store).map_err(words)? {

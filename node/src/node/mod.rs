@@ -311,6 +311,7 @@ fn first_picture(config: &Config) -> Status {
         first_index: Index(0),
         revision: Revision(0),
         compacted_revision: Revision(0),
+        key_count: 0,
         members: Vec::new(),
         read_only: false,
         elections: 0,

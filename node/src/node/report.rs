@@ -48,6 +48,7 @@ impl Run {
             (status.role, status.term, status.leader) = (role, term, leader);
             (status.commit_index, status.last_index, status.first_index) = (commit, last, first);
             (status.revision, status.compacted_revision) = (self.revision, self.compacted);
+            status.key_count = self.keys;
             status.read_only = self.read_only;
             status.elections = self.elections;
             if status.applied_index != self.applied.0 || status.state_hash.is_empty() {

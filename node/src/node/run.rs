@@ -101,6 +101,8 @@ pub(super) struct Run {
     pub(super) revision: Revision,
     /// History below this is gone.
     pub(super) compacted: Revision,
+    /// Keys that are there.
+    pub(super) keys: u64,
     /// Digest of the state.
     pub(super) state_hash: u64,
     /// Elections seen.
@@ -208,6 +210,7 @@ impl Run {
             applied: (booted.applied, Term(0)),
             revision: Revision(0),
             compacted: Revision(0),
+            keys: 0,
             state_hash: 0,
             elections: 0,
             read_only: false,
@@ -502,7 +505,8 @@ impl Run {
             }
         }
         (self.applied, self.revision) = (applied.applied, applied.revision);
-        (self.compacted, self.state_hash) = (applied.compacted, applied.state_hash);
+        (self.compacted, self.keys) = (applied.compacted, applied.keys);
+        self.state_hash = applied.state_hash;
         self.next_id = applied.next_id;
         if let Some(members) = applied.members {
             self.set_members(members);

@@ -191,6 +191,12 @@ impl Batch<'_> {
         let old = before.as_ref().map(|held| &held.current.kv);
         let key = after.as_ref().or(old).map(|kv| kv.key.clone());
         let key = key.expect("a change has a before or an after");
+        match (old.is_some(), after.is_some()) {
+            (false, true) => self.meta.keys += 1,
+            // A state of the first nodes, which did not count, would go below zero.
+            (true, false) => self.meta.keys = self.meta.keys.saturating_sub(1),
+            _ => {}
+        }
         self.relink(&key, old, after.as_ref());
         let past = Past {
             prev_sub: before.as_ref().map_or(0, |held| held.current.sub),

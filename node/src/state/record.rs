@@ -65,6 +65,9 @@ pub struct Meta {
     /// Index of the last configuration change.
     #[prost(uint64, tag = "12")]
     pub conf_index: u64,
+    /// Keys that are there (inventory K-M2).
+    #[prost(uint64, tag = "13")]
+    pub keys: u64,
 }
 
 /// A lease.

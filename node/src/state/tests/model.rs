@@ -547,6 +547,8 @@ impl Action {
 fn compare(memory: &Memory, model: &Model) {
     let applied = applied(memory).unwrap().unwrap();
     assert_eq!(full_hash(memory).unwrap(), applied.state_hash);
+    let counted = meta(memory).unwrap().unwrap().keys;
+    assert_eq!(counted, model.at.last().map_or(0, |keys| keys.len()) as u64);
     let all = |revision| Get {
         key: Bytes::from_static(&[0]),
         range_end: Bytes::from_static(&[0]),
