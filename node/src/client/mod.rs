@@ -373,12 +373,7 @@ impl Client {
         let raw = match answered {
             Ok(Ok(raw)) => raw,
             Ok(Err(failure)) => return Err(broken(endpoint, failure, writes)),
-            Err(late) => {
-                let message = format!("{endpoint} gave no answer within {:.1?}", late.after);
-                let mut error = Error::new(Code::Timeout, message);
-                error.outcome_unknown = writes;
-                return Err(error);
-            }
+            Err(late) => return Err(silence(endpoint, late.after, writes)),
         };
         self.rest(endpoint, connection);
         if raw.status.is_success() {
@@ -410,6 +405,28 @@ impl Client {
         leader
     }
 
+    /// Asks `endpoint` alone, once, within `limit`, and takes any answer.
+    pub(crate) async fn ask_at(
+        &self,
+        endpoint: &str,
+        ask: &Ask,
+        limit: Duration,
+    ) -> Result<Raw, Error> {
+        let writes = ask.again != Again::Harmless;
+        let deadline = self.0.clock.now().plus(limit);
+        let mut connection = self.connection(endpoint, limit).await?;
+        let left = deadline.since(self.0.clock.now());
+        let sending = connection.exchange(request(endpoint, ask, left)?);
+        match self.0.clock.timeout(left, sending).await {
+            Ok(Ok(raw)) => {
+                self.rest(endpoint, connection);
+                Ok(raw)
+            }
+            Ok(Err(failure)) => Err(broken(endpoint, failure, writes)),
+            Err(late) => Err(silence(endpoint, late.after, writes)),
+        }
+    }
+
     /// A connection to `endpoint`: one at rest, or a new one.
     async fn connection(&self, endpoint: &str, limit: Duration) -> Result<Connection, Error> {
         if let Some(connection) = self.rested(endpoint) {
@@ -418,12 +435,11 @@ impl Client {
         let limit = limit.min(self.0.options.connect_timeout);
         let opening = Connection::open(&self.0.net, &self.0.tasks, endpoint);
         let opened = self.0.clock.timeout(limit, opening).await;
-        let reason = match opened {
+        let message = match opened {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(reason)) => reason,
-            Err(late) => late.to_string(),
+            Ok(Err(reason)) => format!("cannot reach {endpoint}: {reason}"),
+            Err(late) => silence(endpoint, late.after, false).message,
         };
-        let message = format!("cannot connect to {endpoint}: {reason}");
         Err(Error::new(Code::Unreachable, message)
             .hint("is the node running, and the address right?"))
     }
@@ -495,6 +511,14 @@ fn was_forgotten(error: &Error) -> bool {
 fn bare_address(endpoint: &str) -> String {
     let bare = endpoint.strip_prefix("http://").unwrap_or(endpoint);
     bare.trim_end_matches('/').to_owned()
+}
+
+/// A node said nothing for so long.
+fn silence(endpoint: &str, waited: Duration, writes: bool) -> Error {
+    let message = format!("no answer from {endpoint} within {waited:.1?}");
+    let mut error = Error::new(Code::Timeout, message);
+    error.outcome_unknown = writes;
+    error
 }
 
 /// The connection failed under a request.
