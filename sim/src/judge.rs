@@ -248,6 +248,9 @@ pub fn judge_history(evidence: &Evidence<'_>, recorder: &Recorder) -> BTreeMap<S
     if seen > 0 {
         recorder.sometimes("a watcher saw changes");
     }
+    if evidence.notes.departures > 0 {
+        recorder.sometimes("a client left a silent node for the new leader");
+    }
     measures
 }
 

@@ -1,7 +1,8 @@
 //! Many runs: one process per run, forked from this warmed, single-threaded one, a few at a time.
 //!
 //! A process of its own keeps what one seed leaves behind (statics, leaks, threads) from the next, contains aborts, and lets a
-//! watchdog end a run that hangs. Nothing here is simulated: this is the one place of the crate that knows real time.
+//! watchdog end a run that hangs. A fence around it sees to it that nothing it does reaches the real disk.
+//! Nothing here is simulated: this is the one place of the crate that knows real time.
 #![expect(
     unsafe_code,
     reason = "fork, pipes and signals have no safe door in std"
@@ -12,6 +13,7 @@
     reason = "the runner lives outside of the simulation"
 )]
 
+use crate::fence;
 use crate::planted::Seedling;
 use crate::report::Report;
 use crate::run::run;
@@ -65,7 +67,18 @@ pub fn warm_up() {
 
 /// Does all `jobs`, `at_once` at a time, and hands each report to `each` as it comes. A job is asked for when there is room
 /// for it, so `each` may decide that there are no more.
-pub fn run_all(jobs: impl IntoIterator<Item = Job>, at_once: usize, mut each: impl FnMut(Report)) {
+pub fn run_all(jobs: impl IntoIterator<Item = Job>, at_once: usize, each: impl FnMut(Report)) {
+    let work = |job: &Job| run(&job.scenario, job.seed, job.keep, job.seedling);
+    run_all_by(jobs, at_once, work, each);
+}
+
+/// The same with another kind of run, for tests of the runner.
+pub fn run_all_by(
+    jobs: impl IntoIterator<Item = Job>,
+    at_once: usize,
+    work: fn(&Job) -> Report,
+    mut each: impl FnMut(Report),
+) {
     let mut waiting = jobs.into_iter();
     let mut children: Vec<Child> = Vec::new();
     loop {
@@ -75,7 +88,7 @@ pub fn run_all(jobs: impl IntoIterator<Item = Job>, at_once: usize, mut each: im
             let place = (0..)
                 .find(free)
                 .expect("there are more numbers than children");
-            children.push(start(job, place));
+            children.push(start(job, place, work));
         }
         if children.is_empty() {
             return;
@@ -93,7 +106,7 @@ pub fn run_all(jobs: impl IntoIterator<Item = Job>, at_once: usize, mut each: im
 }
 
 /// Forks one run.
-fn start(job: Job, place: usize) -> Child {
+fn start(job: Job, place: usize, work: fn(&Job) -> Report) -> Child {
     let mut ends = [0; 2];
     // SAFETY: pipe fills the two ends; this process has one thread, so the child is a full copy of it.
     let pid = unsafe {
@@ -108,7 +121,7 @@ fn start(job: Job, place: usize) -> Child {
     if pid == 0 {
         // SAFETY: the reading end belongs to the parent.
         unsafe { libc::close(ends[0]) };
-        child_main(&job, place, ends[1]);
+        child_main(&job, place, work, ends[1]);
     }
     // SAFETY: the writing end belongs to the child; the reading end is ours alone.
     let pipe = unsafe {
@@ -126,16 +139,14 @@ fn start(job: Job, place: usize) -> Child {
     }
 }
 
-/// The child: runs, tells, and leaves without cleaning up.
-fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
+/// The child: runs inside the fence, tells, and leaves without cleaning up.
+fn child_main(job: &Job, place: usize, work: fn(&Job) -> Report, pipe: i32) -> ! {
     simdisk::World::pin_to_core(place);
-    let work = job.clone();
-    let report = std::thread::Builder::new()
-        .stack_size(STACK_BYTES)
-        .spawn(move || caught(&work))
-        .expect("a thread for the run")
-        .join()
-        .unwrap_or_else(|_| Report::lost(&job.scenario.name, job.seed, "lost".to_owned()));
+    let lost = |why: String| Report::lost(&job.scenario.name, job.seed, why);
+    let report = match fence::install(pipe) {
+        Ok(()) => on_a_thread(job, work).unwrap_or_else(|| lost("lost".to_owned())),
+        Err(error) => lost(format!("no fence around the run (seccomp): {error}")),
+    };
     let bytes = serde_json::to_vec(&report).unwrap_or_default();
     // SAFETY: the writing end is ours alone.
     let mut pipe = unsafe { File::from_raw_fd(pipe) };
@@ -147,13 +158,24 @@ fn child_main(job: &Job, place: usize, pipe: i32) -> ! {
 
 /// The run, on a thread that has done nothing before: the keys of std's hash maps are drawn once per thread, and what the
 /// parent's progress bar drew from the real world would decide the order of such maps in every run.
-fn caught(job: &Job) -> Report {
+fn on_a_thread(job: &Job, work: fn(&Job) -> Report) -> Option<Report> {
+    let job = job.clone();
+    std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(move || caught(&job, work))
+        .expect("a thread for the run")
+        .join()
+        .ok()
+}
+
+/// The run, whose panic is a failure like any other.
+fn caught(job: &Job, work: fn(&Job) -> Report) -> Report {
     std::panic::set_hook(Box::new(|panic| {
         if let Ok(mut place) = PANIC.lock() {
             *place = Some(format!("{panic}"));
         }
     }));
-    let result = std::panic::catch_unwind(|| run(&job.scenario, job.seed, job.keep, job.seedling));
+    let result = std::panic::catch_unwind(|| work(job));
     result.unwrap_or_else(|_| {
         let words = PANIC.lock().ok().and_then(|mut place| place.take());
         let words = words.unwrap_or_else(|| "a panic without words".to_owned());
@@ -221,7 +243,9 @@ fn finish(child: Child) -> Report {
     if let Ok(report) = serde_json::from_slice(&child.bytes) {
         return Report { cpu_us, ..report };
     }
-    let why = if child.since.elapsed() > WATCHDOG {
+    let why = if let Some(words) = fence::words(&child.bytes) {
+        words
+    } else if child.since.elapsed() > WATCHDOG {
         format!("hung: no end after {WATCHDOG:?} of real time")
     } else if libc::WIFSIGNALED(status) {
         format!("the process was ended by signal {}", libc::WTERMSIG(status))

@@ -91,6 +91,8 @@ pub struct Notes {
     pub leases: Vec<LeaseNote>,
     /// Operations that ended in an error, by code.
     pub errors: BTreeMap<String, u64>,
+    /// Tries that clients gave up because the node was silent and another one led.
+    pub departures: u64,
 }
 
 /// One lease as its client saw it.
@@ -214,6 +216,8 @@ impl Driver {
             let pause = self.rng.random_range(low..=high);
             self.clock.sleep(pause).await;
         }
+        let departures = self.plain.departures() + self.sessions.departures();
+        self.notebook.write(|notes| notes.departures += departures);
     }
 
     /// One operation.

@@ -1,29 +1,22 @@
-//! Asking a cluster: one HTTP/1.1 request per connection over the seam, endpoints in turn, answers as JSON.
+//! Asking a cluster: endpoints in turn, answers as JSON. Connections and requests are the client library's.
 //!
-//! Everything the command line knows of HTTP is in this file. A write whose answer was lost is never sent again; anything
-//! that certainly changed nothing is tried on the next endpoint, and while the cluster merely has no leader, again until
-//! the time is up.
+//! A write whose answer was lost is never sent again; anything that certainly changed nothing is tried on the next endpoint,
+//! and while the cluster merely has no leader, again until the time is up. A cluster of which no endpoint answers is not
+//! waited for: a person would rather know.
 
 use super::args::{self, Global};
 use super::exit;
 use super::world::World;
+use crate::client::watch::Stream;
+use crate::client::{self, Again, Client, Options, Retry};
 use crate::error::{Code, Error};
-use crate::rt::net::Stream;
-use crate::rt::{Clock, Mono, Net, Tasks};
+use crate::rt::{Clock, Mono};
 use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::Method;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Largest answer taken into memory, bytes.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// The kind of a body that is just bytes.
-const BYTES: &str = "application/octet-stream";
 /// Longest wait for a connection to one endpoint: whoever is there answers sooner.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before asking a cluster without a leader again.
@@ -31,48 +24,36 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// A question.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    /// Method.
-    pub method: Method,
-    /// Path and query.
-    pub path: String,
-    /// Body; empty for none.
-    pub body: Bytes,
-    /// What the body is.
-    kind: &'static str,
-    /// True when it may change something.
-    pub writes: bool,
-}
+pub struct Ask(client::Ask);
 
 impl Ask {
     /// Reads `path`.
     pub fn get(path: impl Into<String>) -> Self {
-        Ask {
-            method: Method::GET,
-            path: path.into(),
-            body: Bytes::new(),
-            kind: BYTES,
-            writes: false,
-        }
+        Ask(client::Ask::get(&path.into()))
     }
 
     /// Changes something; the body is bytes.
     pub fn write(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Ask {
+        Ask(client::Ask {
             method,
-            path: path.into(),
             body: body.into(),
-            kind: BYTES,
-            writes: true,
-        }
+            again: Again::Never,
+            ..client::Ask::get(&path.into())
+        })
     }
 
     /// Changes something by `POST`; the body is JSON.
     pub fn post(path: impl Into<String>, body: &Value) -> Self {
-        Ask {
-            kind: "application/json",
-            ..Ask::write(Method::POST, path, body.to_string())
-        }
+        let ask = Ask::write(Method::POST, path, body.to_string());
+        Ask(client::Ask {
+            json: true,
+            ..ask.0
+        })
+    }
+
+    /// True when it may change something.
+    fn writes(&self) -> bool {
+        self.0.again == Again::Never
     }
 }
 
@@ -110,10 +91,8 @@ impl Reply {
 pub struct Remote {
     /// Time.
     pub clock: Clock,
-    /// Network.
-    pub net: Net,
-    /// Where connections are driven.
-    pub tasks: Tasks,
+    /// What asks one address.
+    client: Client,
     /// Addresses to try, `host:port`.
     pub endpoints: Vec<String>,
     /// Longest wait for an answer.
@@ -136,11 +115,20 @@ impl Remote {
                 .map_err(|error| exit::Error::usage(format!("SEAWORTHY_TIMEOUT: {error}"), ""))?,
             (None, None) => args::TIMEOUT,
         };
+        let endpoints: Vec<String> = urls.into_iter().map(address).collect::<Result<_, _>>()?;
+        let options = Options {
+            timeout,
+            connect_timeout: CONNECT_TIMEOUT,
+            retry: Retry::never(),
+            sessions: false,
+            stream: "command line".to_owned(),
+            ..Options::default()
+        };
+        let (env, tasks) = (&world.env, &world.tasks);
         Ok(Remote {
-            clock: world.env.clock.clone(),
-            net: world.env.net.clone(),
-            tasks: world.tasks.clone(),
-            endpoints: urls.into_iter().map(address).collect::<Result<_, _>>()?,
+            clock: env.clock.clone(),
+            client: Client::with_options(env, tasks, endpoints.clone(), options),
+            endpoints,
             timeout,
         })
     }
@@ -174,7 +162,7 @@ impl Remote {
             tried.push(endpoint.clone());
             // A read may turn away from a node that is silent; a write must hear what became of it.
             let left = deadline.since(self.clock.now());
-            let turns_away = !ask.writes && !queue.is_empty();
+            let turns_away = !ask.writes() && !queue.is_empty();
             let patience = if turns_away { left / 2 } else { left };
             match self.send(&endpoint, ask, patience).await {
                 Ok(reply) => match reply.value() {
@@ -206,76 +194,32 @@ impl Remote {
 
     /// Asks one address. An error says honestly whether the request may have been carried out.
     async fn send(&self, endpoint: &str, ask: &Ask, patience: Duration) -> Result<Reply, Error> {
-        let deadline = self.clock.now().plus(patience);
-        let left = patience.min(CONNECT_TIMEOUT);
-        let connected = self.clock.timeout(left, self.open(endpoint)).await;
-        let mut sender = connected.unwrap_or_else(|_| Err(silence(endpoint, left)))?;
-        let left = deadline.since(self.clock.now());
-        let exchange = async {
-            let answer = sender.send_request(request(endpoint, ask, "*/*")?).await;
-            let answer = answer.map_err(|error| broken(endpoint, &error))?;
-            let status = answer.status().as_u16();
-            let body = http_body_util::Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
-                .collect()
-                .await
-                .map_err(|error| broken(endpoint, &*error))?
-                .to_bytes();
-            Ok(Reply { status, body })
-        };
-        let done = self.clock.timeout(left, exchange).await;
-        let done = done.unwrap_or_else(|_| Err(silence(endpoint, left)));
-        done.map_err(|mut error: Error| {
-            error.outcome_unknown = ask.writes;
-            error
+        let answer = self.client.ask_at(endpoint, &ask.0, patience).await;
+        let raw = answer.map_err(as_told)?;
+        Ok(Reply {
+            status: raw.status.as_u16(),
+            body: raw.body,
         })
     }
 
     /// Opens a stream of events at the first endpoint that offers one.
-    pub async fn follow(&self, path: &str) -> Result<Incoming, Error> {
+    pub(crate) async fn follow(&self, path: &str) -> Result<Stream, Error> {
+        let ask = client::Ask::get(path);
         let mut silent = Vec::new();
         let mut refused = None;
         for endpoint in &self.endpoints {
-            match self
-                .clock
-                .timeout(self.timeout, self.follow_one(endpoint, path))
-                .await
-            {
-                Err(_) => silent.push(silence(endpoint, self.timeout).message),
-                Ok(Ok(body)) => return Ok(body),
-                Ok(Err(error)) if error.retryable => silent.push(error.message),
-                Ok(Err(error)) => refused = Some(error),
+            let error = match self.client.open_stream(endpoint, &ask).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(raw)) => error_of(raw.status.as_u16(), &raw.body),
+                Err(error) => error,
+            };
+            if error.retryable {
+                silent.push(error.message);
+            } else {
+                refused = Some(error);
             }
         }
         Err(refused.unwrap_or_else(|| unreachable(&silent)))
-    }
-
-    async fn follow_one(&self, endpoint: &str, path: &str) -> Result<Incoming, Error> {
-        let mut sender = self.open(endpoint).await?;
-        let request = request(endpoint, &Ask::get(path), "text/event-stream")?;
-        let sent = sender.send_request(request).await;
-        let answer = sent.map_err(|error| broken(endpoint, &error))?;
-        if answer.status().is_success() {
-            // The driver of the connection lives on in its task; the sender is not needed for the body.
-            return Ok(answer.into_body());
-        }
-        let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await;
-        let body = body.map_err(|error| broken(endpoint, &error))?.to_bytes();
-        Err(error_of(status, &body))
-    }
-
-    async fn open(&self, endpoint: &str) -> Result<http1::SendRequest<Full<Bytes>>, Error> {
-        let stream: Stream = self.net.connect(endpoint).await.map_err(|error| {
-            Error::new(Code::NoLeader, format!("cannot reach {endpoint}: {error}"))
-        })?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| broken(endpoint, &error))?;
-        self.tasks.spawn(async move {
-            // How the connection ends shows in the answer, or in its absence.
-            drop(connection.await);
-        });
-        Ok(sender)
     }
 
     /// The cluster and its members, as the leader sees them (only it knows how far the others are), or else as the first
@@ -335,20 +279,6 @@ pub fn address(url: &str) -> Result<String, exit::Error> {
     Err(exit::Error::usage(message, "write http://host:port"))
 }
 
-fn request(endpoint: &str, ask: &Ask, accept: &str) -> Result<Request<Full<Bytes>>, Error> {
-    let mut request = Request::builder()
-        .method(ask.method.clone())
-        .uri(&ask.path)
-        .header("host", endpoint)
-        .header("accept", accept);
-    if !ask.body.is_empty() {
-        request = request.header("content-type", ask.kind);
-    }
-    request
-        .body(Full::new(ask.body.clone()))
-        .map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))
-}
-
 /// The error a reply carries, or one made from its status when it is not one of ours.
 fn error_of(status: u16, body: &[u8]) -> Error {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -371,20 +301,13 @@ fn unreachable(silent: &[String]) -> Error {
         .hint("is the cluster running? `seaworthy dev` starts one; --endpoints names another")
 }
 
-fn silence(endpoint: &str, waited: Duration) -> Error {
-    Error::new(
-        Code::Timeout,
-        format!("no answer from {endpoint} within {waited:.1?}"),
-    )
-}
-
-fn broken(endpoint: &str, error: &dyn std::error::Error) -> Error {
-    let cause = error.source().map(|cause| format!(": {cause}"));
-    let message = format!(
-        "the connection to {endpoint} broke: {error}{}",
-        cause.unwrap_or_default()
-    );
-    Error::new(Code::NoLeader, message)
+/// An error as the command line tells it: to a person, and to a script, an address that cannot be reached is a cluster that is not
+/// there.
+fn as_told(mut error: Error) -> Error {
+    if error.code == Code::Unreachable {
+        error.code = Code::NoLeader;
+    }
+    error
 }
 
 /// A path or query with parameters, percent-encoded.

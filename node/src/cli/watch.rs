@@ -5,10 +5,9 @@ use super::exit::{Error, Exit};
 use super::remote::{Path, Remote};
 use super::table;
 use super::world::World;
+use crate::client::watch::{Event, Stream};
 use crate::error::{self, Code};
 use crate::rt::Clock;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -16,64 +15,6 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_millis(300);
 /// Silence after which a watch is taken for dead; nodes say something far more often.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Longest event taken into memory, bytes.
-const EVENT_BYTES_MAX: usize = 16 << 20;
-
-/// One server-sent event.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Event {
-    /// Revision, on the last event of it.
-    id: Option<u64>,
-    /// `put`, `delete`, `progress`, `compacted` or `error`.
-    kind: String,
-    /// JSON.
-    data: String,
-}
-
-/// Cuts a byte stream into events.
-#[derive(Default)]
-struct Parser {
-    /// Bytes not yet made into a line.
-    rest: Vec<u8>,
-    /// The event under way.
-    event: Event,
-}
-
-impl Parser {
-    /// Takes bytes, gives the events they complete.
-    fn take(&mut self, bytes: &[u8]) -> Vec<Event> {
-        self.rest.extend_from_slice(bytes);
-        let mut events = Vec::new();
-        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            events.extend(self.line(line.trim_end_matches(['\r', '\n'])));
-        }
-        events
-    }
-
-    fn line(&mut self, line: &str) -> Option<Event> {
-        if line.is_empty() {
-            let event = std::mem::take(&mut self.event);
-            return (!event.data.is_empty()).then_some(event);
-        }
-        let (name, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match name {
-            "id" => self.event.id = value.parse().ok(),
-            "event" => value.clone_into(&mut self.event.kind),
-            "data" => self.event.data.push_str(value),
-            // Comments keep the line alive; unknown fields are to be ignored.
-            _ => {}
-        }
-        None
-    }
-
-    fn is_overfull(&self) -> bool {
-        self.rest.len() + self.event.data.len() > EVENT_BYTES_MAX
-    }
-}
-
 /// A watch under way.
 struct Watching<'a> {
     /// What was asked for.
@@ -111,9 +52,9 @@ pub async fn run(
     let mut seen = false;
     loop {
         match remote.follow(&watching.path()).await {
-            Ok(body) => {
+            Ok(stream) => {
                 seen = true;
-                if watching.print(body, &remote.clock).await? {
+                if watching.print(stream, &remote.clock).await? {
                     return Ok(Exit::Ok);
                 }
             }
@@ -145,27 +86,22 @@ impl Watching<'_> {
     }
 
     /// Prints what comes; true when enough was printed, false when the watch broke and may go on elsewhere.
-    async fn print(&mut self, mut body: Incoming, clock: &Clock) -> Result<bool, Error> {
-        let mut parser = Parser::default();
-        while let Ok(Some(Ok(frame))) = clock.timeout(SILENCE, body.frame()).await {
-            let Some(bytes) = frame.data_ref() else {
-                continue;
+    async fn print(&mut self, mut stream: Stream, clock: &Clock) -> Result<bool, Error> {
+        while let Ok(told) = clock.timeout(SILENCE, stream.event()).await {
+            let event = match told {
+                Ok(event) => event,
+                Err(error) if error.code == Code::TooLarge => {
+                    let message = "the server sent an event of unreasonable size";
+                    return Err(Error::local(message, ""));
+                }
+                Err(_) => return Ok(false),
             };
-            for event in parser.take(bytes) {
-                if !self.event(&event)? {
-                    return Ok(false);
-                }
-                if self
-                    .options
-                    .count
-                    .is_some_and(|count| self.printed >= count)
-                {
-                    return Ok(true);
-                }
+            if !self.event(&event)? {
+                return Ok(false);
             }
-            if parser.is_overfull() {
-                let message = "the server sent an event of unreasonable size";
-                return Err(Error::local(message, ""));
+            let wanted = self.options.count;
+            if wanted.is_some_and(|count| self.printed >= count) {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -175,7 +111,8 @@ impl Watching<'_> {
     fn event(&mut self, event: &Event) -> Result<bool, Error> {
         match event.kind.as_str() {
             "put" | "delete" => self.change(event)?,
-            "progress" => {}
+            // Comments keep the line alive.
+            "progress" | "" => {}
             kind => {
                 let error = refused(kind, &event.data);
                 return if error.retryable {
@@ -252,22 +189,4 @@ fn refused(kind: &str, data: &str) -> error::Error {
     };
     error::Error::new(code, message)
         .hint("read the keys again, then watch from the revision of that answer")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_are_cut_wherever_the_bytes_break() {
-        let text = b": hello\n\nid: 7\nevent: put\ndata: {\"key\":\"a\"}\n\nid: 8\r\nevent: progress\r\ndata: {}\r\n\r\n";
-        let whole = Parser::default().take(text);
-        assert_eq!(whole.len(), 2);
-        assert_eq!(whole[0].id, Some(7));
-        assert_eq!(whole[0].kind, "put");
-        assert_eq!(whole[1].kind, "progress");
-        let mut parser = Parser::default();
-        let pieces: Vec<Event> = text.iter().flat_map(|byte| parser.take(&[*byte])).collect();
-        assert_eq!(pieces, whole);
-    }
 }

@@ -59,7 +59,7 @@ impl Connection {
         let whole = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = whole.map_err(|error| Failure {
             sent: true,
-            reason: error.to_string(),
+            reason: with_cause(&*error),
         })?;
         Ok(Raw {
             status: head.status,
@@ -83,7 +83,13 @@ impl Connection {
         sending.await.map_err(|mut error| Failure {
             // hyper hands the request back when not one byte of it was written.
             sent: error.take_message().is_none(),
-            reason: error.into_error().to_string(),
+            reason: with_cause(&error.into_error()),
         })
     }
+}
+
+/// An error and what caused it: hyper's errors tell the interesting half there.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {cause}"));
+    format!("{error}{}", cause.unwrap_or_default())
 }

@@ -1,7 +1,7 @@
 //! The client library: typed calls over HTTP/1.1, used by the command line and by workloads.
 //!
-//! Reading order: [`retry`], what may be tried again; [`Client`], here; `connection`, one keep-alive connection; `calls`, the
-//! typed methods; [`watch`], the event stream.
+//! Reading order: [`retry`], what may be tried again; [`Client`], here; `lookout`, what it does while a node is silent;
+//! `connection`, one keep-alive connection; `calls`, the typed methods; [`watch`], the event stream.
 //!
 //! Rules:
 //! - A call ends with the node's answer or with an [`Error`] that says honestly whether a write may have happened. A connection that
@@ -10,10 +10,12 @@
 //!   it twice is harmless: reads, and writes inside a session.
 //! - Sessions are opened when first needed. A session carries one write at a time, so that its numbers arrive in order;
 //!   concurrent writes use several sessions.
-//! - The client goes where it last found the leader, follows `leader` hints, and turns to the next endpoint when one fails.
+//! - The client goes where it last found the leader, follows `leader` hints, and turns to the next endpoint when one fails. While a
+//!   node is silent it asks the others who leads, and goes there.
 
 mod calls;
 mod connection;
+mod lookout;
 pub mod retry;
 pub mod watch;
 
@@ -23,16 +25,18 @@ mod tests;
 pub use calls::{Conditions, Page, Range, Reading};
 pub use retry::Retry;
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Leader};
 use crate::rt::{Clock, Env, Mono, Net, Tasks};
 use crate::types::SessionId;
 use bytes::Bytes;
 use connection::{Connection, Failure};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
+use lookout::Lookout;
 use rand_chacha::ChaCha8Rng;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -52,11 +56,15 @@ pub struct Options {
     pub timeout: Duration,
     /// Longest time to connect.
     pub connect_timeout: Duration,
+    /// Silence of a node after which the client asks others who leads, and goes there: 200 ms. More than an ordinary call takes, and
+    /// than a question to another node (two round trips); less than an election.
+    pub patience: Duration,
     /// What is tried again, how often, after how long.
     pub retry: Retry,
     /// Whether writes use sessions, so that they may be tried again when their outcome is unknown.
     pub sessions: bool,
-    /// Whether the client goes to the leader when it hears of it; off for a client that is to ask its endpoints and no others.
+    /// Whether the client goes to the leader when it hears of it, or asks for it; off for a client that is to ask its endpoints and
+    /// no others.
     pub follow_leader: bool,
     /// Silence after which a watch is taken for dead; several times the nodes' own progress interval.
     pub watch_silence: Duration,
@@ -69,6 +77,7 @@ impl Default for Options {
         Options {
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(1),
+            patience: Duration::from_millis(200),
             retry: Retry::default(),
             sessions: true,
             follow_leader: true,
@@ -104,6 +113,10 @@ struct State {
     turn: usize,
     /// Where the leader was last said to be.
     leader: Option<String>,
+    /// Who is said to lead while a node is silent.
+    lookout: Lookout,
+    /// Tries given up for another leader.
+    departures: u64,
     /// Connections at rest, by endpoint, with the time they were put there.
     idle: BTreeMap<String, Vec<(Mono, Connection)>>,
     /// Sessions at rest, with the number of their last write.
@@ -153,6 +166,13 @@ pub(crate) struct Ask {
     pub(crate) timed: bool,
 }
 
+impl Ask {
+    /// True when it may be sent again after a silence.
+    fn is_repeatable(&self) -> bool {
+        self.again == Again::Harmless || self.session.is_some()
+    }
+}
+
 /// An answer as it came.
 pub(crate) struct Raw {
     /// Status.
@@ -180,6 +200,8 @@ impl Client {
             endpoints,
             turn: 0,
             leader: None,
+            lookout: Lookout::default(),
+            departures: 0,
             idle: BTreeMap::new(),
             sessions: Vec::new(),
             rng: env.rngs.stream(&options.stream),
@@ -196,6 +218,11 @@ impl Client {
     /// Where the leader was last said to be, `host:port`.
     pub fn known_leader(&self) -> Option<String> {
         self.state().leader.clone()
+    }
+
+    /// How often a try was given up because its node was silent and another one led.
+    pub fn departures(&self) -> u64 {
+        self.state().departures
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -287,8 +314,7 @@ impl Client {
     /// How much of the time left one try may take: a part, so that a silent node does not use up all of it; but all, when there
     /// would be no other try after a silence.
     fn share(&self, ask: &Ask, left: Duration) -> Duration {
-        let silence_ends_it = ask.again != Again::Harmless && ask.session.is_none();
-        if silence_ends_it || ask.limit.is_some() {
+        if !ask.is_repeatable() || ask.limit.is_some() {
             return left;
         }
         let part = left / TRY_SHARE;
@@ -324,26 +350,81 @@ impl Client {
         }
     }
 
-    /// One try at one endpoint.
+    /// One try at one endpoint, which is given up when the endpoint is silent and another node leads.
     async fn attempt(&self, endpoint: &str, ask: &Ask, limit: Duration) -> Result<Raw, Error> {
         let writes = ask.again != Again::Harmless;
-        let mut connection = self.connection(endpoint, limit).await?;
+        let mut news = pin!(self.news_for(endpoint, ask));
+        let opened = tokio::select! {
+            // A node that can be asked is asked, whoever leads.
+            biased;
+            opened = self.connection(endpoint, limit) => opened,
+            leader = &mut news => Err(self.left(endpoint, leader, false)),
+        };
+        let mut connection = opened?;
         let sending = connection.exchange(request(endpoint, ask, limit)?);
-        let raw = match self.0.clock.timeout(limit, sending).await {
+        let answered = tokio::select! {
+            // An answer is better than any news.
+            biased;
+            answered = self.0.clock.timeout(limit, sending) => answered,
+            leader = self.reason_to_leave(endpoint, ask, news) => {
+                return Err(self.left(endpoint, leader, writes));
+            }
+        };
+        let raw = match answered {
             Ok(Ok(raw)) => raw,
             Ok(Err(failure)) => return Err(broken(endpoint, failure, writes)),
-            Err(late) => {
-                let message = format!("{endpoint} gave no answer within {:.1?}", late.after);
-                let mut error = Error::new(Code::Timeout, message);
-                error.outcome_unknown = writes;
-                return Err(error);
-            }
+            Err(late) => return Err(silence(endpoint, late.after, writes)),
         };
         self.rest(endpoint, connection);
         if raw.status.is_success() {
             return Ok(raw);
         }
         Err(refused(endpoint, &raw, writes))
+    }
+
+    /// Ends when the client, which waits for `endpoint`, hears that another node leads. Never, when that is none of its business: it
+    /// is to stay where it is, or what it asks for takes long by nature.
+    async fn news_for(&self, endpoint: &str, ask: &Ask) -> Leader {
+        if !self.0.options.follow_leader || ask.limit.is_some() {
+            return std::future::pending().await;
+        }
+        self.another_leads(endpoint).await
+    }
+
+    /// Ends when a request that was sent to `endpoint` should be given up.
+    async fn reason_to_leave(
+        &self,
+        endpoint: &str,
+        ask: &Ask,
+        news: impl Future<Output = Leader>,
+    ) -> Leader {
+        let leader = news.await;
+        if !ask.is_repeatable() {
+            self.is_silent(endpoint).await;
+        }
+        leader
+    }
+
+    /// Asks `endpoint` alone, once, within `limit`, and takes any answer.
+    pub(crate) async fn ask_at(
+        &self,
+        endpoint: &str,
+        ask: &Ask,
+        limit: Duration,
+    ) -> Result<Raw, Error> {
+        let writes = ask.again != Again::Harmless;
+        let deadline = self.0.clock.now().plus(limit);
+        let mut connection = self.connection(endpoint, limit).await?;
+        let left = deadline.since(self.0.clock.now());
+        let sending = connection.exchange(request(endpoint, ask, left)?);
+        match self.0.clock.timeout(left, sending).await {
+            Ok(Ok(raw)) => {
+                self.rest(endpoint, connection);
+                Ok(raw)
+            }
+            Ok(Err(failure)) => Err(broken(endpoint, failure, writes)),
+            Err(late) => Err(silence(endpoint, late.after, writes)),
+        }
     }
 
     /// A connection to `endpoint`: one at rest, or a new one.
@@ -354,12 +435,11 @@ impl Client {
         let limit = limit.min(self.0.options.connect_timeout);
         let opening = Connection::open(&self.0.net, &self.0.tasks, endpoint);
         let opened = self.0.clock.timeout(limit, opening).await;
-        let reason = match opened {
+        let message = match opened {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(reason)) => reason,
-            Err(late) => late.to_string(),
+            Ok(Err(reason)) => format!("cannot reach {endpoint}: {reason}"),
+            Err(late) => silence(endpoint, late.after, false).message,
         };
-        let message = format!("cannot connect to {endpoint}: {reason}");
         Err(Error::new(Code::Unreachable, message)
             .hint("is the node running, and the address right?"))
     }
@@ -431,6 +511,14 @@ fn was_forgotten(error: &Error) -> bool {
 fn bare_address(endpoint: &str) -> String {
     let bare = endpoint.strip_prefix("http://").unwrap_or(endpoint);
     bare.trim_end_matches('/').to_owned()
+}
+
+/// A node said nothing for so long.
+fn silence(endpoint: &str, waited: Duration, writes: bool) -> Error {
+    let message = format!("no answer from {endpoint} within {waited:.1?}");
+    let mut error = Error::new(Code::Timeout, message);
+    error.outcome_unknown = writes;
+    error
 }
 
 /// The connection failed under a request.

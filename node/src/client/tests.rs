@@ -411,6 +411,129 @@ async fn silent_node_costs_a_part_of_the_time_only() {
     world.end().await;
 }
 
+/// A server for any number of connections, which answers questions about the cluster at once with `cluster`, and all else with `late` after
+/// `pause`.
+async fn slow(world: &World, cluster: String, late: String, pause: Duration) -> (String, Seen) {
+    let mut listener = world.env.net.listen("127.0.0.1:0").await.unwrap();
+    let address = listener.local_address();
+    let (seen, clock, tasks) = (
+        Seen::default(),
+        world.env.clock.clone(),
+        world.tasks.clone(),
+    );
+    let lines = Arc::clone(&seen);
+    world.tasks.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (cluster, late, clock) = (cluster.clone(), late.clone(), clock.clone());
+            let lines = Arc::clone(&lines);
+            tasks.spawn(async move {
+                let mut part = [0; 4096];
+                let count = stream.read(&mut part).await.unwrap_or(0);
+                let text = String::from_utf8_lossy(&part[..count]).into_owned();
+                let line = text.lines().next().unwrap_or_default().to_owned();
+                let asks = line.starts_with("GET /v1/cluster");
+                lines.lock().unwrap().push(line);
+                if !asks {
+                    clock.sleep(pause).await;
+                }
+                let text = if asks { cluster } else { late };
+                // The client may have left.
+                stream.write_all(text.as_bytes()).await.ok();
+                stream.shutdown().await.ok();
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// The answer of a node that takes `http` for the leader.
+fn names_leader(http: &str) -> String {
+    let body = format!(
+        r#"{{"cluster_id":"0000000000000abc","id":2,"name":"n2","leader":1,"term":3,"commit_index":1,"applied_index":1,"revision":1,"members":[{{"id":1,"name":"n1","peer":"n1:1","http":"{http}","incarnation":"01","role":"leader"}}]}}"#
+    );
+    answer("200 OK", &body)
+}
+
+/// A client that has a minute, and half of it for each try: a test that waits for a silent node does not end in time.
+fn patient(world: &World, endpoints: Vec<String>, sessions: bool) -> Client {
+    let options = Options {
+        timeout: Duration::from_secs(60),
+        patience: Duration::from_millis(40),
+        sessions,
+        ..plain()
+    };
+    Client::with_options(&world.env, &world.tasks, endpoints, options)
+}
+
+#[tokio::test]
+async fn silent_node_is_left_for_the_leader() {
+    let world = World::new().await;
+    let silent = world.env.net.listen("127.0.0.1:0").await.unwrap();
+    let endpoints = vec![silent.local_address(), world.address.clone()];
+    let client = patient(&world, endpoints.clone(), false);
+    client.get(b"a", Reading::default()).await.unwrap();
+    assert_eq!(client.known_leader(), Some(world.address.clone()));
+    assert_eq!(client.departures(), 1);
+    let client = patient(&world, endpoints, true);
+    let put = client.put(b"a", "1", Conditions::default()).await.unwrap();
+    assert_eq!((put.done.version, client.departures()), (1, 1));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn write_without_a_session_to_a_silent_node_is_unknown_at_once() {
+    let world = World::new().await;
+    let silent = world.env.net.listen("127.0.0.1:0").await.unwrap();
+    let endpoints = vec![silent.local_address(), world.address.clone()];
+    let client = patient(&world, endpoints, false);
+    let lost = client.put(b"a", "1", Conditions::default()).await;
+    let error = lost.unwrap_err();
+    assert_eq!((error.code, error.outcome_unknown), (Code::Timeout, true));
+    assert_eq!(error.leader.unwrap().http, world.address);
+    let put = client.put(b"a", "2", Conditions::default()).await.unwrap();
+    assert_eq!(put.done.version, 1, "the next write goes to the leader");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn node_that_answers_questions_is_waited_for_by_a_write_without_a_session() {
+    let world = World::new().await;
+    let put = r#"{"revision":7,"index":9,"version":4,"create_revision":1,"replayed":false}"#;
+    let leads = names_leader(&world.address);
+    let pause = Duration::from_millis(400);
+    let (address, _) = slow(&world, leads, answer("200 OK", put), pause).await;
+    let endpoints = vec![address, world.address.clone()];
+    let client = patient(&world, endpoints, false);
+    let put = client.put(b"a", "1", Conditions::default()).await.unwrap();
+    assert_eq!((put.done.version, client.departures()), (4, 0));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn slow_leader_is_waited_for_and_few_questions_are_asked() {
+    let world = World::new().await;
+    let (nobody, late) = (names_leader(""), answer("404 Not Found", ""));
+    let pause = Duration::from_millis(500);
+    let (leader, at_leader) = slow(&world, nobody, late.clone(), pause).await;
+    let (other, asked) = slow(&world, names_leader(&leader), late, pause).await;
+    let client = patient(&world, vec![leader, other], false);
+    let begin = world.env.clock.now();
+    let reads = (0..30).map(|_| client.get(b"a", Reading::default()));
+    for result in futures::future::join_all(reads).await {
+        assert_eq!(result.unwrap_err().code, Code::Internal);
+    }
+    let quarters = world.env.clock.now().since(begin).as_millis() / 10;
+    assert_eq!(client.departures(), 0);
+    assert_eq!(at_leader.lock().unwrap().len(), 30);
+    let questions = asked.lock().unwrap().len();
+    assert!(
+        questions > 0 && questions as u128 <= quarters + 1,
+        "{questions}"
+    );
+    world.end().await;
+}
+
 #[tokio::test]
 async fn watch_brings_history_and_news() {
     let world = World::new().await;

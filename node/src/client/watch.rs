@@ -4,7 +4,7 @@
 //! revision that broke off in the middle are not given twice.
 
 use super::connection::Connection;
-use super::{Ask, Client, retry};
+use super::{Ask, Client, Raw, retry};
 use crate::api::wire::{WatchChange, WatchProgress};
 use crate::error::{Code, Error};
 use crate::types::Revision;
@@ -44,7 +44,7 @@ pub struct Watch {
 }
 
 /// One answer's stream of events.
-struct Stream {
+pub(crate) struct Stream {
     /// Keeps the connection open.
     _connection: Connection,
     /// The rest of the answer.
@@ -57,13 +57,13 @@ struct Stream {
 
 /// One server-sent event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Event {
+pub(crate) struct Event {
     /// The revision that is complete with it.
-    id: Option<u64>,
+    pub(crate) id: Option<u64>,
     /// Kind.
-    kind: String,
+    pub(crate) kind: String,
     /// JSON.
-    data: String,
+    pub(crate) data: String,
 }
 
 impl Watch {
@@ -202,8 +202,18 @@ impl Client {
         }
     }
 
-    /// Asks one endpoint for a stream, on a connection of its own.
+    /// Asks one endpoint for a stream.
     async fn stream_at(&self, endpoint: &str, ask: &Ask) -> Result<Stream, Error> {
+        let answer = self.open_stream(endpoint, ask).await?;
+        answer.map_err(|raw| super::refused(endpoint, &raw, false))
+    }
+
+    /// Asks one endpoint for a stream, on a connection of its own; gives the answer when it is none.
+    pub(crate) async fn open_stream(
+        &self,
+        endpoint: &str,
+        ask: &Ask,
+    ) -> Result<Result<Stream, Raw>, Error> {
         let limit = self.0.options.timeout;
         let mut connection = self.connection(endpoint, limit).await?;
         let starting = connection.start(super::request(endpoint, ask, limit)?);
@@ -211,47 +221,37 @@ impl Client {
         let answer = match started {
             Ok(Ok(answer)) => answer,
             Ok(Err(failure)) => return Err(super::broken(endpoint, failure, false)),
-            Err(late) => return Err(Error::new(Code::Timeout, late.to_string())),
+            Err(late) => return Err(super::silence(endpoint, late.after, false)),
         };
         let (head, body) = answer.into_parts();
         if !head.status.is_success() {
             let body = self.0.clock.timeout(limit, body.collect()).await;
             let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes());
-            let raw = super::Raw {
+            return Ok(Err(Raw {
                 status: head.status,
                 body: body.unwrap_or_default(),
-            };
-            return Err(super::refused(endpoint, &raw, false));
+            }));
         }
-        Ok(Stream {
+        Ok(Ok(Stream {
             _connection: connection,
             body,
             buffer: Vec::new(),
             ready: VecDeque::new(),
-        })
+        }))
     }
 
     /// Asks `endpoint` alone, once, and takes any answer.
     pub(super) async fn ask_one(&self, endpoint: &str, path: &str) -> Result<Bytes, Error> {
         let endpoint = super::bare_address(endpoint);
         let limit = self.0.options.timeout;
-        let ask = Ask::get(path);
-        let mut connection = self.connection(&endpoint, limit).await?;
-        let sending = connection.exchange(super::request(&endpoint, &ask, limit)?);
-        match self.0.clock.timeout(limit, sending).await {
-            Ok(Ok(raw)) => {
-                self.rest(&endpoint, connection);
-                Ok(raw.body)
-            }
-            Ok(Err(failure)) => Err(super::broken(&endpoint, failure, false)),
-            Err(late) => Err(Error::new(Code::Timeout, late.to_string())),
-        }
+        let raw = self.ask_at(&endpoint, &Ask::get(path), limit).await?;
+        Ok(raw.body)
     }
 }
 
 impl Stream {
     /// The next event.
-    async fn event(&mut self) -> Result<Event, Error> {
+    pub(crate) async fn event(&mut self) -> Result<Event, Error> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
@@ -308,4 +308,17 @@ fn parse<T: serde::de::DeserializeOwned>(data: &str) -> Result<T, Error> {
         let message = format!("an event of the watch makes no sense: {error}");
         Error::new(Code::Internal, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_told_apart_by_empty_lines() {
+        let found = event("id: 7\nevent: put\ndata: {\"key\":\"a: b\"}\n\n");
+        assert_eq!((found.id, &*found.kind), (Some(7), "put"));
+        assert_eq!(found.data, "{\"key\":\"a: b\"}");
+        assert_eq!(event(": hello\n\n"), Event::default());
+    }
 }

@@ -12,6 +12,7 @@
 mod clock;
 mod determinism;
 mod faults;
+mod fence;
 mod handbook;
 mod http;
 mod lane;
