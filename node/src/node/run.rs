@@ -133,6 +133,8 @@ pub(super) struct Run {
     commit_told: Index,
     /// Role, term and leader before the last work.
     pub(super) role: (Role, Term, NodeId),
+    /// Who leads, for those who wait for an answer from a leader.
+    pub(super) leads: tokio::sync::watch::Sender<NodeId>,
     /// Role, term and leader when the members' progress and the numbers were last told, and when that was.
     pub(super) detail_told: ((Role, Term, NodeId), Mono),
     /// True when the leases are to be fetched as soon as this leader's state is complete.
@@ -229,6 +231,7 @@ impl Run {
             disk_at: now,
             commit_told: Index(0),
             role: (Role::Learner, Term(0), NodeId(0)),
+            leads: tokio::sync::watch::channel(NodeId(0)).0,
             detail_told: ((Role::Learner, Term(0), NodeId(0)), Mono::default()),
             wants_leases: false,
             end: None,
@@ -543,6 +546,11 @@ impl Run {
         if before == self.role {
             return;
         }
+        self.leads.send_if_modified(|told| {
+            let is_news = *told != leader;
+            *told = leader;
+            is_news
+        });
         if role == Role::Candidate && before.0 != Role::Candidate {
             self.elections += 1;
         }

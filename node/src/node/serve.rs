@@ -14,9 +14,13 @@ use crate::types::{NodeId, Revision, Role};
 use crate::wire::{Answer, Ask, ProbeAnswer};
 use bytes::Bytes;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Events that one look into history gives at most.
 const HISTORY_EVENTS_MAX: usize = 1_000;
+
+/// Ticks that a leader which was succeeded has to answer what was handed to it: in the profile `lan`, whose heartbeat is 50 ms, 50 ms.
+const SUCCESSOR_TICKS: u32 = 5;
 
 /// Pause before a request that found no leader is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(30);
@@ -244,8 +248,22 @@ impl Run {
     fn forward(&mut self, leader: NodeId, ask: Ask, waiter: Waiter, deadline: Mono) {
         let answer = self.shared.transport.forward(leader, ask.clone(), deadline);
         let (news, clock) = (self.news.clone(), self.shared.env.clock.clone());
+        let successor = successor(self.leads.subscribe(), leader);
+        let timing = self.shared.config.profile.timing();
+        let grace = timing.tick * SUCCESSOR_TICKS;
         self.shared.tasks.spawn(async move {
-            match answer.await {
+            let succeeded = async {
+                let next = successor.await;
+                // A leader that handed over in order still answers what it had begun.
+                clock.sleep(grace).await;
+                next
+            };
+            let answer = tokio::select! {
+                biased; // An answer that comes with the news still counts.
+                answer = answer => answer,
+                next = succeeded => Err(superseded(leader, next)),
+            };
+            match answer {
                 Err(error) if may_retry(&error) && clock.now() < deadline => {
                     let not_before = clock.now().plus(RETRY_PAUSE);
                     let parked = Parked {
@@ -360,6 +378,25 @@ fn answer_read(view: &StoreView, read: Read, range_max: u64, age_ms: Option<u64>
         )
     });
     (read.reply, answer)
+}
+
+/// The leader after `leader`; pending as long as no other is known.
+async fn successor(mut leads: watch::Receiver<NodeId>, leader: NodeId) -> NodeId {
+    let other = leads.wait_for(|next| next.0 != 0 && *next != leader).await;
+    match other.map(|next| *next) {
+        Ok(next) => next,
+        // The loop has ended: the reply's end says so.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// A request that `leader` did not answer before `next` took its place: without this it would wait for a dead node until its own
+/// deadline (leader-crash, seed 227).
+fn superseded(leader: NodeId, next: NodeId) -> Error {
+    let message = format!("node {leader} had not answered when node {next} became leader");
+    Error::new(Code::NotLeader, message)
+        .unknown()
+        .hint("look whether it happened before sending it again; a write in a session may simply be sent again")
 }
 
 /// Whether a forwarded request was certainly not done, for a reason that passes.
