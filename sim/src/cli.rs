@@ -7,19 +7,21 @@
 )]
 
 use crate::handbook::command::{HandbookArgs, handbook};
+use crate::plans::{self, PlanArgs, ShrinkArgs};
 use crate::report::Report;
 use crate::runner::{Job, run_all, warm_up};
+use crate::tally::{Missing, Tally, missing, tell_failure};
 use crate::trace::Level;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use scenarios::Scenario;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 /// Sails a cluster through storms, and shows what happened.
 #[derive(Parser)]
@@ -37,6 +39,10 @@ enum Command {
     Run(RunArgs),
     /// Run one seed again and tell its story
     Replay(ReplayArgs),
+    /// Print the plan of a seed: everything its run will do, as data
+    Plan(PlanArgs),
+    /// Look for the smallest plan that fails as this seed does; exit code 1 when it does fail
+    Shrink(ShrinkArgs),
     /// Run seeds twice in two processes and compare their traces
     Determinism(DeterminismArgs),
     /// Measure what runs cost: virtual seconds and runs per second of one core
@@ -82,10 +88,14 @@ struct RunArgs {
 #[derive(Args)]
 pub(crate) struct ReplayArgs {
     /// Scenario
-    scenario: String,
+    #[arg(required_unless_present = "plan", conflicts_with = "plan")]
+    scenario: Option<String>,
     /// Seed
-    #[arg(long)]
-    seed: u64,
+    #[arg(long, required_unless_present = "plan", conflicts_with = "plan")]
+    seed: Option<u64>,
+    /// A plan from `storm plan` or `storm shrink` instead of scenario and seed
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
     /// Stop the story after this many virtual seconds
     #[arg(long)]
     until: Option<f64>,
@@ -152,6 +162,8 @@ pub fn main() -> ExitCode {
     let result = match storm.command {
         Command::Run(args) => sweep(&args),
         Command::Replay(args) => replay(&args),
+        Command::Plan(args) => plans::plan(&args),
+        Command::Shrink(args) => plans::shrunk(&args),
         Command::Determinism(args) => determinism(&args),
         Command::Bench(args) => bench(&args),
         Command::Handbook(args) => handbook(&args, at_once(0)),
@@ -225,12 +237,12 @@ fn sweep(args: &RunArgs) -> Result<bool> {
     let scenarios = chosen(&args.scenario)?;
     let mut jobs: Vec<Job> = Vec::new();
     match args.seed {
-        Some(seed) => jobs.extend(scenarios.iter().map(|one| job(one, seed, None))),
+        Some(seed) => jobs.extend(scenarios.iter().map(|one| Job::new(one, seed, None))),
         None => {
             for place in 0..args.seeds {
                 let many = scenarios.len() as u64;
                 let scenario = &scenarios[usize::try_from(place % many)?];
-                jobs.push(job(scenario, args.first_seed + place / many, None));
+                jobs.push(Job::new(scenario, args.first_seed + place / many, None));
             }
         }
     }
@@ -247,7 +259,9 @@ fn sweep(args: &RunArgs) -> Result<bool> {
     let total = jobs.len();
     let bar = progress(total as u64);
     let mut tally = Tally::new();
-    let mut stopped = false;
+    let stopped = Cell::new(false);
+    // Asked for a run at a time: none begins after too many failures.
+    let jobs = jobs.into_iter().take_while(|_| !stopped.get());
     run_all(jobs, at_once(args.jobs), |report| {
         if let Some(file) = &mut file {
             let line = serde_json::to_string(&report).unwrap_or_default();
@@ -260,29 +274,17 @@ fn sweep(args: &RunArgs) -> Result<bool> {
         tally.add(report);
         bar.inc(1);
         bar.set_message(tally.pace());
-        if tally.failed.len() >= args.failures_max && !stopped {
-            stopped = true;
-            bar.suspend(|| {
-                eprintln!(
-                    "more than {} failures: see the first ones",
-                    args.failures_max
-                )
-            });
+        if tally.failed() >= args.failures_max && !stopped.replace(true) {
+            bar.suspend(|| eprintln!("{} failures: no new runs begin", args.failures_max));
         }
     });
     bar.finish_and_clear();
     tally.print();
-    Ok(tally.failed.is_empty())
-}
-
-/// A run to do.
-fn job(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Job {
-    Job {
-        scenario: scenario.clone(),
-        seed,
-        keep,
-        seedling: None,
+    let probes = missing(&scenarios, tally.probes());
+    for probe in &probes {
+        println!("{probe}");
     }
+    Ok(tally.failed() == 0 && !probes.iter().any(Missing::is_failure))
 }
 
 /// `I/N`.
@@ -303,108 +305,19 @@ fn progress(total: u64) -> ProgressBar {
     ProgressBar::new(total).with_style(style)
 }
 
-/// Prints a failure with the command that shows it again.
-fn tell_failure(report: &Report) {
-    let first = report.failures.first().map_or("", String::as_str);
-    let first = first.lines().next().unwrap_or("");
-    println!("FAILED {} seed {}: {first}", report.scenario, report.seed);
-    println!(
-        "       cargo run --release --bin storm -- {}",
-        &report.replay_command()["storm ".len()..]
-    );
-}
-
-/// What a sweep adds up to.
-struct Tally {
-    since: Instant,
-    runs: u64,
-    virtual_ms: u64,
-    cpu_us: u64,
-    operations: u64,
-    failed: Vec<Report>,
-    by_scenario: BTreeMap<String, (u64, u64, u64)>,
-    probes: BTreeMap<String, u64>,
-}
-
-impl Tally {
-    fn new() -> Self {
-        Tally {
-            since: Instant::now(),
-            runs: 0,
-            virtual_ms: 0,
-            cpu_us: 0,
-            operations: 0,
-            failed: Vec::new(),
-            by_scenario: BTreeMap::new(),
-            probes: BTreeMap::new(),
-        }
-    }
-
-    fn add(&mut self, report: Report) {
-        self.runs += 1;
-        self.virtual_ms += report.virtual_ms;
-        self.cpu_us += report.cpu_us;
-        self.operations += report.operations;
-        let one = self.by_scenario.entry(report.scenario.clone()).or_default();
-        *one = (one.0 + 1, one.1 + report.virtual_ms, one.2 + report.cpu_us);
-        for probe in report.probes.keys() {
-            // Counted by run: a probe says in how many runs something happened.
-            *self.probes.entry(probe.clone()).or_default() += 1;
-        }
-        if !report.failures.is_empty() {
-            self.failed.push(report);
-        }
-    }
-
-    /// Speed so far.
-    fn pace(&self) -> String {
-        let seconds = self.since.elapsed().as_secs_f64().max(0.001);
-        let ratio = self.virtual_ms as f64 / 1_000.0 / seconds;
-        format!(
-            "{:.1} runs/s, {ratio:.0}x real time, {} failed",
-            self.runs as f64 / seconds,
-            self.failed.len()
-        )
-    }
-
-    fn print(&self) {
-        println!("scenario          runs   virtual s/core s   runs/core s   ms/run");
-        for (name, (runs, virtual_ms, cpu_us)) in &self.by_scenario {
-            let cpu_s = (*cpu_us as f64 / 1e6).max(1e-9);
-            println!(
-                "{name:16} {runs:5}   {:16.0}   {:11.1}   {:6.1}",
-                *virtual_ms as f64 / 1_000.0 / cpu_s,
-                *runs as f64 / cpu_s,
-                cpu_s * 1_000.0 / *runs as f64
-            );
-        }
-        println!("\nin how many runs");
-        for (probe, runs) in &self.probes {
-            println!("{runs:6}  {probe}");
-        }
-        println!(
-            "\n{} runs, {} operations, {}",
-            self.runs,
-            self.operations,
-            self.pace()
-        );
-        for report in &self.failed {
-            tell_failure(report);
-        }
-        println!(
-            "{} passed, {} failed",
-            self.runs - self.failed.len() as u64,
-            self.failed.len()
-        );
-    }
-}
-
 /// Runs one seed again and tells its story.
 fn replay(args: &ReplayArgs) -> Result<bool> {
-    let scenario = chosen(std::slice::from_ref(&args.scenario))?.remove(0);
-    let level = args.level();
+    let level = Some(args.level());
+    let job = match (&args.plan, args.run()) {
+        (Some(path), _) => Job::of_plan(plans::read(path)?, level),
+        (None, Some((name, seed))) => {
+            let scenario = chosen(&[name.to_owned()])?.remove(0);
+            Job::new(&scenario, seed, level)
+        }
+        (None, None) => bail!("a replay needs scenario and seed, or a plan"),
+    };
     let mut good = true;
-    run_all(vec![job(&scenario, args.seed, Some(level))], 1, |report| {
+    run_all([job], 1, |report| {
         good = report.failures.is_empty();
         tell_story(&report, args);
     });
@@ -421,9 +334,9 @@ impl ReplayArgs {
         }
     }
 
-    /// Scenario and seed.
-    pub(crate) fn run(&self) -> (&str, u64) {
-        (&self.scenario, self.seed)
+    /// Scenario and seed, unless it is a plan.
+    pub(crate) fn run(&self) -> Option<(&str, u64)> {
+        Some((self.scenario.as_deref()?, self.seed?))
     }
 }
 
@@ -486,7 +399,7 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
     let jobs = |keep| -> Vec<Job> {
         let seeds = 1..=args.seeds;
         seeds
-            .flat_map(|seed| scenarios.iter().map(move |one| job(one, seed, keep)))
+            .flat_map(|seed| scenarios.iter().map(move |one| Job::new(one, seed, keep)))
             .collect()
     };
     let mut first: BTreeMap<(String, u64), (String, u64)> = BTreeMap::new();
@@ -516,9 +429,11 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
 fn show_first_difference(scenario: &Scenario, seed: u64) {
     let mut both = Vec::new();
     for _ in 0..2 {
-        run_all(vec![job(scenario, seed, Some(Level::All))], 1, |report| {
-            both.push(report)
-        });
+        run_all(
+            vec![Job::new(scenario, seed, Some(Level::All))],
+            1,
+            |report| both.push(report),
+        );
     }
     let [a, b] = both.as_slice() else { return };
     let show = |line: Option<&crate::report::StoryLine>| {
