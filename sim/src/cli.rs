@@ -7,6 +7,7 @@
 )]
 
 use crate::handbook::command::{HandbookArgs, handbook};
+use crate::plan::Plan;
 use crate::plans::{self, PlanArgs, ShrinkArgs};
 use crate::report::Report;
 use crate::runner::{Job, run_all, warm_up};
@@ -22,6 +23,13 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Set in a process whose addresses are fixed.
+const FIXED: &str = "STORM_FIXED";
+/// Seeds of each scenario whose plans are written down, read and run by the determinism check.
+const PLAN_SEEDS: u64 = 5;
+/// Seeds of each scenario that the determinism check runs in fresh processes.
+const FRESH_SEEDS: u64 = 3;
 
 /// Sails a cluster through storms, and shows what happened.
 #[derive(Parser)]
@@ -185,8 +193,7 @@ pub fn main() -> ExitCode {
 #[expect(unsafe_code, reason = "personality and exec have no safe door in std")]
 fn fix_addresses() {
     use std::os::unix::process::CommandExt;
-    const DONE: &str = "STORM_FIXED";
-    if std::env::var_os(DONE).is_some() {
+    if std::env::var_os(FIXED).is_some() {
         return;
     }
     let Ok(program) = std::env::current_exe() else {
@@ -195,7 +202,7 @@ fn fix_addresses() {
     // SAFETY: only changes how the next exec of this process lays out memory.
     unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
     let mut again = std::process::Command::new(program);
-    again.args(std::env::args_os().skip(1)).env(DONE, "1");
+    again.args(std::env::args_os().skip(1)).env(FIXED, "1");
     // The allocator would give memory back by the clock, which in here is the simulated one and races: never, then.
     again.env("MIMALLOC_PURGE_DELAY", "-1");
     // A run uses a little of many huge pages; to clear them took a sixth of its time.
@@ -402,7 +409,7 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
             .flat_map(|seed| scenarios.iter().map(move |one| Job::new(one, seed, keep)))
             .collect()
     };
-    let mut first: BTreeMap<(String, u64), (String, u64)> = BTreeMap::new();
+    let mut first = Traces::new();
     run_all(jobs(None), at_once(args.jobs), |report| {
         first.insert((report.scenario, report.seed), (report.hash, report.events));
     });
@@ -415,6 +422,9 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
             differ.push(key);
         }
     });
+    differ.extend(by_other_ways(&scenarios, args, &first)?);
+    differ.sort();
+    differ.dedup();
     for (name, seed) in &differ {
         println!("DIFFERS {name} seed {seed}");
         let scenario = scenarios::find(name).context("the scenario was just run")?;
@@ -423,6 +433,69 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
     let total = first.len();
     println!("{} passed, {} failed", total - differ.len(), differ.len());
     Ok(differ.is_empty())
+}
+
+/// Hash and count of each run, by scenario and seed.
+type Traces = BTreeMap<(String, u64), (String, u64)>;
+
+/// A few of the runs again, on the other ways that lead to a run: from a plan that was written down and read, and in a fresh
+/// process of this program, as somebody has who replays what a sweep has found. Gives those that differ.
+fn by_other_ways(
+    scenarios: &[Scenario],
+    args: &DeterminismArgs,
+    first: &Traces,
+) -> Result<Vec<(String, u64)>> {
+    let mut differ = Vec::new();
+    let mut jobs = Vec::new();
+    for seed in 1..=args.seeds.min(PLAN_SEEDS) {
+        for scenario in scenarios {
+            let text = Plan::of(scenario, seed, None).to_json();
+            let plan = text.and_then(|text| Plan::from_json(&text));
+            jobs.push(Job::of_plan(plan.map_err(anyhow::Error::msg)?, None));
+        }
+    }
+    run_all(jobs, at_once(args.jobs), |report| {
+        let key = (report.scenario.clone(), report.seed);
+        if first.get(&key) != Some(&(report.hash, report.events)) {
+            differ.push(key);
+        }
+    });
+    for seed in 1..=args.seeds.min(FRESH_SEEDS) {
+        for scenario in scenarios {
+            let report = in_a_fresh_process(&scenario.name, seed)?;
+            let key = (scenario.name.clone(), seed);
+            if first.get(&key) != Some(&(report.hash, report.events)) {
+                differ.push(key);
+            }
+        }
+    }
+    Ok(differ)
+}
+
+/// A run in a fresh process of this program.
+fn in_a_fresh_process(scenario: &str, seed: u64) -> Result<Report> {
+    let name = format!("storm-{}-{scenario}-{seed}.json", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    let mut program = std::process::Command::new(std::env::current_exe()?);
+    program.args([
+        "run",
+        "--scenario",
+        scenario,
+        "--seed",
+        &seed.to_string(),
+        "--json",
+    ]);
+    program.arg(&file).env_remove(FIXED);
+    // Whether the run is well is not asked here; a process that did not run leaves no report.
+    let told = program.output().context("starting this program again")?;
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    std::fs::remove_file(&file).ok();
+    serde_json::from_str(text.lines().next().unwrap_or_default()).with_context(|| {
+        format!(
+            "no report of {scenario} seed {seed}: {}",
+            String::from_utf8_lossy(&told.stderr)
+        )
+    })
 }
 
 /// Prints the first line in which two runs of a seed differ.

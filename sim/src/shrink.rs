@@ -83,7 +83,7 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         offer(&|one| one.duration = shortest + (one.duration - shortest) / 2);
     }
     for kind in plan.habits.mix.keys().filter(|_| plan.habits.mix.len() > 1) {
-        offer(&|one| drop(one.habits.mix.remove(kind)));
+        offer(&|one| one.habits.mix.retain(|other, _| other != kind));
     }
     if plan.habits.keys > 1 {
         offer(&|one| one.habits.keys = 1);
