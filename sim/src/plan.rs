@@ -16,9 +16,9 @@ const SHARES: usize = 4;
 /// The largest cluster of a plan.
 const NODES_MAX: u32 = 9;
 /// How long before a step that breaks something its clients are busy.
-const BUSY_BEFORE: Duration = Duration::from_secs(2);
+const BUSY_BEFORE: Duration = Duration::from_secs(1);
 /// And how long after its beginning: longer than most such steps last.
-const BUSY_AFTER: Duration = Duration::from_secs(8);
+const BUSY_AFTER: Duration = Duration::from_secs(6);
 
 /// What one run will do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
