@@ -55,6 +55,11 @@ mod tests {
                 "{} covers nothing",
                 scenario.name
             );
+            assert!(
+                !scenario.probes.is_empty(),
+                "{} says of nothing rare that it must happen",
+                scenario.name
+            );
         }
     }
 }

@@ -141,6 +141,11 @@ impl Cluster {
         }
     }
 
+    /// True when a bug is planted in the nodes, or could be: some are rules of a disk, which then belong to it.
+    pub fn is_planted(&self) -> bool {
+        self.ground.is_some()
+    }
+
     /// Names of all nodes.
     pub fn names(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()

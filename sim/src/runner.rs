@@ -14,6 +14,7 @@
 )]
 
 use crate::fence;
+use crate::plan::Plan;
 use crate::planted::Seedling;
 use crate::report::Report;
 use crate::run::run;
@@ -41,6 +42,40 @@ pub struct Job {
     pub keep: Option<Level>,
     /// The bug planted in its nodes; none but in tests of the test.
     pub seedling: Option<Seedling>,
+    /// What to carry out instead of what scenario and seed give.
+    pub plan: Option<Box<Plan>>,
+}
+
+impl Job {
+    /// A run of what scenario and seed give.
+    pub fn new(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Job {
+        Job {
+            scenario: scenario.clone(),
+            seed,
+            keep,
+            seedling: None,
+            plan: None,
+        }
+    }
+
+    /// A run of `plan`.
+    pub fn of_plan(plan: Plan, keep: Option<Level>) -> Job {
+        Job {
+            scenario: plan.scenario.clone(),
+            seed: plan.seed,
+            keep,
+            seedling: plan.seedling,
+            plan: Some(Box::new(plan)),
+        }
+    }
+
+    /// What it will do.
+    fn plan(&self) -> Plan {
+        match &self.plan {
+            Some(plan) => Plan::clone(plan),
+            None => Plan::of(&self.scenario, self.seed, self.seedling),
+        }
+    }
 }
 
 /// A run under way.
@@ -68,7 +103,7 @@ pub fn warm_up() {
 /// Does all `jobs`, `at_once` at a time, and hands each report to `each` as it comes. A job is asked for when there is room
 /// for it, so `each` may decide that there are no more.
 pub fn run_all(jobs: impl IntoIterator<Item = Job>, at_once: usize, each: impl FnMut(Report)) {
-    let work = |job: &Job| run(&job.scenario, job.seed, job.keep, job.seedling);
+    let work = |job: &Job| run(job.plan(), job.keep);
     run_all_by(jobs, at_once, work, each);
 }
 

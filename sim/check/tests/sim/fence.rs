@@ -97,6 +97,7 @@ fn run_the_escapes() {
         seed,
         keep: None,
         seedling: None,
+        plan: None,
     });
     run_all_by(jobs, 1, escape, |report| {
         println!("seed {}: {:?}", report.seed, report.failures);

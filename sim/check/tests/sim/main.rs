@@ -17,5 +17,7 @@ mod handbook;
 mod http;
 mod lane;
 mod net;
+mod plans;
+mod probes;
 mod rare;
 mod support;
