@@ -222,7 +222,7 @@ fn the_check_names_the_first_line_that_differs() {
     let folder = std::env::temp_dir().join(format!("handbook-check-{}", std::process::id()));
     let scenario = scenarios::find("power-loss").unwrap();
     let files = book::files(&[gather(&scenario, runs(&scenario, 12)).unwrap()]);
-    book::write(&folder, &files).unwrap();
+    book::write(&folder, &files, "`cccc`").unwrap();
     assert!(book::compare(&folder, &files).unwrap().is_empty());
     std::fs::write(folder.join("power-loss.md"), "# Old\n").unwrap();
     std::fs::write(folder.join("gone.md"), "").unwrap();
