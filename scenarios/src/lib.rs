@@ -103,6 +103,13 @@ pub struct Cluster {
     pub drawn_knobs: f64,
 }
 
+fn patience() -> Span {
+    Span {
+        low: 2.0,
+        high: 6.0,
+    }
+}
+
 fn one() -> u32 {
     1
 }
@@ -128,6 +135,9 @@ pub struct Workload {
     pub keys: Span,
     /// Pause between two operations of a client, milliseconds.
     pub pause_ms: Span,
+    /// How long a client waits for an answer before it gives up, seconds.
+    #[serde(default = "patience")]
+    pub timeout_s: Span,
     /// How many times longer pauses are in calm stretches: away from the steps that break something.
     #[serde(default = "one")]
     pub calm_factor: u32,

@@ -4,6 +4,7 @@
 //! when they are gone, the disk comes back and the node may start again. In between nothing of the dead life can reach
 //! the wire or the platter.
 
+use crate::lane::SimLanes;
 use crate::plan::Plan;
 use crate::planted::Ground;
 use crate::timeline::State;
@@ -106,7 +107,11 @@ impl Cluster {
             let (config, knobs) = (config.clone(), knobs.clone());
             let (handle, exited) = (Arc::clone(&to_handle), Arc::clone(&to_exited));
             async move {
-                let env = world.env(&place, recorder.journal(&place));
+                let mut env = world.env(&place, recorder.journal(&place));
+                let host = place.clone();
+                let lanes = SimLanes::new(env.rngs.clone(), simdisk::take_debt);
+                let lanes = lanes.on_power(move || !simdisk::disk(&host).is_down());
+                env.lanes = node::rt::Lanes::new(lanes);
                 let env = match ground {
                     Some(ground) => ground.env(&place, env),
                     None => env,

@@ -227,7 +227,7 @@ fn draw_habits(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Habits {
         mix,
         keys: whole(&workload.keys, rng),
         pause: (millis(pause.low), millis(pause.high)),
-        timeout: Duration::from_millis(rng.random_range(2_000..6_000)),
+        timeout: seconds(&workload.timeout_s, share(rng)),
         value_len: value_len(&workload.value_bytes, rng),
         busy: Vec::new(),
         calm_factor: workload.calm_factor,

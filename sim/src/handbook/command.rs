@@ -79,7 +79,6 @@ fn run_everything(seeds: u64, at_once: usize) -> BTreeMap<String, Vec<Report>> {
 /// The commit that is checked out where the book is, as pages name it. Without git, or outside of a repository, it is unknown.
 #[expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "the handbook's command runs in an ordinary process and asks git"
 )]
 fn commit(out: &Path) -> String {
