@@ -295,8 +295,7 @@ fn revisions_differ(record: &Record) {
 
 #[test]
 fn no_acknowledged_write_is_lost_to_sigkill() {
-    let rounds =
-        std::env::var("KILL_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
+    let rounds = std::env::var("KILL_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut servers = three(dir.path());
     servers.iter_mut().for_each(Server::start);
