@@ -55,7 +55,7 @@ impl Profile {
 macro_rules! knobs {
     ($($(#[$meta:meta])* $name:ident: $kind:ty = $default:expr, $range:expr;)*) => {
         /// The internal numbers of one node.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         pub struct Knobs {
             $($(#[$meta])* pub $name: $kind,)*
         }

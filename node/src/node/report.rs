@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// How old the members' progress and the numbers may be: both change with every message, and building them costs more than
 /// handling one.
-const DETAIL_EVERY: Duration = Duration::from_millis(20);
+const DETAIL_EVERY: Duration = Duration::from_millis(100);
 
 impl Run {
     /// Replaces the picture where it has changed. Watchers are woken only when it has.

@@ -50,6 +50,54 @@ pub struct Elapsed {
     pub after: Duration,
 }
 
+/// A moment that somebody waits for beside other things, again and again: one timer for all the looks at it, where a fresh
+/// sleep for each look would arm and drop one every time something else happens.
+pub struct Deadline {
+    /// The clock it is read on.
+    clock: Clock,
+    /// The moment and its timer, while there is one.
+    set: Option<(Mono, Sleep)>,
+}
+
+impl Deadline {
+    /// No moment yet, on `clock`.
+    pub fn new(clock: &Clock) -> Self {
+        Deadline {
+            clock: clock.clone(),
+            set: None,
+        }
+    }
+
+    /// `span` from now, unless a moment is set already.
+    pub fn set_once(&mut self, span: Duration) {
+        if self.set.is_none() {
+            let at = self.clock.now().plus(span);
+            self.set = Some((at, self.clock.sleep_until(at)));
+        }
+    }
+
+    /// Takes the moment back.
+    pub fn clear(&mut self) {
+        self.set = None;
+    }
+
+    /// True when the moment has come, for those too busy to wait for it.
+    pub fn is_due(&self) -> bool {
+        self.set
+            .as_ref()
+            .is_some_and(|(at, _)| self.clock.now() >= *at)
+    }
+
+    /// Ends when the moment has come, and takes it back then; never while none is set. May be dropped and called again.
+    pub async fn passed(&mut self) {
+        match &mut self.set {
+            Some((_, sleep)) => sleep.await,
+            None => std::future::pending().await,
+        }
+        self.set = None;
+    }
+}
+
 impl Clock {
     /// A clock over `driver`.
     pub fn new(driver: impl ClockDriver + 'static) -> Self {

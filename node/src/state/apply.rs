@@ -75,9 +75,12 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Begins on a founded state.
     pub fn new(view: &'a dyn View) -> Result<Self, Error> {
-        let (meta, applied) = record::founded(view)?;
-        let meta_before = view.get(&keys::META)?.unwrap_or_default();
-        let applied_before = view.get(&keys::APPLIED)?.unwrap_or_default();
+        let record::Founded {
+            meta,
+            applied,
+            meta_bytes: meta_before,
+            applied_bytes: applied_before,
+        } = record::founded(view)?;
         let meta_hash = record_hash(&keys::META, &meta_before);
         Ok(Batch {
             over: Overlay::new(view, applied.state_hash.wrapping_sub(meta_hash)),

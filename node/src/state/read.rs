@@ -194,7 +194,7 @@ pub fn read(
     get: &Get,
     range_max: u64,
 ) -> Result<(GetDone, Revision, Index), ReadError> {
-    let (meta, applied) = record::founded(view)?;
+    let record::Founded { meta, applied, .. } = record::founded(view)?;
     check_span(&get.key, &get.range_end).map_err(|why| ReadError::Invalid {
         why: why.to_owned(),
     })?;
@@ -376,7 +376,7 @@ pub fn history(
     range_end: &Bytes,
     events_max: usize,
 ) -> Result<WatchBatch, ReadError> {
-    let (meta, _) = record::founded(view)?;
+    let meta = record::founded(view)?.meta;
     let from = from.0.max(1);
     if from <= meta.compacted {
         return Err(ReadError::Compacted {

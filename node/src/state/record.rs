@@ -157,13 +157,18 @@ pub(super) fn encode(message: &impl Message) -> Bytes {
 /// The meta record; `None` in an empty store.
 pub fn meta(view: &dyn View) -> Result<Option<Meta>, Error> {
     let meta: Option<Meta> = fetch(view, "meta", &keys::META)?;
-    match meta {
-        Some(meta) if meta.format != FORMAT => Err(Error::corrupt(format!(
-            "the state has format {}, this version reads format {FORMAT}",
-            meta.format
-        ))),
-        other => Ok(other),
+    meta.map(of_this_format).transpose()
+}
+
+/// A meta record, if this version reads what it speaks of.
+fn of_this_format(meta: Meta) -> Result<Meta, Error> {
+    if meta.format == FORMAT {
+        return Ok(meta);
     }
+    Err(Error::corrupt(format!(
+        "the state has format {}, this version reads format {FORMAT}",
+        meta.format
+    )))
 }
 
 /// How far the log was applied; `None` in an empty store.
@@ -171,10 +176,29 @@ pub fn applied(view: &dyn View) -> Result<Option<Applied>, Error> {
     fetch(view, "applied position", &keys::APPLIED)
 }
 
+/// Meta and position of a state that must exist, as messages and as the bytes they were read from.
+pub(super) struct Founded {
+    /// Meta.
+    pub(super) meta: Meta,
+    /// Position.
+    pub(super) applied: Applied,
+    /// Meta as stored.
+    pub(super) meta_bytes: Bytes,
+    /// Position as stored.
+    pub(super) applied_bytes: Bytes,
+}
+
 /// Meta and position of a state that must exist.
-pub(super) fn founded(view: &dyn View) -> Result<(Meta, Applied), Error> {
-    let missing =
-        || Error::corrupt("there is no state: neither founded nor loaded from a snapshot");
-    let meta = meta(view)?.ok_or_else(missing)?;
-    Ok((meta, applied(view)?.ok_or_else(missing)?))
+pub(super) fn founded(view: &dyn View) -> Result<Founded, Error> {
+    let read = |key: &[u8]| {
+        let missing = "there is no state: neither founded nor loaded from a snapshot";
+        view.get(key)?.ok_or_else(|| Error::corrupt(missing))
+    };
+    let (meta_bytes, applied_bytes) = (read(&keys::META)?, read(&keys::APPLIED)?);
+    Ok(Founded {
+        meta: of_this_format(decode("meta", meta_bytes.clone())?)?,
+        applied: decode("applied position", applied_bytes.clone())?,
+        meta_bytes,
+        applied_bytes,
+    })
 }

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Bound;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+/// Records up to this length with their key are hashed in one piece, bytes.
+const HASH_WHOLE_LEN_MAX: usize = 256;
 
 /// Final values of the records that a batch touches; `None` removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,9 +41,21 @@ impl Writes {
 
 /// The share of one record in the state hash.
 pub(crate) fn record_hash(key: &[u8], value: &[u8]) -> u64 {
-    let mut hasher = Xxh3::new();
     // The key's length keeps (ab, c) and (a, bc) apart.
-    hasher.update(&(key.len() as u64).to_le_bytes());
+    let prefix = (key.len() as u64).to_le_bytes();
+    let length = prefix.len() + key.len() + value.len();
+    let mut whole = [0; HASH_WHOLE_LEN_MAX];
+    if let Some(whole) = whole.get_mut(..length) {
+        // In one piece: the hasher's own state is larger than most records.
+        let (to_prefix, rest) = whole.split_at_mut(prefix.len());
+        let (to_key, to_value) = rest.split_at_mut(key.len());
+        to_prefix.copy_from_slice(&prefix);
+        to_key.copy_from_slice(key);
+        to_value.copy_from_slice(value);
+        return xxh3_64(whole);
+    }
+    let mut hasher = Xxh3::new();
+    hasher.update(&prefix);
     hasher.update(key);
     hasher.update(value);
     hasher.digest()

@@ -4,7 +4,7 @@
 
 use super::dial::Link;
 use super::{Inbound, Shared, serve, snapshot};
-use crate::rt::Mono;
+use crate::rt::clock::Deadline;
 use crate::rt::net::{Listener, Stream};
 use crate::types::{GroupId, NodeId};
 use crate::wire::frame::{self, Frame, Kind};
@@ -191,24 +191,22 @@ fn enter(shared: &Shared, from: NodeId, purpose: Purpose) -> CancellationToken {
 /// Takes consensus messages until the connection ends.
 async fn receive(shared: &Shared, link: &mut Link, from: NodeId, me: NodeId) -> Result<(), Error> {
     let every = shared.knobs.peer_idle_timeout / 4;
-    let clock = &shared.env.clock;
-    let mut due: Option<Mono> = None;
+    let mut due = Deadline::new(&shared.env.clock);
     loop {
         let frame = tokio::select! {
             biased; // Messages first: the acknowledgement that is due is looked at after them.
             frame = link.reader.next() => frame?,
-            () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {
+            () = due.passed() => {
                 link.say(shared, Kind::Ack, &()).await?;
-                due = None;
                 continue;
             }
         };
         let Some(frame) = frame else { return Ok(()) };
         // Acknowledged before it is handed over: a full loop is not a dead peer, until it lasts.
-        let now = clock.now();
-        if *due.get_or_insert(now.plus(every)) <= now {
+        due.set_once(every);
+        if due.is_due() {
             link.say(shared, Kind::Ack, &()).await?;
-            due = None;
+            due.clear();
         }
         hand_over(shared, link, frame, from, me).await?;
     }

@@ -6,7 +6,8 @@
 
 use super::dial::{self, Link, Pause};
 use super::{PeerAddress, Shared};
-use crate::rt::{Event, Mono};
+use crate::rt::Event;
+use crate::rt::clock::Deadline;
 use crate::types::{GroupId, NodeId};
 use crate::wire::raft::to_wire;
 use crate::wire::{Kind, Purpose, frame};
@@ -88,37 +89,28 @@ enum Ended {
 /// Sends what is queued until the connection ends.
 async fn talk(shared: &Shared, id: NodeId, mut link: Link, queue: &mut Queue) -> Ended {
     let mut batch = Vec::new();
-    let mut waiting_since: Option<Mono> = None;
+    // Set while something was sent and nothing has come back.
+    let mut silence = Deadline::new(&shared.env.clock);
     let turn = shared.knobs.turn_len_max;
     loop {
-        let silence_ends = silence_end(shared, waiting_since);
         tokio::select! {
             biased; // Signs of life first, else a busy queue could hide them.
             heard = link.reader.next() => match check_ack(heard) {
-                Ok(()) => waiting_since = None,
+                Ok(()) => silence.clear(),
                 Err(ended) => return ended,
             },
-            () = shared.env.clock.sleep_until(silence_ends), if waiting_since.is_some() => {
-                return Ended::Silent;
-            }
+            () = silence.passed() => return Ended::Silent,
             taken = queue.recv_many(&mut batch, turn) => {
                 if taken == 0 {
                     return Ended::Closed;
                 }
-                waiting_since.get_or_insert(shared.env.clock.now());
+                silence.set_once(shared.knobs.peer_idle_timeout);
                 if let Err(error) = write(shared, id, &mut link, batch.drain(..)).await {
                     return error.into();
                 }
             }
         }
     }
-}
-
-/// When silence that began at `since` has lasted too long.
-fn silence_end(shared: &Shared, since: Option<Mono>) -> Mono {
-    since
-        .unwrap_or_default()
-        .plus(shared.knobs.peer_idle_timeout)
 }
 
 /// The peer says nothing but acknowledgements here.

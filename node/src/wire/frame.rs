@@ -15,8 +15,10 @@
 //! Left out: time-outs (`transport` has the clock) and secrecy (the peer network is trusted, or tunnelled).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Version of the conversation between peers.
@@ -30,6 +32,9 @@ const PREFIX_LEN: usize = 2;
 
 /// Bytes asked of the stream at a time.
 const READ_LEN: usize = 64 << 10;
+
+/// Room below which a reader makes room for a whole [`READ_LEN`] again, bytes.
+const READ_LEN_MIN: usize = READ_LEN / 4;
 
 /// A writer keeps its buffer between batches unless it has grown beyond this, bytes.
 const KEEP_LEN_MAX: usize = 1 << 20;
@@ -278,7 +283,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(frame) = self.ready()? {
                 return Ok(Some(frame));
             }
-            self.buffer.reserve(READ_LEN);
+            // Not before each read: payloads still held keep the old buffer, and a short message would cost a whole new one.
+            if self.buffer.capacity() - self.buffer.len() < READ_LEN_MIN {
+                self.buffer.reserve(READ_LEN);
+            }
             let came = self.stream.read_buf(&mut self.buffer).await?;
             if came == 0 {
                 let have = self.buffer.len();
@@ -333,7 +341,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             return Ok(());
         }
         while !self.buffer.is_empty() {
-            let wrote = guarded(guard(), self.stream.write(&self.buffer)).await?;
+            let wrote = guarded(&guard, self.stream.write(&self.buffer)).await?;
             if wrote == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
@@ -342,20 +350,25 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         if self.buffer.capacity() > KEEP_LEN_MAX {
             self.buffer = BytesMut::new();
         }
-        guarded(guard(), self.stream.flush()).await?;
+        guarded(&guard, self.stream.flush()).await?;
         Ok(())
     }
 }
 
-/// The output of `work`, or a time-out when `limit` ends first.
-async fn guarded<T>(
-    limit: impl Future<Output = ()>,
+/// The output of `work`, or a time-out when the limit of `guard` ends first. Most streams take what they get at once, so the
+/// limit begins only when this one does not.
+async fn guarded<T, F: Future<Output = ()>>(
+    guard: &impl Fn() -> F,
     work: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
+    let mut work = pin!(work);
+    if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        return output;
+    }
     tokio::select! {
         biased; // Work that is done in the same instant as the limit counts as done.
         output = work => output,
-        () = limit => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing any more")),
+        () = guard() => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing any more")),
     }
 }
 
@@ -369,7 +382,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::pin::Pin;
-    use std::task::{Context, Poll};
+    use std::task::Context;
 
     const MAX: usize = 1 << 16;
 
