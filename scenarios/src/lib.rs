@@ -82,6 +82,10 @@ pub struct Scenario {
     pub step: Vec<Step>,
     /// What must be true, with bounds.
     pub expect: Vec<Expectation>,
+    /// Rare things that this scenario is there to bring about: each with the number of its runs of which at least one must show
+    /// it. A sweep with so many runs that shows none fails: it would be green without having tested what it is for.
+    #[serde(default)]
+    pub probes: std::collections::BTreeMap<String, u64>,
 }
 
 /// The cluster of a scenario.
@@ -99,6 +103,24 @@ pub struct Cluster {
     pub drawn_knobs: f64,
 }
 
+fn patience() -> Span {
+    Span {
+        low: 2.0,
+        high: 6.0,
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn zero() -> Span {
+    Span {
+        low: 0.0,
+        high: 0.0,
+    }
+}
+
 fn half() -> f64 {
     0.5
 }
@@ -113,6 +135,16 @@ pub struct Workload {
     pub keys: Span,
     /// Pause between two operations of a client, milliseconds.
     pub pause_ms: Span,
+    /// How long a client waits for an answer before it gives up, seconds.
+    #[serde(default = "patience")]
+    pub timeout_s: Span,
+    /// How many times longer pauses are in calm stretches: away from the steps that break something.
+    #[serde(default = "one")]
+    pub calm_factor: u32,
+    /// Least length of a written value, bytes: large values make a write to the log that power can tear. Half of the seeds
+    /// write the shortest.
+    #[serde(default = "zero")]
+    pub value_bytes: Span,
     /// Kinds of operations with their weights: put, get, delete, txn, session_put, bounded_get, local_get, lease.
     pub mix: std::collections::BTreeMap<String, u32>,
     /// Kinds that no seed switches off.
@@ -209,6 +241,11 @@ impl Scenario {
             {
                 return wrong(format!("expectation {} has no bound", expectation.id));
             }
+        }
+        if let Some((probe, _)) = self.probes.iter().find(|(_, runs)| **runs == 0) {
+            return wrong(format!(
+                "probe '{probe}' is expected in one of no runs: give a number above zero"
+            ));
         }
         Ok(())
     }

@@ -53,6 +53,11 @@ mod tests {
                 "{} covers nothing",
                 scenario.name
             );
+            assert!(
+                !scenario.probes.is_empty(),
+                "{} says of nothing rare that it must happen",
+                scenario.name
+            );
         }
     }
 }

@@ -17,14 +17,7 @@ const SWEEP_CORES: f64 = 2.0;
 
 /// The runs to measure: the first `seeds` seeds of each of `scenarios`, in turn, so that a slow moment of the machine hits all.
 pub fn jobs(scenarios: &[Scenario], seeds: u64) -> Vec<Job> {
-    let of_seed = |seed| {
-        scenarios.iter().map(move |one| Job {
-            scenario: one.clone(),
-            seed,
-            keep: None,
-            seedling: None,
-        })
-    };
+    let of_seed = |seed| scenarios.iter().map(move |one| Job::new(one, seed, None));
     (1..=seeds).flat_map(of_seed).collect()
 }
 

@@ -7,19 +7,29 @@
 )]
 
 use crate::handbook::command::{HandbookArgs, handbook};
+use crate::plan::Plan;
+use crate::plans::{self, PlanArgs, ShrinkArgs};
 use crate::report::Report;
 use crate::runner::{Job, run_all, warm_up};
+use crate::tally::{Missing, Tally, missing, tell_failure};
 use crate::trace::Level;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use scenarios::Scenario;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+
+/// Set in a process whose addresses are fixed.
+const FIXED: &str = "STORM_FIXED";
+/// Seeds of each scenario whose plans are written down, read and run by the determinism check.
+const PLAN_SEEDS: u64 = 5;
+/// Seeds of each scenario that the determinism check runs in fresh processes.
+const FRESH_SEEDS: u64 = 3;
 
 /// Sails a cluster through storms, and shows what happened.
 #[derive(Parser)]
@@ -37,6 +47,10 @@ enum Command {
     Run(RunArgs),
     /// Run one seed again and tell its story
     Replay(ReplayArgs),
+    /// Print the plan of a seed: everything its run will do, as data
+    Plan(PlanArgs),
+    /// Look for the smallest plan that fails as this seed does; exit code 1 when it does fail
+    Shrink(ShrinkArgs),
     /// Run seeds twice in two processes and compare their traces
     Determinism(DeterminismArgs),
     /// Measure what runs cost: virtual seconds and runs per second of one core
@@ -82,10 +96,14 @@ struct RunArgs {
 #[derive(Args)]
 pub(crate) struct ReplayArgs {
     /// Scenario
-    scenario: String,
+    #[arg(required_unless_present = "plan", conflicts_with = "plan")]
+    scenario: Option<String>,
     /// Seed
-    #[arg(long)]
-    seed: u64,
+    #[arg(long, required_unless_present = "plan", conflicts_with = "plan")]
+    seed: Option<u64>,
+    /// A plan from `storm plan` or `storm shrink` instead of scenario and seed
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
     /// Stop the story after this many virtual seconds
     #[arg(long)]
     until: Option<f64>,
@@ -152,6 +170,8 @@ pub fn main() -> ExitCode {
     let result = match storm.command {
         Command::Run(args) => sweep(&args),
         Command::Replay(args) => replay(&args),
+        Command::Plan(args) => plans::plan(&args),
+        Command::Shrink(args) => plans::shrunk(&args),
         Command::Determinism(args) => determinism(&args),
         Command::Bench(args) => bench(&args),
         Command::Handbook(args) => handbook(&args, at_once(0)),
@@ -173,8 +193,7 @@ pub fn main() -> ExitCode {
 #[expect(unsafe_code, reason = "personality and exec have no safe door in std")]
 fn fix_addresses() {
     use std::os::unix::process::CommandExt;
-    const DONE: &str = "STORM_FIXED";
-    if std::env::var_os(DONE).is_some() {
+    if std::env::var_os(FIXED).is_some() {
         return;
     }
     let Ok(program) = std::env::current_exe() else {
@@ -183,7 +202,7 @@ fn fix_addresses() {
     // SAFETY: only changes how the next exec of this process lays out memory.
     unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
     let mut again = std::process::Command::new(program);
-    again.args(std::env::args_os().skip(1)).env(DONE, "1");
+    again.args(std::env::args_os().skip(1)).env(FIXED, "1");
     // The allocator would give memory back by the clock, which in here is the simulated one and races: never, then.
     again.env("MIMALLOC_PURGE_DELAY", "-1");
     // A run uses a little of many huge pages; to clear them took a sixth of its time.
@@ -225,12 +244,12 @@ fn sweep(args: &RunArgs) -> Result<bool> {
     let scenarios = chosen(&args.scenario)?;
     let mut jobs: Vec<Job> = Vec::new();
     match args.seed {
-        Some(seed) => jobs.extend(scenarios.iter().map(|one| job(one, seed, None))),
+        Some(seed) => jobs.extend(scenarios.iter().map(|one| Job::new(one, seed, None))),
         None => {
             for place in 0..args.seeds {
                 let many = scenarios.len() as u64;
                 let scenario = &scenarios[usize::try_from(place % many)?];
-                jobs.push(job(scenario, args.first_seed + place / many, None));
+                jobs.push(Job::new(scenario, args.first_seed + place / many, None));
             }
         }
     }
@@ -247,7 +266,9 @@ fn sweep(args: &RunArgs) -> Result<bool> {
     let total = jobs.len();
     let bar = progress(total as u64);
     let mut tally = Tally::new();
-    let mut stopped = false;
+    let stopped = Cell::new(false);
+    // Asked for a run at a time: none begins after too many failures.
+    let jobs = jobs.into_iter().take_while(|_| !stopped.get());
     run_all(jobs, at_once(args.jobs), |report| {
         if let Some(file) = &mut file {
             let line = serde_json::to_string(&report).unwrap_or_default();
@@ -260,29 +281,17 @@ fn sweep(args: &RunArgs) -> Result<bool> {
         tally.add(report);
         bar.inc(1);
         bar.set_message(tally.pace());
-        if tally.failed.len() >= args.failures_max && !stopped {
-            stopped = true;
-            bar.suspend(|| {
-                eprintln!(
-                    "more than {} failures: see the first ones",
-                    args.failures_max
-                )
-            });
+        if tally.failed() >= args.failures_max && !stopped.replace(true) {
+            bar.suspend(|| eprintln!("{} failures: no new runs begin", args.failures_max));
         }
     });
     bar.finish_and_clear();
     tally.print();
-    Ok(tally.failed.is_empty())
-}
-
-/// A run to do.
-fn job(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Job {
-    Job {
-        scenario: scenario.clone(),
-        seed,
-        keep,
-        seedling: None,
+    let probes = missing(&scenarios, tally.probes());
+    for probe in &probes {
+        println!("{probe}");
     }
+    Ok(tally.failed() == 0 && !probes.iter().any(Missing::is_failure))
 }
 
 /// `I/N`.
@@ -303,108 +312,19 @@ fn progress(total: u64) -> ProgressBar {
     ProgressBar::new(total).with_style(style)
 }
 
-/// Prints a failure with the command that shows it again.
-fn tell_failure(report: &Report) {
-    let first = report.failures.first().map_or("", String::as_str);
-    let first = first.lines().next().unwrap_or("");
-    println!("FAILED {} seed {}: {first}", report.scenario, report.seed);
-    println!(
-        "       cargo run --release --bin storm -- {}",
-        &report.replay_command()["storm ".len()..]
-    );
-}
-
-/// What a sweep adds up to.
-struct Tally {
-    since: Instant,
-    runs: u64,
-    virtual_ms: u64,
-    cpu_us: u64,
-    operations: u64,
-    failed: Vec<Report>,
-    by_scenario: BTreeMap<String, (u64, u64, u64)>,
-    probes: BTreeMap<String, u64>,
-}
-
-impl Tally {
-    fn new() -> Self {
-        Tally {
-            since: Instant::now(),
-            runs: 0,
-            virtual_ms: 0,
-            cpu_us: 0,
-            operations: 0,
-            failed: Vec::new(),
-            by_scenario: BTreeMap::new(),
-            probes: BTreeMap::new(),
-        }
-    }
-
-    fn add(&mut self, report: Report) {
-        self.runs += 1;
-        self.virtual_ms += report.virtual_ms;
-        self.cpu_us += report.cpu_us;
-        self.operations += report.operations;
-        let one = self.by_scenario.entry(report.scenario.clone()).or_default();
-        *one = (one.0 + 1, one.1 + report.virtual_ms, one.2 + report.cpu_us);
-        for probe in report.probes.keys() {
-            // Counted by run: a probe says in how many runs something happened.
-            *self.probes.entry(probe.clone()).or_default() += 1;
-        }
-        if !report.failures.is_empty() {
-            self.failed.push(report);
-        }
-    }
-
-    /// Speed so far.
-    fn pace(&self) -> String {
-        let seconds = self.since.elapsed().as_secs_f64().max(0.001);
-        let ratio = self.virtual_ms as f64 / 1_000.0 / seconds;
-        format!(
-            "{:.1} runs/s, {ratio:.0}x real time, {} failed",
-            self.runs as f64 / seconds,
-            self.failed.len()
-        )
-    }
-
-    fn print(&self) {
-        println!("scenario          runs   virtual s/core s   runs/core s   ms/run");
-        for (name, (runs, virtual_ms, cpu_us)) in &self.by_scenario {
-            let cpu_s = (*cpu_us as f64 / 1e6).max(1e-9);
-            println!(
-                "{name:16} {runs:5}   {:16.0}   {:11.1}   {:6.1}",
-                *virtual_ms as f64 / 1_000.0 / cpu_s,
-                *runs as f64 / cpu_s,
-                cpu_s * 1_000.0 / *runs as f64
-            );
-        }
-        println!("\nin how many runs");
-        for (probe, runs) in &self.probes {
-            println!("{runs:6}  {probe}");
-        }
-        println!(
-            "\n{} runs, {} operations, {}",
-            self.runs,
-            self.operations,
-            self.pace()
-        );
-        for report in &self.failed {
-            tell_failure(report);
-        }
-        println!(
-            "{} passed, {} failed",
-            self.runs - self.failed.len() as u64,
-            self.failed.len()
-        );
-    }
-}
-
 /// Runs one seed again and tells its story.
 fn replay(args: &ReplayArgs) -> Result<bool> {
-    let scenario = chosen(std::slice::from_ref(&args.scenario))?.remove(0);
-    let level = args.level();
+    let level = Some(args.level());
+    let job = match (&args.plan, args.run()) {
+        (Some(path), _) => Job::of_plan(plans::read(path)?, level),
+        (None, Some((name, seed))) => {
+            let scenario = chosen(&[name.to_owned()])?.remove(0);
+            Job::new(&scenario, seed, level)
+        }
+        (None, None) => bail!("a replay needs scenario and seed, or a plan"),
+    };
     let mut good = true;
-    run_all(vec![job(&scenario, args.seed, Some(level))], 1, |report| {
+    run_all([job], 1, |report| {
         good = report.failures.is_empty();
         tell_story(&report, args);
     });
@@ -421,9 +341,9 @@ impl ReplayArgs {
         }
     }
 
-    /// Scenario and seed.
-    pub(crate) fn run(&self) -> (&str, u64) {
-        (&self.scenario, self.seed)
+    /// Scenario and seed, unless it is a plan.
+    pub(crate) fn run(&self) -> Option<(&str, u64)> {
+        Some((self.scenario.as_deref()?, self.seed?))
     }
 }
 
@@ -486,10 +406,10 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
     let jobs = |keep| -> Vec<Job> {
         let seeds = 1..=args.seeds;
         seeds
-            .flat_map(|seed| scenarios.iter().map(move |one| job(one, seed, keep)))
+            .flat_map(|seed| scenarios.iter().map(move |one| Job::new(one, seed, keep)))
             .collect()
     };
-    let mut first: BTreeMap<(String, u64), (String, u64)> = BTreeMap::new();
+    let mut first = Traces::new();
     run_all(jobs(None), at_once(args.jobs), |report| {
         first.insert((report.scenario, report.seed), (report.hash, report.events));
     });
@@ -502,6 +422,9 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
             differ.push(key);
         }
     });
+    differ.extend(by_other_ways(&scenarios, args, &first)?);
+    differ.sort();
+    differ.dedup();
     for (name, seed) in &differ {
         println!("DIFFERS {name} seed {seed}");
         let scenario = scenarios::find(name).context("the scenario was just run")?;
@@ -512,13 +435,78 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
     Ok(differ.is_empty())
 }
 
+/// Hash and count of each run, by scenario and seed.
+type Traces = BTreeMap<(String, u64), (String, u64)>;
+
+/// A few of the runs again, on the other ways that lead to a run: from a plan that was written down and read, and in a fresh
+/// process of this program, as somebody has who replays what a sweep has found. Gives those that differ.
+fn by_other_ways(
+    scenarios: &[Scenario],
+    args: &DeterminismArgs,
+    first: &Traces,
+) -> Result<Vec<(String, u64)>> {
+    let mut differ = Vec::new();
+    let mut jobs = Vec::new();
+    for seed in 1..=args.seeds.min(PLAN_SEEDS) {
+        for scenario in scenarios {
+            let text = Plan::of(scenario, seed, None).to_json();
+            let plan = text.and_then(|text| Plan::from_json(&text));
+            jobs.push(Job::of_plan(plan.map_err(anyhow::Error::msg)?, None));
+        }
+    }
+    run_all(jobs, at_once(args.jobs), |report| {
+        let key = (report.scenario.clone(), report.seed);
+        if first.get(&key) != Some(&(report.hash, report.events)) {
+            differ.push(key);
+        }
+    });
+    for seed in 1..=args.seeds.min(FRESH_SEEDS) {
+        for scenario in scenarios {
+            let report = in_a_fresh_process(&scenario.name, seed)?;
+            let key = (scenario.name.clone(), seed);
+            if first.get(&key) != Some(&(report.hash, report.events)) {
+                differ.push(key);
+            }
+        }
+    }
+    Ok(differ)
+}
+
+/// A run in a fresh process of this program.
+fn in_a_fresh_process(scenario: &str, seed: u64) -> Result<Report> {
+    let name = format!("storm-{}-{scenario}-{seed}.json", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    let mut program = std::process::Command::new(std::env::current_exe()?);
+    program.args([
+        "run",
+        "--scenario",
+        scenario,
+        "--seed",
+        &seed.to_string(),
+        "--json",
+    ]);
+    program.arg(&file).env_remove(FIXED);
+    // Whether the run is well is not asked here; a process that did not run leaves no report.
+    let told = program.output().context("starting this program again")?;
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    std::fs::remove_file(&file).ok();
+    serde_json::from_str(text.lines().next().unwrap_or_default()).with_context(|| {
+        format!(
+            "no report of {scenario} seed {seed}: {}",
+            String::from_utf8_lossy(&told.stderr)
+        )
+    })
+}
+
 /// Prints the first line in which two runs of a seed differ.
 fn show_first_difference(scenario: &Scenario, seed: u64) {
     let mut both = Vec::new();
     for _ in 0..2 {
-        run_all(vec![job(scenario, seed, Some(Level::All))], 1, |report| {
-            both.push(report)
-        });
+        run_all(
+            vec![Job::new(scenario, seed, Some(Level::All))],
+            1,
+            |report| both.push(report),
+        );
     }
     let [a, b] = both.as_slice() else { return };
     let show = |line: Option<&crate::report::StoryLine>| {

@@ -123,10 +123,10 @@ struct State {
     wall_offset_ns: i128,
     /// The reading at which the wall clock stands, and the simulation's time when it goes on, in nanoseconds.
     frozen: Option<(i128, i128)>,
-    /// Pending sleeps, to be told of a changed rate; they have no order of their own but the number.
-    sleepers: BTreeMap<u64, Waker>,
-    /// Number of the next sleep.
-    next_sleeper: u64,
+    /// Pending sleeps, to be told of a changed rate, each at its own place.
+    sleepers: Vec<Option<Waker>>,
+    /// Places among them that are free.
+    free: Vec<usize>,
 }
 
 impl State {
@@ -137,7 +137,7 @@ impl State {
         if self.ppm == 0 {
             return self.anchor_mono_ns + passed;
         }
-        self.anchor_mono_ns + passed * (MILLION + i128::from(self.ppm)) / MILLION
+        self.anchor_mono_ns + scaled(passed, MILLION + i128::from(self.ppm), MILLION)
     }
 
     /// The first moment of the simulation's time at which the monotonic clock reads `mono_ns` or more.
@@ -148,7 +148,12 @@ impl State {
         let rate = MILLION + i128::from(self.ppm);
         let wanted = (mono_ns - self.anchor_mono_ns) * MILLION;
         // Rounded up: a moment earlier the clock would still read less.
-        self.anchor_global_ns + (wanted + rate - 1).div_euclid(rate)
+        let rounded = wanted + rate - 1;
+        self.anchor_global_ns
+            + match (i64::try_from(rounded), i64::try_from(rate)) {
+                (Ok(rounded), Ok(rate)) => i128::from(rounded.div_euclid(rate)),
+                _ => rounded.div_euclid(rate),
+            }
     }
 
     /// The wall clock's reading since its epoch.
@@ -163,12 +168,45 @@ impl State {
         self.mono_ns(global_ns) + self.wall_offset_ns
     }
 
+    /// Puts `waker` at `place`, or at a free place when it has none yet; gives the place.
+    fn seat(&mut self, place: Option<usize>, waker: &Waker) -> usize {
+        let place = place.or_else(|| self.free.pop()).unwrap_or_else(|| {
+            self.sleepers.push(None);
+            self.sleepers.len() - 1
+        });
+        let seat = &mut self.sleepers[place];
+        if !seat.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            *seat = Some(waker.clone());
+        }
+        place
+    }
+
+    /// Gives a place back, with who waited there.
+    fn leave(&mut self, place: usize) -> Option<Waker> {
+        self.free.push(place);
+        self.sleepers[place].take()
+    }
+
+    /// Everybody who sleeps, to be woken.
+    fn all_sleepers(&self) -> Vec<Waker> {
+        self.sleepers.iter().flatten().cloned().collect()
+    }
+
     /// Makes `global_ns` the new anchor.
     fn anchor(&mut self, global_ns: i128) {
         // A freeze that has ended is settled at the old rate.
         self.wall_ns(global_ns);
         self.anchor_mono_ns = self.mono_ns(global_ns);
         self.anchor_global_ns = global_ns;
+    }
+}
+
+/// `value * times / by`, in 64 bits where they are enough: the wide division is a function of its own.
+fn scaled(value: i128, times: i128, by: i128) -> i128 {
+    let product = value * times;
+    match (i64::try_from(product), i64::try_from(by)) {
+        (Ok(product), Ok(by)) => i128::from(product / by),
+        _ => product / by,
     }
 }
 
@@ -206,16 +244,21 @@ impl SimClock {
         work(&mut state, global_ns)
     }
 
+    /// Runs `work` on the state, whatever the time.
+    fn with_state<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().expect("no panic under this lock"))
+    }
+
     /// Sets the rate to `1 + ppm / 10^6`; the readings do not jump.
     pub fn set_drift(&self, ppm: i64) {
         assert!(ppm.abs() <= DRIFT_PPM_MAX, "drift of {ppm} ppm");
         let wakers = self.with(|state, now| {
             state.anchor(now);
             state.ppm = ppm;
-            std::mem::take(&mut state.sleepers)
+            state.all_sleepers()
         });
         self.changes.fetch_add(1, Ordering::Relaxed);
-        wakers.into_values().for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Moves the wall clock by `by_ms`; a frozen one stays frozen at the new reading.
@@ -243,10 +286,10 @@ impl SimClock {
         let wakers = self.with(|state, now| {
             state.anchor(now);
             state.anchor_mono_ns += ns(by);
-            std::mem::take(&mut state.sleepers)
+            state.all_sleepers()
         });
         self.changes.fetch_add(1, Ordering::Relaxed);
-        wakers.into_values().for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -267,7 +310,7 @@ impl ClockDriver for SimClock {
             earliest: None,
             alarm: Alarm::new(self.time.clone(), Duration::ZERO),
             armed: None,
-            number: None,
+            place: None,
         })
     }
 }
@@ -284,8 +327,8 @@ struct Sleeping {
     alarm: Alarm,
     /// What the timer was armed for (the simulation's time) and after how many changes of the clock, at the last poll.
     armed: Option<(Duration, u64)>,
-    /// Its number among the sleepers.
-    number: Option<u64>,
+    /// Its place among the sleepers.
+    place: Option<usize>,
 }
 
 impl Sleeping {
@@ -301,15 +344,14 @@ impl Sleeping {
     /// When the sleep ends in the simulation's time by today's rate, or `None` when it has ended.
     fn ends(&mut self) -> Option<Duration> {
         let deadline_ns = self.deadline_ns;
-        let now = self.clock.time.elapsed();
-        let (mono_ns, ends) = self.clock.with(|state, now| {
+        let (now, mono_ns, ends) = self.clock.with(|state, now| {
             let mono_ns = state.mono_ns(now);
             let at = if deadline_ns > mono_ns {
                 state.global_ns(deadline_ns)
             } else {
                 now
             };
-            (mono_ns, span(at))
+            (span(now), mono_ns, span(at))
         });
         if self.earliest.is_none() && mono_ns > deadline_ns {
             return None;
@@ -321,17 +363,8 @@ impl Sleeping {
 
     /// Puts `waker` among those who are told of a changed rate.
     fn register(&mut self, waker: &Waker) {
-        let known = self.number;
-        let number = self.clock.with(|state, _| {
-            let number = known.unwrap_or(state.next_sleeper);
-            state.next_sleeper = state.next_sleeper.max(number + 1);
-            let old = state.sleepers.get(&number);
-            if !old.is_some_and(|old| old.will_wake(waker)) {
-                state.sleepers.insert(number, waker.clone());
-            }
-            number
-        });
-        self.number = Some(number);
+        let place = self.place;
+        self.place = Some(self.clock.with_state(|state| state.seat(place, waker)));
     }
 }
 
@@ -358,8 +391,8 @@ impl Future for Sleeping {
 
 impl Drop for Sleeping {
     fn drop(&mut self) {
-        if let Some(number) = self.number {
-            let waker = self.clock.with(|state, _| state.sleepers.remove(&number));
+        if let Some(place) = self.place {
+            let waker = self.clock.with_state(|state| state.leave(place));
             drop(waker);
         }
     }

@@ -4,6 +4,7 @@
 //! when they are gone, the disk comes back and the node may start again. In between nothing of the dead life can reach
 //! the wire or the platter.
 
+use crate::lane::SimLanes;
 use crate::plan::Plan;
 use crate::planted::Ground;
 use crate::timeline::State;
@@ -106,7 +107,11 @@ impl Cluster {
             let (config, knobs) = (config.clone(), knobs.clone());
             let (handle, exited) = (Arc::clone(&to_handle), Arc::clone(&to_exited));
             async move {
-                let env = world.env(&place, recorder.journal(&place));
+                let mut env = world.env(&place, recorder.journal(&place));
+                let host = place.clone();
+                let lanes = SimLanes::new(env.rngs.clone(), simdisk::take_debt);
+                let lanes = lanes.on_power(move || !simdisk::disk(&host).is_down());
+                env.lanes = node::rt::Lanes::new(lanes);
                 let env = match ground {
                     Some(ground) => ground.env(&place, env),
                     None => env,
@@ -139,6 +144,11 @@ impl Cluster {
         if let Some(ground) = &self.ground {
             tend(ground);
         }
+    }
+
+    /// True when a bug is planted in the nodes, or could be: some are rules of a disk, which then belong to it.
+    pub fn is_planted(&self) -> bool {
+        self.ground.is_some()
     }
 
     /// Names of all nodes.

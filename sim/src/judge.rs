@@ -114,7 +114,8 @@ pub async fn final_state(
 
 /// The identity of a value.
 fn value_of(text: &str) -> ValueId {
-    text.parse()
+    text.trim_end()
+        .parse()
         .map_or_else(|_| ValueId::of_bytes(text.as_bytes()), ValueId)
 }
 

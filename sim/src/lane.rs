@@ -22,6 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Gives the nanoseconds that file work has cost since the last call, and forgets them.
 pub type TakeDebt = fn() -> u64;
 
+/// Whether a host has power.
+type Powered = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// For runs without a simulated disk: file work costs nothing.
 pub fn no_debt() -> u64 {
     0
@@ -43,12 +46,26 @@ pub struct SimLanes {
     rngs: Rngs,
     /// The simulated disk's bill.
     take_debt: TakeDebt,
+    /// Whether the host has power.
+    powered: Powered,
 }
 
 impl SimLanes {
     /// Lanes whose chances come from `rngs` and whose costs come from `take_debt`.
     pub fn new(rngs: Rngs, take_debt: TakeDebt) -> Self {
-        SimLanes { rngs, take_debt }
+        SimLanes {
+            rngs,
+            take_debt,
+            powered: Arc::new(|| true),
+        }
+    }
+
+    /// The same lanes on a host whose power may fail in the middle of a job: nobody hears of that job.
+    pub fn on_power(self, powered: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        SimLanes {
+            powered: Arc::new(powered),
+            ..self
+        }
     }
 }
 
@@ -62,7 +79,7 @@ impl LanesDriver for SimLanes {
             last_ns: 0,
             owed_ns: 0,
         };
-        drop(madsim::task::spawn(run(queue, payer)));
+        drop(madsim::task::spawn(run(queue, payer, self.powered.clone())));
         Arc::new(SimLane { name, jobs })
     }
 }
@@ -91,13 +108,17 @@ impl LaneDriver for SimLane {
 }
 
 /// Runs the jobs of one lane until its last handle is gone.
-async fn run(mut queue: mpsc::Receiver<Entry>, mut payer: Payer) {
+async fn run(mut queue: mpsc::Receiver<Entry>, mut payer: Payer, powered: Powered) {
     while let Some((job, done)) = queue.recv().await {
         let ahead_ns = payer.draw_ahead();
         payer.sleep(ahead_ns).await;
         // What another process left unpaid when it died is not this job's.
         (payer.take_debt)();
         job();
+        if !powered() {
+            // The whole process ends here, a moment before the supervisor of the simulation gets to it.
+            return std::future::pending().await;
+        }
         let cost_ns = (payer.take_debt)();
         let rest_ns = payer.charge(cost_ns, ahead_ns);
         payer.sleep(rest_ns).await;

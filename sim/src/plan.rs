@@ -1,15 +1,28 @@
 //! Scenario and seed give a plan: everything a run will do, drawn beforehand, as data.
 
+use crate::planted::Seedling;
 use node::knobs::{Knobs, Profile};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
 use scenarios::{Action, Scenario, Span, Step};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use workloads::drive::{Habits, Kind};
 
+/// Shares that a step has.
+const SHARES: usize = 4;
+/// The largest cluster of a plan.
+const NODES_MAX: u32 = 9;
+/// How long before a step that breaks something its clients are busy.
+const BUSY_BEFORE: Duration = Duration::from_secs(1);
+/// And how long after its beginning: longer than most such steps last.
+const BUSY_AFTER: Duration = Duration::from_secs(6);
+
 /// What one run will do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The scenario.
     pub scenario: Scenario,
@@ -36,11 +49,13 @@ pub struct Plan {
     /// Steps in order of time.
     pub steps: Vec<PlannedStep>,
     /// The bug planted in the nodes; none but in tests of the test.
-    pub seedling: Option<crate::planted::Seedling>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seedling: Option<Seedling>,
 }
 
 /// One step, drawn.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlannedStep {
     /// When, since the start of the part under faults.
     pub at: Duration,
@@ -50,7 +65,66 @@ pub struct PlannedStep {
     pub shares: Vec<f64>,
 }
 
+/// What all chances of a run follow from.
+pub fn master(seed: u64) -> [u8; 32] {
+    let mut master = [0; 32];
+    master[..8].copy_from_slice(&seed.to_le_bytes());
+    master[8..16].copy_from_slice(b"seaworth");
+    master
+}
+
 impl Plan {
+    /// The plan of `seed`, with a bug planted in the nodes, if one is given.
+    pub fn of(scenario: &Scenario, seed: u64, seedling: Option<Seedling>) -> Plan {
+        let mut rng = ChaCha8Rng::from_seed(master(seed));
+        Plan {
+            seedling,
+            ..Plan::draw(scenario, seed, &mut rng)
+        }
+    }
+
+    /// The plan as text that people can read and change.
+    pub fn to_json(&self) -> Result<String, String> {
+        serde_json::to_string_pretty(self).map_err(|error| error.to_string())
+    }
+
+    /// A plan from text, checked: what a person has changed must not end in a panic.
+    pub fn from_json(text: &str) -> Result<Plan, String> {
+        let mut plan: Plan = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        plan.steps.sort_by_key(|step| step.at);
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// What a run takes for granted.
+    fn check(&self) -> Result<(), String> {
+        let sound = |step: &PlannedStep| {
+            step.shares.len() >= SHARES && step.shares.iter().all(|one| (0.0..1.0).contains(one))
+        };
+        let rules = [
+            (
+                (1..=NODES_MAX).contains(&self.nodes),
+                "nodes must be 1 to 9",
+            ),
+            (
+                self.habits.pause.0 <= self.habits.pause.1,
+                "habits.pause: the shortest comes first",
+            ),
+            (
+                self.habits.mix.values().any(|weight| *weight > 0),
+                "habits.mix needs a kind with a weight",
+            ),
+            (
+                self.steps.iter().all(sound),
+                "each step needs four shares, from 0 to below 1",
+            ),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err((*rule).to_owned()),
+            None => Ok(()),
+        }
+    }
+
     /// Draws the plan of `seed`.
     pub fn draw(scenario: &Scenario, seed: u64, rng: &mut ChaCha8Rng) -> Plan {
         let nodes = scenario.cluster.nodes[rng.random_range(0..scenario.cluster.nodes.len())];
@@ -62,15 +136,16 @@ impl Plan {
         };
         let knobs = draw_knobs(scenario, rng);
         let net = draw_net(profile, rng);
-        let habits = draw_habits(scenario, rng);
+        let mut habits = draw_habits(scenario, rng);
         let mut steps: Vec<PlannedStep> = scenario
             .step
             .iter()
             .filter_map(|step| draw_step(step, rng))
             .collect();
         steps.sort_by_key(|step| step.at);
+        habits.busy = busy(&steps);
         let last = steps.last().map_or(Duration::ZERO, |step| step.at);
-        let drawn = seconds(&scenario.cluster.duration_s, rng.random());
+        let drawn = seconds(&scenario.cluster.duration_s, share(rng));
         Plan {
             nodes,
             profile,
@@ -152,19 +227,46 @@ fn draw_habits(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Habits {
         mix,
         keys: whole(&workload.keys, rng),
         pause: (millis(pause.low), millis(pause.high)),
-        timeout: Duration::from_millis(rng.random_range(2_000..6_000)),
+        timeout: seconds(&workload.timeout_s, share(rng)),
+        value_len: value_len(&workload.value_bytes, rng),
+        busy: Vec::new(),
+        calm_factor: workload.calm_factor,
     }
+}
+
+/// The shortest value in half of the seeds, any of the span in the others.
+fn value_len(span: &Span, rng: &mut ChaCha8Rng) -> usize {
+    let share = [0.0, rng.random()][rng.random_range(0..2)];
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "values are small"
+    )]
+    let length = span.at(share) as usize;
+    length
+}
+
+/// When clients are busy: around each step that breaks something. Counted from the start of the part under faults.
+fn busy(steps: &[PlannedStep]) -> Vec<(Duration, Duration)> {
+    let breaks = |step: &&PlannedStep| !matches!(step.step.action, Action::Command { .. });
+    let around = |step: &PlannedStep| (step.at.saturating_sub(BUSY_BEFORE), step.at + BUSY_AFTER);
+    steps.iter().filter(breaks).map(around).collect()
 }
 
 /// Whether and when a step happens.
 fn draw_step(step: &Step, rng: &mut ChaCha8Rng) -> Option<PlannedStep> {
-    let at = seconds(&step.at_s, rng.random());
-    let shares = (0..4).map(|_| rng.random()).collect();
+    let at = seconds(&step.at_s, share(rng));
+    let shares = (0..SHARES).map(|_| share(rng)).collect();
     rng.random_bool(step.chance).then(|| PlannedStep {
         at,
         step: step.clone(),
         shares,
     })
+}
+
+/// A share of a span, in millionths: such a number survives being written down and read.
+fn share(rng: &mut ChaCha8Rng) -> f64 {
+    f64::from(rng.random_range(0..1_000_000_u32)) / 1e6
 }
 
 /// A point of a span of seconds.

@@ -3,8 +3,7 @@
 use crate::cluster::{Cluster, founding_id};
 use crate::judge::{self, Evidence};
 use crate::operator::NoJournal;
-use crate::plan::Plan;
-use crate::planted::Seedling;
+use crate::plan::{Plan, master};
 use crate::report::{Report, StoryLine};
 use crate::storm::Storm;
 use crate::timeline::Timeline;
@@ -13,9 +12,6 @@ use crate::world::SimWorld;
 use madsim::runtime::{Handle, Runtime};
 use node::client::Client;
 use node::rt::Tasks;
-use rand_chacha::ChaCha8Rng;
-use rand_core::SeedableRng;
-use scenarios::Scenario;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,20 +26,15 @@ const SUPERVISE: Duration = Duration::from_millis(250);
 /// A run that takes longer than this, in virtual time, hangs.
 const VIRTUAL_MAX: Duration = Duration::from_secs(300);
 
-/// Runs `seed` of `scenario` in this process, which must not have run anything before; with a bug planted in the nodes, if one
-/// is given.
-pub fn run(
-    scenario: &Scenario,
-    seed: u64,
-    keep: Option<Level>,
-    seedling: Option<Seedling>,
-) -> Report {
+/// Carries out `plan` in this process, which must not have run anything before.
+pub fn run(plan: Plan, keep: Option<Level>) -> Report {
+    let seed = plan.seed;
     let guard = simdisk::World::install(seed);
     let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     runtime.set_allow_system_thread(true);
     runtime.set_time_limit(VIRTUAL_MAX);
     let recorder = Recorder::new(keep, virtual_now);
-    let mut report = runtime.block_on(whole(scenario.clone(), seed, seedling, recorder.clone()));
+    let mut report = runtime.block_on(whole(plan, recorder.clone()));
     drop(runtime);
     let escapes = simdisk::escapes();
     if !escapes.is_empty() {
@@ -61,26 +52,14 @@ fn virtual_now() -> Duration {
 }
 
 /// The run, inside the simulation.
-async fn whole(
-    scenario: Scenario,
-    seed: u64,
-    seedling: Option<Seedling>,
-    recorder: Recorder,
-) -> Report {
+async fn whole(plan: Plan, recorder: Recorder) -> Report {
     madsim::task::spawn(simdisk::pump());
-    let mut master = [0; 32];
-    master[..8].copy_from_slice(&seed.to_le_bytes());
-    master[8..16].copy_from_slice(b"seaworth");
-    let mut plan_rng = ChaCha8Rng::from_seed(master);
-    let plan = Plan {
-        seedling,
-        ..Plan::draw(&scenario, seed, &mut plan_rng)
-    };
     let notes = recorder.clone();
     let trace: crate::net::NetTrace = Arc::new(move |_, note| {
         notes.line("net", Level::Detail, format!("{note:?}"));
     });
-    let world = SimWorld::new(master, plan.net.clone(), trace, simdisk::take_debt);
+    let (scenario, seed) = (&plan.scenario, plan.seed);
+    let world = SimWorld::new(master(seed), plan.net.clone(), trace, simdisk::take_debt);
     world.network.add_host(crate::operator::HOST);
     let profile = format!("{:?}", plan.profile).to_lowercase();
     recorder.line(
@@ -141,7 +120,7 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     let start = recorder.now();
     let notebook = Notebook::default();
     let done = Arc::new(AtomicBool::new(false));
-    let clients = start_clients(plan, cluster, &notebook, &done);
+    let clients = start_clients(plan, start, cluster, &notebook, &done);
     let watchers = start_watchers(plan, cluster, &notebook, &done);
     let supervisor = {
         let cluster = cluster.clone();
@@ -270,9 +249,10 @@ fn endpoints(cluster: &Cluster) -> Vec<String> {
         .collect()
 }
 
-/// Starts the clients, each on a host of its own.
+/// Starts the clients, each on a host of its own; `start` is when the part under faults begins.
 fn start_clients(
     plan: &Plan,
+    start: Duration,
     cluster: &Cluster,
     notebook: &Notebook,
     done: &Arc<AtomicBool>,
@@ -284,7 +264,10 @@ fn start_clients(
             cluster.world.network.add_host(&host);
             let node = executor.create_node().name(&host).build();
             let (cluster, notebook, done) = (cluster.clone(), notebook.clone(), Arc::clone(done));
-            let habits = plan.habits.clone();
+            let mut habits = plan.habits.clone();
+            for (from, to) in &mut habits.busy {
+                (*from, *to) = (*from + start, *to + start);
+            }
             node.spawn(async move {
                 let env = cluster.world.env(&host, NoJournal);
                 let clock = shared_clock(&cluster.recorder);

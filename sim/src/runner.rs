@@ -12,6 +12,7 @@
     reason = "the runner lives outside of the simulation"
 )]
 
+use crate::plan::Plan;
 use crate::planted::Seedling;
 use crate::report::Report;
 use crate::run::run;
@@ -39,6 +40,40 @@ pub struct Job {
     pub keep: Option<Level>,
     /// The bug planted in its nodes; none but in tests of the test.
     pub seedling: Option<Seedling>,
+    /// What to carry out instead of what scenario and seed give.
+    pub plan: Option<Box<Plan>>,
+}
+
+impl Job {
+    /// A run of what scenario and seed give.
+    pub fn new(scenario: &Scenario, seed: u64, keep: Option<Level>) -> Job {
+        Job {
+            scenario: scenario.clone(),
+            seed,
+            keep,
+            seedling: None,
+            plan: None,
+        }
+    }
+
+    /// A run of `plan`.
+    pub fn of_plan(plan: Plan, keep: Option<Level>) -> Job {
+        Job {
+            scenario: plan.scenario.clone(),
+            seed: plan.seed,
+            keep,
+            seedling: plan.seedling,
+            plan: Some(Box::new(plan)),
+        }
+    }
+
+    /// What it will do.
+    fn plan(&self) -> Plan {
+        match &self.plan {
+            Some(plan) => Plan::clone(plan),
+            None => Plan::of(&self.scenario, self.seed, self.seedling),
+        }
+    }
 }
 
 /// A run under way.
@@ -153,7 +188,7 @@ fn caught(job: &Job) -> Report {
             *place = Some(format!("{panic}"));
         }
     }));
-    let result = std::panic::catch_unwind(|| run(&job.scenario, job.seed, job.keep, job.seedling));
+    let result = std::panic::catch_unwind(|| run(job.plan(), job.keep));
     result.unwrap_or_else(|_| {
         let words = PANIC.lock().ok().and_then(|mut place| place.take());
         let words = words.unwrap_or_else(|| "a panic without words".to_owned());

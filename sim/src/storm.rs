@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// How long a power loss waits for a sync to fail in.
+const SYNC_WAIT: Duration = Duration::from_millis(60);
+
 /// When labelled steps happened and ended.
 #[derive(Clone, Debug, Default)]
 pub struct Happened {
@@ -239,11 +242,15 @@ impl Storm {
             let (cluster, many) = (self.cluster.clone(), self.clone());
             let mode = self.chance(|rng| CrashMode::ALL[rng.random_range(0..CrashMode::ALL.len())]);
             let share = self.chance(|rng| rng.random_range(0.5..1.0));
+            let in_a_sync = self.chance(|rng| rng.random_bool(0.5));
             ends.push(madsim::task::spawn(async move {
                 if cluster.is_off(&name) {
                     return;
                 }
                 cluster.recorder.sometimes(probe_of(how));
+                if how == Crash::PowerLoss && in_a_sync && !cluster.is_planted() {
+                    many.fail_in_a_sync(&name, mode).await;
+                }
                 cluster.down(&name, how, mode).await;
                 madsim::time::sleep(down.mul_f64(share)).await;
                 many.cluster.up(&name);
@@ -252,6 +259,17 @@ impl Storm {
         for end in ends {
             end.await.ok();
         }
+    }
+
+    /// The power of `name` fails in the middle of the next sync of its log, if there is one soon. Storage work is atomic in
+    /// virtual time, so at any other moment everything that was written is synced, and no log would ever end torn.
+    async fn fail_in_a_sync(&self, name: &str, mode: CrashMode) {
+        disk(name).inject(Rule::once(OpKind::Sync, "/wal/", Fault::Crash(mode)));
+        let end = self.cluster.recorder.now() + SYNC_WAIT;
+        while self.cluster.recorder.now() < end && !disk(name).is_down() {
+            madsim::time::sleep(Duration::from_millis(1)).await;
+        }
+        disk(name).clear_faults();
     }
 
     /// The network is cut for a while.

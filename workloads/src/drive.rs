@@ -19,12 +19,14 @@ use node::rt::{Clock, Env, Tasks};
 use node::types::Revision;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Kinds of operations, by the names that scenarios use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A write without a session.
     Put,
@@ -62,7 +64,8 @@ impl Kind {
 }
 
 /// What a client does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Habits {
     /// Kinds with their weights; at least one.
     pub mix: BTreeMap<Kind, u32>,
@@ -72,6 +75,30 @@ pub struct Habits {
     pub pause: (Duration, Duration),
     /// Longest time one operation may take.
     pub timeout: Duration,
+    /// Least length of a written value, bytes; a value says who wrote it, and the rest is filled up.
+    pub value_len: usize,
+    /// When the clients are busy, begin and end on the clock that they share; empty for always.
+    pub busy: Vec<(Duration, Duration)>,
+    /// How much longer a pause is while they are not.
+    pub calm_factor: u32,
+}
+
+impl Habits {
+    /// How much longer a pause is that begins at `now`.
+    pub fn stretch(&self, now: Duration) -> u32 {
+        let within = |(from, to): &(Duration, Duration)| (*from..*to).contains(&now);
+        if self.busy.is_empty() || self.busy.iter().any(within) {
+            1
+        } else {
+            self.calm_factor.max(1)
+        }
+    }
+
+    /// What a value is written as.
+    fn text(&self, value: ValueId) -> String {
+        // Trailing spaces are no part of the number.
+        format!("{:<width$}", value.0, width = self.value_len)
+    }
 }
 
 /// Where a run's clients write down what they did.
@@ -212,7 +239,8 @@ impl Driver {
             self.step().await;
             let (low, high) = self.habits.pause;
             let pause = self.rng.random_range(low..=high);
-            self.clock.sleep(pause).await;
+            let stretch = self.habits.stretch(Duration::from_nanos((self.shared)()));
+            self.clock.sleep(pause * stretch).await;
         }
     }
 
@@ -315,7 +343,7 @@ impl Driver {
         } else {
             &self.plain
         };
-        let text = value.0.to_string();
+        let text = self.habits.text(value);
         let output = match client
             .put(key.as_bytes(), text, Conditions::default())
             .await
@@ -425,7 +453,7 @@ impl Driver {
         let put = |key: &str| {
             txn::TxnOp::Put(txn::PutStep {
                 key: Some(key.to_owned()),
-                value: Some(value.0.to_string()),
+                value: Some(self.habits.text(value)),
                 ..txn::PutStep::default()
             })
         };
@@ -615,7 +643,8 @@ pub fn entry_of(record: &Record) -> Option<Entry> {
 
 /// The identity of a value: the number it spells, or a fingerprint.
 fn value_of(text: &str) -> ValueId {
-    text.parse()
+    text.trim_end()
+        .parse()
         .map_or_else(|_| ValueId::of_bytes(text.as_bytes()), ValueId)
 }
 

@@ -19,6 +19,10 @@ const BOOK_TOML: &str = "# Written by `storm handbook`. Build: mdbook build docs
 [book]\ntitle = \"Seaworthy handbook\"\nlanguage = \"en\"\nsrc = \".\"\n\n\
 [build]\nbuild-dir = \"../../target/handbook\"\ncreate-missing = false\n";
 
+/// How the line of a page begins that names the commit it was made on. A page cannot name the commit that it becomes part of,
+/// so the line says on top of which one the page last changed; nobody compares it.
+pub const BUILT_ON: &str = "- Built on commit ";
+
 /// What the reader must know before trusting a page.
 const ABOUT: &str = "\
 # About these pages
@@ -168,14 +172,41 @@ fn order_of(id: &str) -> (String, u64) {
     (letters.to_owned(), number)
 }
 
-/// Writes the book.
-pub fn write(out: &Path, files: &Files) -> Result<()> {
+/// Writes the book, made on `commit`. A page in which nothing else has changed keeps its commit.
+pub fn write(out: &Path, files: &Files, commit: &str) -> Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     for (name, text) in files {
         let path = out.join(name);
-        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        if std::fs::read_to_string(&path).is_ok_and(|there| is_same(&there, text)) {
+            continue;
+        }
+        std::fs::write(&path, stamped(text, commit))
+            .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The text with `commit` as the one it was made on.
+pub fn stamped(text: &str, commit: &str) -> String {
+    let line = |line: &str| {
+        if line.starts_with(BUILT_ON) {
+            format!("{BUILT_ON}{commit}.\n")
+        } else {
+            line.to_owned()
+        }
+    };
+    text.split_inclusive('\n').map(line).collect()
+}
+
+/// True when two texts are the same but for the commit.
+pub fn is_same(one: &str, other: &str) -> bool {
+    without_commit(one).eq(without_commit(other))
+}
+
+/// A text's pieces but for the line of its commit.
+fn without_commit(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive('\n')
+        .filter(|line| !line.starts_with(BUILT_ON))
 }
 
 /// What in `out` is not what it should be: one paragraph per file.
@@ -184,7 +215,7 @@ pub fn compare(out: &Path, files: &Files) -> Result<Vec<String>> {
     for (name, right) in files {
         let path = out.join(name);
         match std::fs::read_to_string(&path) {
-            Ok(there) if there == *right => {}
+            Ok(there) if is_same(&there, right) => {}
             Ok(there) => differ.push(format!(
                 "{} {}",
                 path.display(),
@@ -215,6 +246,7 @@ pub fn first_difference(there: &str, right: &str) -> String {
     loop {
         number += 1;
         match (old.next(), new.next()) {
+            (Some(old), Some(new)) if old.starts_with(BUILT_ON) && new.starts_with(BUILT_ON) => {}
             (None, None) => return "differs in its line ends".to_owned(),
             (old, new) if old == new => {}
             (old, new) => {

@@ -9,7 +9,7 @@ use crate::trace::Level;
 use anyhow::{Result, ensure};
 use clap::Args;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `handbook`.
 #[derive(Args)]
@@ -55,7 +55,7 @@ pub fn handbook(args: &HandbookArgs, at_once: usize) -> Result<bool> {
     if args.check {
         return check(args, &files);
     }
-    book::write(&args.out, &files)?;
+    book::write(&args.out, &files, &commit(&args.out))?;
     println!("{} files in {}", files.len(), args.out.display());
     Ok(true)
 }
@@ -65,12 +65,7 @@ fn run_everything(seeds: u64, at_once: usize) -> BTreeMap<String, Vec<Report>> {
     let mut jobs = Vec::new();
     for scenario in scenarios::all() {
         let keep = Some(Level::Story);
-        jobs.extend((1..=seeds).map(|seed| Job {
-            scenario: scenario.clone(),
-            seed,
-            keep,
-            seedling: None,
-        }));
+        jobs.extend((1..=seeds).map(|seed| Job::new(&scenario, seed, keep)));
     }
     let mut runs: BTreeMap<String, Vec<Report>> = BTreeMap::new();
     run_all(jobs, at_once, |report| {
@@ -79,6 +74,28 @@ fn run_everything(seeds: u64, at_once: usize) -> BTreeMap<String, Vec<Report>> {
             .push(report)
     });
     runs
+}
+
+/// The commit that is checked out where the book is, as pages name it. Without git, or outside of a repository, it is unknown.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the handbook's command runs in an ordinary process and asks git"
+)]
+fn commit(out: &Path) -> String {
+    let asked = std::process::Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .current_dir(
+            out.parent()
+                .filter(|dir| dir.is_dir())
+                .unwrap_or(Path::new(".")),
+        )
+        .output();
+    let told = asked.ok().filter(|told| told.status.success());
+    let hash = told.and_then(|told| String::from_utf8(told.stdout).ok());
+    match hash.as_deref().map(str::trim) {
+        Some(hash) if !hash.is_empty() => format!("`{hash}`"),
+        _ => "unknown (git could not tell)".to_owned(),
+    }
 }
 
 /// Compares the book with what the runs give.

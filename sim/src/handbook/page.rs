@@ -255,6 +255,7 @@ fn evidence(model: &Model, run: &Report) -> String {
          - Errors that clients saw: {}.\n\
          - Version {}; combined trace hash `{}`. Same code and seeds give the same hash, and this very page: \
          `storm handbook --check` compares them byte by byte.\n\
+         {}`(none)`.\n\
          - The run above, event by event: `{}`\n\n\
          In how many of the {count} runs something happened:\n\n| Runs | What |\n| ---: | --- |\n",
         model.sum(|run| run.operations),
@@ -262,6 +263,7 @@ fn evidence(model: &Model, run: &Report) -> String {
         errors(model),
         env!("CARGO_PKG_VERSION"),
         model.hash,
+        super::book::BUILT_ON,
         run.replay_command(),
     );
     for (probe, runs) in model.probes() {

@@ -3,10 +3,11 @@
 //! A run takes [`NetConfig::default`] (a calm data centre) or draws one per seed. Ranges are inclusive.
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// An inclusive range of spans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// The shortest.
     pub min: Duration,
@@ -36,7 +37,8 @@ fn nanos(span: Duration) -> u64 {
 }
 
 /// The calm behaviour of all links and connections.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetConfig {
     /// One-way latency that an ordered pair of hosts has for the whole run; drawn per pair.
     pub base: Span,
@@ -103,7 +105,8 @@ impl NetConfig {
         NetConfig {
             base: Span::micros(near, far),
             jitter: Duration::from_micros(rng.random_range(0..=far / 4)),
-            tail_chance: rng.random_range(0.001..0.01),
+            // In millionths: such a number survives being written down and read.
+            tail_chance: f64::from(rng.random_range(1_000..10_000_u32)) / 1e6,
             tail: Span::micros(1_000, rng.random_range(5_000..=100_000)),
             bytes_per_s: [12_500_000, 125_000_000, 1_250_000_000][rng.random_range(0..3)],
             loss: [0.0, 0.0, 0.0005, 0.01][rng.random_range(0..4)],

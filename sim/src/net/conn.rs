@@ -14,6 +14,62 @@ pub(super) struct HostId(pub(super) u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ConnId(pub(super) u64);
 
+/// The connections that are not over, in order of their numbers. Each event and each poll looks one up.
+#[derive(Default)]
+pub(super) struct Conns {
+    /// By number; empty places are connections that are over.
+    places: Vec<Option<Box<Conn>>>,
+    /// Places that are not empty.
+    len: usize,
+}
+
+impl Conns {
+    /// Keeps `conn` under the next number.
+    pub(super) fn add(&mut self, conn: Conn) -> ConnId {
+        let id = ConnId(self.places.len() as u64);
+        self.places.push(Some(Box::new(conn)));
+        self.len += 1;
+        id
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The place of a number.
+    fn place(id: ConnId) -> usize {
+        usize::try_from(id.0).unwrap_or(usize::MAX)
+    }
+
+    /// The connection, unless it is over.
+    pub(super) fn get(&self, id: &ConnId) -> Option<&Conn> {
+        self.places.get(Self::place(*id))?.as_deref()
+    }
+
+    /// The connection to change, unless it is over.
+    pub(super) fn get_mut(&mut self, id: &ConnId) -> Option<&mut Conn> {
+        self.places.get_mut(Self::place(*id))?.as_deref_mut()
+    }
+
+    /// Forgets a connection.
+    pub(super) fn remove(&mut self, id: &ConnId) {
+        let gone = self.places.get_mut(Self::place(*id)).and_then(Option::take);
+        self.len -= usize::from(gone.is_some());
+    }
+
+    /// All, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        let numbered = (0..).map(ConnId).zip(&self.places);
+        numbered.filter_map(|(id, place)| Some((id, place.as_deref()?)))
+    }
+
+    /// All, by number, taken out.
+    pub(super) fn into_values(self) -> impl Iterator<Item = Conn> {
+        self.places.into_iter().flatten().map(|conn| *conn)
+    }
+}
+
 /// One life of a process on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Life {

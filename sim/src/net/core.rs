@@ -8,7 +8,7 @@
 //! Wakers and notes are collected while the state is locked and used after it is released.
 
 use super::config::NetConfig;
-use super::conn::{Conn, ConnId, HostId, Life, Side};
+use super::conn::{Conn, ConnId, Conns, HostId, Life, Side};
 use super::link::Link;
 use super::trace::{Counters, HostName, NetTrace, Note, Pair};
 use crate::alarm::arm;
@@ -99,9 +99,7 @@ pub(super) struct Core {
     /// Ordered pairs of different hosts.
     pub(super) links: BTreeMap<(HostId, HostId), Link>,
     /// Connections that are not over.
-    pub(super) conns: BTreeMap<ConnId, Conn>,
-    /// Number of the next connection.
-    next_conn: u64,
+    pub(super) conns: Conns,
     /// Listening sockets by host and port.
     pub(super) doors: BTreeMap<(HostId, u16), Door>,
     /// What is scheduled, by moment and then in the order of scheduling.
@@ -176,8 +174,7 @@ impl Core {
             hosts: Vec::new(),
             names: BTreeMap::new(),
             links: BTreeMap::new(),
-            conns: BTreeMap::new(),
-            next_conn: 0,
+            conns: Conns::default(),
             doors: BTreeMap::new(),
             events: BinaryHeap::new(),
             next_event: 0,
@@ -268,10 +265,7 @@ impl Core {
 
     /// Keeps `conn` under a new number.
     pub(super) fn add_conn(&mut self, conn: Conn) -> ConnId {
-        let id = ConnId(self.next_conn);
-        self.next_conn += 1;
-        self.conns.insert(id, conn);
-        id
+        self.conns.add(conn)
     }
 
     /// Latency of one packet from `from` to `to`, with its chance.

@@ -80,7 +80,7 @@ impl Core {
                 let hosts = (conn.host(Side::Caller), conn.host(Side::Callee));
                 hosts == (a, b) || hosts == (b, a)
             })
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in &between {
             for side in [Side::Caller, Side::Callee] {
@@ -98,7 +98,7 @@ impl Core {
         let ends = self
             .conns
             .iter()
-            .flat_map(|(id, conn)| sides.map(|side| (*id, side, &conn.ends[side.index()])));
+            .flat_map(|(id, conn)| sides.map(|side| (id, side, &conn.ends[side.index()])));
         ends.filter(|(_, _, end)| end.open && end.life.host == host)
             .map(|(id, side, _)| (id, side))
             .collect()

@@ -160,16 +160,18 @@ fn tell(finding: &Finding) {
 /// Runs one seed with or without a bug and tells its story.
 fn replay(bug: &str, alive: bool, run: &ReplayArgs) -> Result<bool> {
     let bug = named(bug)?;
-    let (name, seed) = run.run();
+    let Some((name, seed)) = run.run() else {
+        bail!(
+            "a planted bug is told by scenario and seed; a plan that has one is told by `storm replay --plan`"
+        );
+    };
     let known = bug.weather().into_iter().find(|one| one.name == name);
     let Some(scenario) = known.or_else(|| weather(name)) else {
         bail!("no scenario is called '{name}'");
     };
     let job = Job {
-        scenario,
-        seed,
-        keep: Some(run.level()),
         seedling: Some(Seedling { bug, alive }),
+        ..Job::new(&scenario, seed, Some(run.level()))
     };
     let mut good = true;
     run_all([job], 1, |report| {

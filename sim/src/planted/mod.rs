@@ -23,6 +23,7 @@ pub use ground::Ground;
 pub use witness::Witness;
 
 use scenarios::{Expectation, Scenario};
+use serde::{Deserialize, Serialize};
 use simdisk::CrashMode;
 
 /// What is done to the nodes.
@@ -76,12 +77,44 @@ pub struct Bug {
 }
 
 /// A bug as a run gets it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(into = "SeedlingText", try_from = "SeedlingText")]
 pub struct Seedling {
     /// The bug.
     pub bug: &'static Bug,
     /// False for a run in its weather without it.
     pub alive: bool,
+}
+
+/// A seedling as a plan has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeedlingText {
+    /// The bug's name.
+    bug: String,
+    /// See [`Seedling::alive`].
+    alive: bool,
+}
+
+impl From<Seedling> for SeedlingText {
+    fn from(seedling: Seedling) -> Self {
+        SeedlingText {
+            bug: seedling.bug.name.to_owned(),
+            alive: seedling.alive,
+        }
+    }
+}
+
+impl TryFrom<SeedlingText> for Seedling {
+    type Error = String;
+
+    fn try_from(text: SeedlingText) -> Result<Self, String> {
+        let bug = find(&text.bug).ok_or_else(|| format!("no bug is called '{}'", text.bug))?;
+        Ok(Seedling {
+            bug,
+            alive: text.alive,
+        })
+    }
 }
 
 /// All planted bugs, the canary first: a run that must fail at once, or failures do not reach whoever asked.

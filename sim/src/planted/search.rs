@@ -136,10 +136,8 @@ fn without(bug: &'static Bug, weather: &[Scenario], hit: &Hit, at_once: usize) -
 /// A run to do.
 fn job(scenario: &Scenario, seed: u64, seedling: Seedling) -> Job {
     Job {
-        scenario: scenario.clone(),
-        seed,
-        keep: None,
         seedling: Some(seedling),
+        ..Job::new(scenario, seed, None)
     }
 }
 

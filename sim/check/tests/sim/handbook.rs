@@ -222,11 +222,38 @@ fn the_check_names_the_first_line_that_differs() {
     let folder = std::env::temp_dir().join(format!("handbook-check-{}", std::process::id()));
     let scenario = scenarios::find("power-loss").unwrap();
     let files = book::files(&[gather(&scenario, runs(&scenario, 12)).unwrap()]);
-    book::write(&folder, &files).unwrap();
+    book::write(&folder, &files, "`cccc`").unwrap();
     assert!(book::compare(&folder, &files).unwrap().is_empty());
     std::fs::write(folder.join("power-loss.md"), "# Old\n").unwrap();
     std::fs::write(folder.join("gone.md"), "").unwrap();
     std::fs::remove_file(folder.join("SUMMARY.md")).unwrap();
     assert_eq!(book::compare(&folder, &files).unwrap().len(), 3);
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The commit of a page is written when the page changes, and never makes it differ.
+#[test]
+fn the_commit_of_a_page_is_no_difference() {
+    let page = format!("# A page\n{}`(none)`.\nend\n", book::BUILT_ON);
+    let first = book::stamped(&page, "`aaaa`");
+    assert_eq!(first, format!("# A page\n{}`aaaa`.\nend\n", book::BUILT_ON));
+    assert!(book::is_same(&first, &page));
+    assert!(!book::is_same(&first, &page.replace("end", "END")));
+
+    let out = std::env::temp_dir().join(format!("seaworthy-book-{}", std::process::id()));
+    let files: book::Files = [("page.md".to_owned(), page.clone())].into();
+    book::write(&out, &files, "`aaaa`").expect("written");
+    book::write(&out, &files, "`bbbb`").expect("nothing to write");
+    assert_eq!(
+        book::compare(&out, &files).expect("compared"),
+        Vec::<String>::new()
+    );
+    let read = || std::fs::read_to_string(out.join("page.md")).expect("there");
+    assert_eq!(read(), first, "nothing else has changed");
+
+    let changed: book::Files = [("page.md".to_owned(), page.replace("end", "END"))].into();
+    assert_eq!(book::compare(&out, &changed).expect("compared").len(), 1);
+    book::write(&out, &changed, "`bbbb`").expect("written");
+    assert!(read().contains("`bbbb`"), "it is another page now");
+    std::fs::remove_dir_all(&out).expect("removed");
 }

@@ -16,4 +16,6 @@ mod handbook;
 mod http;
 mod lane;
 mod net;
+mod plans;
+mod probes;
 mod support;
