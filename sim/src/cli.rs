@@ -165,6 +165,7 @@ struct ListArgs {
 /// The program.
 pub fn main() -> ExitCode {
     fix_addresses();
+    end_with_the_reader();
     warm_up();
     let storm = Storm::parse();
     let result = match storm.command {
@@ -209,6 +210,14 @@ fn fix_addresses() {
     again.env("MIMALLOC_ALLOW_THP", "0");
     // Comes back only when it failed; then the run goes on with random addresses, which is no more than a precaution lost.
     drop(again.exec());
+}
+
+/// Ends this program in silence, as every filter does, when nobody reads its output any more (`storm replay ... | head`). Rust
+/// ignores the signal and would panic instead.
+#[expect(unsafe_code, reason = "signal dispositions have no safe door in std")]
+fn end_with_the_reader() {
+    // SAFETY: restores the default disposition of one signal, before any other thread runs.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// The scenarios called for, or all.
