@@ -28,3 +28,4 @@ pub mod transport;
 pub mod types;
 pub mod wal;
 pub mod wire;
+pub mod worker;
