@@ -185,4 +185,8 @@ knobs! {
     worker_probe: Duration = Duration::from_millis(1_000), (200, 2_000);
     /// Pause before a process that did not die is killed again.
     worker_kill_retry: Duration = Duration::from_millis(5_000), (1_000, 5_000);
+    /// Length at which what a task has written is put aside, bytes.
+    task_log_bytes: u64 = 10 << 20, (1 << 10, 64 << 10);
+    /// Older parts of it that are kept.
+    task_logs_kept: usize = 2, (1, 3);
 }
