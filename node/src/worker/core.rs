@@ -62,6 +62,7 @@ impl Worker {
             orphans: BTreeMap::new(),
         };
         let now_ms = worker.time_ms();
+        worker.saved.tasks.values_mut().for_each(Task::lose_leave);
         let mut taken: BTreeMap<TaskId, Handle> = BTreeMap::new();
         for Found {
             task,

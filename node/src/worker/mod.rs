@@ -14,3 +14,5 @@ pub mod task;
 pub mod words;
 pub use core::Worker;
 pub use report::Report;
+#[cfg(test)]
+mod tests;

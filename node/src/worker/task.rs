@@ -134,6 +134,11 @@ impl Task {
         self.leave_until_ms
     }
 
+    /// Its worker starts anew: what leave it had is over.
+    pub(super) fn lose_leave(&mut self) {
+        self.leave_until_ms = 0;
+    }
+
     /// Whether a process of its newest attempt may be there.
     pub fn is_live(&self) -> bool {
         matches!(
