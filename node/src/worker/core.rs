@@ -288,7 +288,7 @@ impl Worker {
     /// Brings everything to rest: leave as it is now, and what is due.
     fn settle(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         self.give_leave(now_ms, effects);
-        for id in self.ids() {
+        for id in self.due(now_ms) {
             self.step_task(id, words::Input::Tick, now_ms, effects);
         }
         // A task that ended just now may have had a volume that another one waits for.
@@ -381,6 +381,16 @@ impl Worker {
         if self.link == Link::Ready {
             effects.push(Effect::Report(report));
         }
+    }
+
+    /// The tasks for which time alone may change something now: a quiet one costs nothing.
+    fn due(&self, now_ms: u64) -> Vec<TaskId> {
+        let due = |task: &&Task| {
+            let wake_ms = task.wake_ms(&self.timing);
+            task.is_waiting() || wake_ms.is_some_and(|wake_ms| wake_ms <= now_ms)
+        };
+        let due = self.tasks().filter(due);
+        due.map(|task| task.assignment().task).collect()
     }
 
     /// The tasks it has now.

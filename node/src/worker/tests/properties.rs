@@ -40,7 +40,7 @@ fn task_input() -> impl Strategy<Value = words::Input> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn a_worker_keeps_its_promises_through_everything(ops in ops(200)) {
@@ -155,7 +155,7 @@ proptest! {
 fn the_model_meets_what_it_judges() {
     let mut rng = crate::rt::Rngs::from_seed([7; 32]).stream("model");
     let mut met = super::model::Met::default();
-    for _ in 0..100 {
+    for _ in 0..20 {
         let mut world = World::new(Manners {
             is_gentle: false,
             crashes: true,
