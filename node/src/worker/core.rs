@@ -1,6 +1,7 @@
 //! A worker as a pure machine: its tasks, what managers gave, what they have not heard yet, its lease, and what is on its disk.
 //!
-//! [`Worker::step`] takes what happened and the time and gives effects; a shell carries them out in their order and brings the answers back.
+//! [`Worker::step`] takes what happened and the time and gives effects; a shell carries them out in their order and brings the
+//! answers back.
 //! Nothing depends on managers being there: their absence is the absence of a few inputs.
 //!
 //! Invariants: nothing older than what is on the disk is ever followed (epoch, then revision); a report that was given out is on the disk

@@ -14,9 +14,10 @@
 //!   executor (processes, containers, simulated): prepare, start, signal, wait, check, found
 //! ```
 //!
-//! Two pure machines, one inside the other. [`task::Task`] knows one task's life: attempts, restarts, health, grace, its leave to run.
-//! [`core::Worker`] knows all tasks, what managers said and in which order, what they have not heard yet, and the lease. Both are stepped with an
-//! input and the time and answer with effects. A shell carries the effects out and brings what came of them back as inputs.
+//! Two pure machines, one inside the other. [`task::Task`] knows one task's life: attempts, restarts, health, grace, its
+//! leave to run. [`core::Worker`] knows all tasks, what managers said and in which order, what they have not heard yet, and
+//! the lease. Both are stepped with an input and the time and answer with effects. A shell carries the effects out and brings
+//! what came of them back as inputs.
 //!
 //! # State and phase
 //!
@@ -55,10 +56,11 @@
 //!
 //! # Single writers
 //!
-//! A task with a volume that nobody else may write to runs only while it has leave. The leave is the worker's lease, counted from before the
-//! heartbeat that was answered was sent ([`core`], `lease`), and only from managers whose assignments the worker has. A second before the lease ends
-//! the process has been killed. It is started tied to the worker's process, so that a worker that cannot watch its clock any more leaves nothing
-//! that writes. Of two tasks with one volume the second waits until the first has no process.
+//! A task with a volume that nobody else may write to runs only while it has leave. The leave is the worker's lease, counted
+//! from before the heartbeat that was answered was sent (`lease`), and only from managers whose assignments the worker has. A
+//! second before the lease ends the process has been killed. It is started tied to the worker's process, so that a worker
+//! that cannot watch its clock any more leaves nothing that writes. Of two tasks with one volume the second waits until the
+//! first has no process.
 //!
 //! # Map
 //!
@@ -68,8 +70,8 @@
 //! # Caveats
 //!
 //! - The shell is not here yet: the loop that ties this to connections, the disk and an executor.
-//! - A worker that is stopped without ending (`SIGSTOP`, a suspended machine whose clock stands still) does not keep its lease's end: its guards
-//!   live on too. Whoever suspends machines must not put single writers on them.
+//! - A worker that is stopped without ending (`SIGSTOP`, a suspended machine whose clock stands still) does not keep its
+//!   lease's end: its guards live on too. Whoever suspends machines must not put single writers on them.
 //! - A process that cannot be killed (uninterruptible sleep on a dead disk) outlives its lease; the task stays `stopping` and says so.
 //! - The file is written whole for each change: 1,000 tasks are about a megabyte. Changes that wait together should share a write.
 //! - A process that ended while its worker was away has no exit code; by `on-failure` a finished job runs once more. A shim would know.

@@ -2,6 +2,8 @@
 
 mod disk;
 mod facts;
+mod managers;
+mod meetings;
 mod model;
 mod properties;
 mod real;

@@ -1,11 +1,11 @@
 //! A small world around a worker: managers, processes that begin and end, a disk, crashes. It judges at every step.
 
-use super::{assignment, kind, timing};
+use super::{kind, timing};
 use crate::service::{Desired, State};
-use crate::types::{ClusterId, Epoch, Incarnation, TaskId, WorkerId};
+use crate::types::{Incarnation, TaskId};
 use crate::worker::core::Worker;
 use crate::worker::disk::{self, Decoded};
-use crate::worker::exchange::{Assignments, Effect, Found, Input, Saved};
+use crate::worker::exchange::{Effect, Found, Input, Saved};
 use crate::worker::report::Report;
 use crate::worker::words::{self, Exit, FREE, Handle, Refusal, Signal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,7 +15,7 @@ pub(super) type Op = (u8, u16, u16);
 
 /// What the worker has asked for and not yet heard of.
 #[derive(Clone, Debug, PartialEq)]
-enum Pending {
+pub(super) enum Pending {
     Prepare(TaskId),
     Launch(TaskId, u32, u64),
     Check(TaskId, u32, u32),
@@ -56,27 +56,27 @@ impl Met {
 
 /// The world.
 pub(super) struct World {
-    manners: Manners,
-    worker: Worker,
+    pub(super) manners: Manners,
+    pub(super) worker: Worker,
     /// True time, and how far the worker's own is behind, milliseconds.
-    now_ms: u64,
-    behind_ms: u64,
-    disk: Vec<u8>,
+    pub(super) now_ms: u64,
+    pub(super) behind_ms: u64,
+    pub(super) disk: Vec<u8>,
     /// Living processes, and the volume that each writes to.
-    processes: BTreeMap<(TaskId, u32), (Handle, Option<String>)>,
-    born: u64,
-    pending: VecDeque<Pending>,
+    pub(super) processes: BTreeMap<(TaskId, u32), (Handle, Option<String>)>,
+    pub(super) born: u64,
+    pub(super) pending: VecDeque<Pending>,
     /// What managers want, and their view of the worker.
-    wanted: BTreeMap<TaskId, (Desired, u16)>,
-    given: u64,
-    epoch: u64,
-    revision: u64,
+    pub(super) wanted: BTreeMap<TaskId, (Desired, u16)>,
+    pub(super) given: u64,
+    pub(super) epoch: u64,
+    pub(super) revision: u64,
     /// Heartbeats sent in this session: number, true time, revision known then.
-    heartbeats: Vec<(u64, u64)>,
-    granted_until_ms: u64,
+    pub(super) heartbeats: Vec<(u64, u64)>,
+    pub(super) granted_until_ms: u64,
     /// Tasks that the worker durably knew not to run.
-    ended: BTreeSet<TaskId>,
-    attempts: BTreeMap<TaskId, u32>,
+    pub(super) ended: BTreeSet<TaskId>,
+    pub(super) attempts: BTreeMap<TaskId, u32>,
     pub(super) reports: BTreeMap<u64, Report>,
     pub(super) met: Met,
 }
@@ -399,90 +399,6 @@ impl World {
         if self.manners.is_gentle {
             self.settle();
         }
-    }
-
-    fn want_less(&mut self, a: u16, b: u16) {
-        let place = usize::from(a) % self.wanted.len().max(1);
-        if let Some((desired, _)) = self.wanted.values_mut().nth(place) {
-            *desired = (*desired).max(if b.is_multiple_of(2) {
-                Desired::Stop
-            } else {
-                Desired::Remove
-            });
-            self.assign();
-        }
-    }
-
-    /// Managers say what they want; tasks that shall go are left out as often as not.
-    fn assign(&mut self) {
-        self.revision += 1;
-        let assignments = self.assignments();
-        self.feed(Input::Assigned(assignments));
-    }
-
-    fn assignments(&self) -> Assignments {
-        let kept = self
-            .wanted
-            .iter()
-            .filter(|(_, (desired, _))| *desired < Desired::Remove);
-        let tasks = kept.map(|(id, (desired, number))| {
-            let mut given = assignment(id.0, kind(*number));
-            given.desired = *desired;
-            given
-        });
-        Assignments {
-            epoch: Epoch(self.epoch),
-            revision: self.revision,
-            tasks: tasks.collect(),
-        }
-    }
-
-    /// Managers that are behind repeat themselves: nothing of it is followed.
-    fn old_news(&mut self, a: u16, b: u16) {
-        let before = self.worker.saved().clone();
-        let mut old = self.assignments();
-        old.revision = u64::from(a) % (before.revision + 1);
-        old.epoch = Epoch(before.epoch.0.saturating_sub(u64::from(b % 2)));
-        old.tasks.truncate(usize::from(b % 3));
-        self.feed(Input::Assigned(old));
-        let after = self.worker.saved();
-        assert_eq!(
-            (before.epoch, before.revision),
-            (after.epoch, after.revision)
-        );
-        let desired = |saved: &Saved| -> Vec<_> {
-            let tasks = saved.tasks.values().map(|task| task.assignment());
-            tasks.map(|given| (given.task, given.desired)).collect()
-        };
-        assert_eq!(desired(&before), desired(after));
-    }
-
-    /// A manager answers the newest heartbeat: from now on it must count on a lease that long.
-    fn grant(&mut self, lease_ms: u64) {
-        if let Some((number, sent_ms)) = self.heartbeats.pop() {
-            self.granted_until_ms = self.granted_until_ms.max(sent_ms + lease_ms);
-            self.feed(Input::Answered {
-                heartbeat: number,
-                epoch: Epoch(self.epoch),
-                revision: self.revision,
-                lease_ms,
-            });
-        }
-    }
-
-    /// A manager meets the worker in a new session and says everything it wants.
-    fn meet(&mut self) {
-        self.feed(Input::Disconnected);
-        self.heartbeats.clear();
-        self.feed(Input::Connected);
-        self.epoch += 1;
-        self.revision = 0;
-        self.feed(Input::Welcome {
-            cluster: ClusterId(1),
-            worker: WorkerId(1),
-            epoch: Epoch(self.epoch),
-        });
-        self.assign();
     }
 
     /// The worker's process ends and comes back: after a half of its last effects, with what was durable, and with the processes

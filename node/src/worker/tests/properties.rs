@@ -25,7 +25,8 @@ fn task_input() -> impl Strategy<Value = words::Input> {
     let handle = (0..4_u32).prop_map(|number| Handle(number.to_string()));
     prop_oneof![
         2 => Just(words::Input::Tick),
-        1 => prop_oneof![Just(Desired::Run), Just(Desired::Stop), Just(Desired::Remove)].prop_map(words::Input::Desired),
+        1 => prop_oneof![Just(Desired::Run), Just(Desired::Stop), Just(Desired::Remove)]
+            .prop_map(words::Input::Desired),
         2 => prop_oneof![Just(FREE), Just(0), 0_u64..200_000].prop_map(|until_ms| words::Input::Leave { until_ms }),
         4 => proptest::option::of(refusal.clone()).prop_map(|no| words::Input::Prepared(no.map_or(Ok(()), Err))),
         6 => (attempt.clone(), proptest::result::maybe_ok(handle.clone(), refusal))
@@ -86,7 +87,7 @@ proptest! {
             prop_assert!(!changed || reported, "a change is reported");
             let persist = effects.iter().position(|effect| *effect == Effect::Persist);
             let begins = effects.iter().position(|effect| matches!(effect, Effect::Start { .. }));
-            if was_live && !task.is_live() || was_live && begins.is_some() {
+            if was_live && (!task.is_live() || begins.is_some()) {
                 if was_up.is_some_and(|since| now_ms - since >= policy.window_ms) {
                     starts = 0;
                 }

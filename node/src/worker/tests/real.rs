@@ -1,4 +1,8 @@
 //! Tasks as real processes: started, told, killed, found again.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests run on a runtime of their own, against real files and processes"
+)]
 
 use super::assignment;
 use crate::knobs::Knobs;
@@ -62,10 +66,6 @@ impl Yard {
             .expect("it ends")
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test looks at what a task wrote"
-    )]
     fn output(&self, id: u64) -> String {
         let path = self
             .root
