@@ -175,4 +175,18 @@ knobs! {
     store_recent_bytes: usize = 16 << 20, (1 << 10, 64 << 10);
     /// Memtable of the store, bytes.
     store_memtable_bytes: u64 = 32 << 20, (16 << 10, 256 << 10);
+    /// Between two heartbeats of a worker.
+    worker_heartbeat: Duration = Duration::from_millis(1_000), (500, 1_000);
+    /// How long before the end of a worker's lease the last process that needs it has been killed: room for a late step.
+    worker_lease_margin: Duration = Duration::from_millis(1_000), (500, 2_000);
+    /// Longest grace of a task that stops because its worker's lease runs out.
+    worker_lease_grace_max: Duration = Duration::from_millis(5_000), (1_000, 5_000);
+    /// Longest pause between two health checks of a task until the first that succeeds.
+    worker_probe: Duration = Duration::from_millis(1_000), (200, 2_000);
+    /// Pause before a process that did not die is killed again.
+    worker_kill_retry: Duration = Duration::from_millis(5_000), (1_000, 5_000);
+    /// Length at which what a task has written is put aside, bytes.
+    task_log_bytes: u64 = 10 << 20, (1 << 10, 64 << 10);
+    /// Older parts of it that are kept.
+    task_logs_kept: usize = 2, (1, 3);
 }

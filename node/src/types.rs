@@ -59,6 +59,27 @@ number!(
     ""
 );
 
+number!(
+    /// A service, named by the index of the entry that made it.
+    ServiceId,
+    ""
+);
+number!(
+    /// A task, named by the cluster's counter of tasks; never reused.
+    TaskId,
+    ""
+);
+number!(
+    /// A worker, named by the index of the entry by which it joined. Zero means "none".
+    WorkerId,
+    ""
+);
+number!(
+    /// One uninterrupted acquaintance of a worker with the cluster; a higher one supersedes it.
+    Epoch,
+    ""
+);
+
 /// One life of a data directory, drawn when the directory is created. Two directories never share one, so
 /// a member that comes back with another incarnation has lost its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

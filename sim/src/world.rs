@@ -12,7 +12,7 @@ use crate::clock::Clocks;
 use crate::lane::{SimLanes, TakeDebt};
 use crate::net::{NetConfig, NetTrace, Network};
 use node::rt::journal::JournalSink;
-use node::rt::{Clock, Env, Journal, Lanes, Net, Process, Rngs};
+use node::rt::{Clock, Env, Journal, Lanes, Net, Process, Processes, Rngs};
 use rand_core::RngCore;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -60,6 +60,7 @@ impl SimWorld {
             rngs,
             journal: Journal::new(journal),
             process: Process::unknown(),
+            processes: Processes::none(),
         }
     }
 

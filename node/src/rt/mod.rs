@@ -1,10 +1,11 @@
-//! The door to the world: clock, network, storage lanes, randomness, the node's journal, and its tasks.
+//! The door to the world: clock, network, storage lanes, processes, randomness, the node's journal, and its tasks.
 //!
 //! A node receives the world as one value, [`Env`]. The real half of every seam is in `rt::real`; the simulated
 //! half lives in the crate `sim`. No other module of `node` names a clock, a socket, a thread or a random source
-//! (`wal`, `store` and `snapshot` touch files, but only inside [`Lane::run`]). Nothing here has a `cfg` for the simulator.
+//! (`wal`, `store`, `snapshot` and `worker` touch files, but only inside [`Lane::run`]). Nothing here has a `cfg` for the simulator.
 //!
-//! Reading order: [`clock`], [`net`], [`lane`], [`rng`], [`journal`], [`tasks`], [`process`], then `real`.
+//! Reading order: [`clock`], [`net`], [`lane`], [`rng`], [`journal`], [`tasks`], [`process`],
+//! [`processes`], then `real` and `real_processes`.
 
 pub mod clock;
 pub mod http;
@@ -12,7 +13,9 @@ pub mod journal;
 pub mod lane;
 pub mod net;
 pub mod process;
+pub mod processes;
 pub mod real;
+mod real_processes;
 pub mod rng;
 pub mod tasks;
 
@@ -21,6 +24,7 @@ pub use journal::{Event, Journal};
 pub use lane::{Lane, Lanes};
 pub use net::{Net, Stream};
 pub use process::Process;
+pub use processes::Processes;
 pub use rng::Rngs;
 pub use tasks::Tasks;
 
@@ -39,4 +43,6 @@ pub struct Env {
     pub journal: Journal,
     /// What the process has spent.
     pub process: Process,
+    /// Processes of tasks.
+    pub processes: Processes,
 }

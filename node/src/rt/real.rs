@@ -12,6 +12,8 @@ use super::journal::{Event, JournalSink};
 use super::lane::{Job, LaneDriver, LanesDriver};
 use super::net::{BoxFuture, Listener, NetDriver, Stream};
 use super::process::{Process, Spent};
+use super::processes::Processes;
+use super::real_processes::OsProcesses;
 use super::{Clock, Env, Journal, Lanes, Net, Rngs};
 use crate::types::NodeId;
 use std::io;
@@ -43,6 +45,7 @@ pub fn env(name: &str) -> io::Result<Env> {
             node: name.to_owned(),
         }),
         process: Process::new(spent),
+        processes: Processes::new(OsProcesses::default()),
     })
 }
 

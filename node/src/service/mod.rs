@@ -1,0 +1,16 @@
+//! What people ask for: services, their specifications, and the states that their tasks go through.
+//!
+//! One definition for the API, the command line, files and the log: a specification travels and is stored as the JSON of
+//! [`Spec`], so that nothing can be lost between two spellings of it. `docs/orchestration.md` defines every word.
+//!
+//! Map: [`spec`], what an operator writes; [`task`], the states of a task and their order; `check`, what is wrong with a
+//! specification, said all at once.
+//!
+//! Pure: no clock, no disk, no network. Left out: who decides what runs where ([`crate::scheduler`]), and how it runs
+//! ([`crate::worker`]).
+
+pub mod spec;
+pub mod task;
+
+pub use spec::Spec;
+pub use task::{Desired, State};
