@@ -18,3 +18,7 @@ pub use reconcile::reconcile;
 
 #[cfg(test)]
 mod place_tests;
+#[cfg(test)]
+mod world;
+#[cfg(test)]
+mod world_tests;

@@ -116,7 +116,11 @@ impl<'a> Round<'a> {
                 self.changes.push(Change::MarkLost { task: id });
             }
             Some(Status::Ready) if task.lost_ms.is_some() => self.returned(task, slot),
-            Some(_) => (),
+            Some(_) => {
+                // Its lease may be what others wait for.
+                let wait_ms = task.presumed_end_ms(&self.moment.leases).unwrap_or(0);
+                self.is_time(self.moment.now_ms + wait_ms);
+            }
         }
     }
 
