@@ -13,7 +13,8 @@ use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DOWN_MS: u64 = 30_000;
-const LEASE_MS: u64 = 20_000;
+/// Longer than it takes to be marked down, so that a lost worker may still hold one.
+const LEASE_MS: u64 = 60_000;
 
 pub(super) struct World {
     pub(super) snapshot: Snapshot,
@@ -377,7 +378,10 @@ impl World {
                 .tasks
                 .values()
                 .filter(|task| task.service == service.id);
-            let counted = tasks.filter(|task| task.is_live() && !self.ever_lost.contains(&task.id));
+            let standing = tasks.filter(|task| !task.state.is_end() && task.lost_ms.is_none());
+            let counted = standing.filter(|task| {
+                task.desired != Desired::Remove && !self.ever_lost.contains(&task.id)
+            });
             let most = wanted + pace.surge as usize;
             let count = counted.count();
             assert!(
