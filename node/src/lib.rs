@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod node;
 pub mod raft;
 pub mod rt;
+pub mod scheduler;
 pub mod service;
 pub mod snapshot;
 pub mod state;

@@ -1,0 +1,353 @@
+//! What the scheduler is given: workers, tasks, services and volumes at one moment, as plain values.
+//!
+//! These are built from replicated records and from nothing else, so that every manager would build the same. What only a
+//! leader knows (until when leases run) comes beside it, as [`Moment`].
+
+use crate::service::spec::{Amounts, Mount, Spec};
+use crate::service::{Desired, State};
+use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
+use std::collections::BTreeMap;
+
+/// Everything that the log says about services, tasks and workers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Workers that belong to the cluster, by id.
+    pub workers: BTreeMap<WorkerId, Worker>,
+    /// Tasks that are not forgotten, by id.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// Services, by id.
+    pub services: BTreeMap<ServiceId, Service>,
+    /// Volumes, by name.
+    pub volumes: BTreeMap<String, Volume>,
+    /// The id that the next task gets.
+    pub next_task: TaskId,
+}
+
+/// A node that runs tasks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Worker {
+    /// Its id.
+    pub id: WorkerId,
+    /// Its name, for people and constraints.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// System and processor, such as `linux/amd64`.
+    pub platform: String,
+    /// Whether it runs images; every worker runs commands.
+    pub containers: bool,
+    /// What it has to give; zero is nothing.
+    pub capacity: Amounts,
+    /// What an operator wants of it.
+    pub availability: Availability,
+    /// What the managers believe of it.
+    pub status: Status,
+    /// Its present session.
+    pub epoch: Epoch,
+}
+
+/// What an operator wants of a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Availability {
+    /// It takes tasks.
+    #[default]
+    Active,
+    /// Its tasks go elsewhere.
+    Drain,
+}
+
+/// What the managers believe of a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Status {
+    /// It has a session, but its report has not been taken whole.
+    #[default]
+    Joining,
+    /// It is heard from, and what is recorded of its tasks is what it reported.
+    Ready,
+    /// It was silent for longer than the bound.
+    Down,
+}
+
+/// One attempt to run one version of a service in one slot on one worker.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Task {
+    /// Its id; a later task has a higher one.
+    pub id: TaskId,
+    /// Its service.
+    pub service: ServiceId,
+    /// Its slot: a number from 1 or, for a global service, the id of its worker.
+    pub slot: u64,
+    /// The version in which the contents that it runs appeared first ([`Revision::contents`]).
+    pub version: u64,
+    /// Its worker; none while it is pending.
+    pub worker: Option<WorkerId>,
+    /// The worker's session in which it was assigned.
+    pub epoch: Epoch,
+    /// What managers want of it.
+    pub desired: Desired,
+    /// What is known of it.
+    pub state: State,
+    /// When its worker was marked down with it, milliseconds; none: it is not lost.
+    pub lost_ms: Option<u64>,
+    /// When it was made, milliseconds.
+    pub created_ms: u64,
+    /// When it got its worker, milliseconds.
+    pub assigned_ms: Option<u64>,
+    /// When its state changed last, milliseconds.
+    pub changed_ms: u64,
+    /// When it was first seen running, milliseconds.
+    pub running_since_ms: Option<u64>,
+    /// What is set aside for it.
+    pub reservations: Amounts,
+    /// Its volumes.
+    pub volumes: Vec<Mount>,
+    /// The worker's ports that it needs for itself.
+    pub ports: Vec<u16>,
+    /// Failures in a row of its version in its slot when it was made; the back-off grows with them.
+    pub failures: u32,
+    /// Whether a rollout has counted its failure.
+    pub counted: bool,
+}
+
+/// A service with what is known of its versions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its id.
+    pub id: ServiceId,
+    /// What is wanted now.
+    pub current: Revision,
+    /// The last one with other contents that was rolled out whole: where a rollback goes.
+    pub previous: Option<Revision>,
+    /// How far its rollout is.
+    pub rollout: Rollout,
+    /// Whether it was removed, and goes as soon as its tasks have ended.
+    pub removing: bool,
+}
+
+/// One version of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Revision {
+    /// Its number, from 1, one for each change.
+    pub version: u64,
+    /// The version in which its contents (all that needs new tasks when it changes) appeared first. Scaling and
+    /// labels keep it; a rollback brings back the old one, so that tasks that are left over are right again.
+    pub contents: u64,
+    /// What people wrote.
+    pub spec: Spec,
+}
+
+/// How far a rollout is. Everything a new leader needs to go on with it, beside the tasks themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rollout {
+    /// Where it is.
+    pub phase: Phase,
+    /// When it began, milliseconds.
+    pub started_ms: u64,
+    /// Tasks of the new version that failed before they had run for the monitor time.
+    pub failures: u32,
+    /// Canary steps that it has passed.
+    pub canary: u32,
+    /// Since when it has waited at the present canary step, milliseconds.
+    pub canary_since_ms: Option<u64>,
+}
+
+/// Where a rollout is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// There was none yet.
+    #[default]
+    None,
+    /// It goes on step by step.
+    Running,
+    /// It waits for a person.
+    Paused,
+    /// Every slot has the version.
+    Completed,
+    /// It goes back to the version before.
+    RollingBack,
+    /// Every slot has the version before.
+    RolledBack,
+}
+
+/// A volume. It never leaves its worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Where it lies; none until its first task is assigned.
+    pub worker: Option<WorkerId>,
+}
+
+/// What a leader knows beside the log: the time, until when leases run, and bounds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moment {
+    /// The time to stamp changes with, milliseconds.
+    pub now_ms: u64,
+    /// How long workers may go on with single-writer volumes.
+    pub leases: Leases,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// When the leases of silent workers have certainly ended, by the leader's own monotonic clock: after the last grant was
+/// answered, plus the lease time, plus the drift bound. The times of [`Moment::now_ms`] are stamps of several leaders and
+/// would not be safe for this.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Leases {
+    /// The leader's monotonic clock, milliseconds.
+    pub now_ms: u64,
+    /// For workers not in the map: a new leader's first moment plus a whole lease with its drift, milliseconds.
+    pub others_until_ms: u64,
+    /// Until when a worker may hold a lease, milliseconds.
+    pub until_ms: BTreeMap<WorkerId, u64>,
+}
+
+/// Bounds of the scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Ended tasks that are remembered per slot, beside the newest.
+    pub history_max: usize,
+    /// How long a failure on a worker counts when others are looked for, milliseconds.
+    pub failed_lately_ms: u64,
+    /// How long a start-first replacement may look for a worker before it takes the old one's place, where the service
+    /// may be unavailable at all, milliseconds.
+    pub pending_patience_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            history_max: 4,
+            failed_lately_ms: 300_000,
+            pending_patience_ms: 1_000,
+        }
+    }
+}
+
+impl Leases {
+    /// Milliseconds until the lease of `worker` has certainly ended; zero: it has.
+    pub fn remaining_ms(&self, worker: WorkerId) -> u64 {
+        let until = self.until_ms.get(&worker).unwrap_or(&self.others_until_ms);
+        until.saturating_sub(self.now_ms)
+    }
+}
+
+impl Task {
+    /// Whether it shall run, may still, and is not lost.
+    pub fn is_live(&self) -> bool {
+        self.desired == Desired::Run && !self.state.is_end() && self.lost_ms.is_none()
+    }
+
+    /// Whether it serves.
+    pub fn is_available(&self) -> bool {
+        self.is_live() && self.state == State::Running
+    }
+
+    /// Whether its worker has not said that it ended, and may never say so.
+    pub fn is_lost(&self) -> bool {
+        self.lost_ms.is_some() && !self.state.is_end()
+    }
+
+    /// Whether it was told to end and its worker will say when it has.
+    pub fn is_leaving(&self) -> bool {
+        self.desired != Desired::Run && !self.state.is_end() && self.lost_ms.is_none()
+    }
+
+    /// Whether it must never run twice.
+    pub fn is_single_writer(&self) -> bool {
+        self.volumes.iter().any(|mount| !mount.shared)
+    }
+
+    /// Milliseconds until it has certainly ended although nobody said so; none: only its worker can say.
+    pub fn presumed_end_ms(&self, leases: &Leases) -> Option<u64> {
+        match self.worker {
+            _ if self.lost_ms.is_none() => None,
+            Some(worker) if self.is_single_writer() => Some(leases.remaining_ms(worker)),
+            _ => Some(0),
+        }
+    }
+}
+
+impl Service {
+    /// A service at its first version.
+    pub fn new(id: ServiceId, spec: Spec) -> Self {
+        Service {
+            id,
+            current: Revision {
+                version: 1,
+                contents: 1,
+                spec,
+            },
+            previous: None,
+            rollout: Rollout::default(),
+            removing: false,
+        }
+    }
+
+    /// The specification of a task of version `contents`, if it is still kept.
+    pub fn spec_of(&self, contents: u64) -> Option<&Spec> {
+        std::iter::once(&self.current)
+            .chain(&self.previous)
+            .find(|revision| revision.contents == contents)
+            .map(|revision| &revision.spec)
+    }
+
+    /// Takes a new specification: a rollout begins if its contents are others. A version that was never rolled out whole is
+    /// nothing to go back to.
+    pub fn revise(&mut self, spec: Spec, now_ms: u64) {
+        let version = self.current.version + 1;
+        if !self.current.spec.needs_rollout(&spec) {
+            self.current.version = version;
+            self.current.spec = spec;
+            return;
+        }
+        let back = self.previous.as_ref();
+        let back = back.filter(|previous| !previous.spec.needs_rollout(&spec));
+        let contents = back.map_or(version, |previous| previous.contents);
+        let unproven = matches!(self.rollout.phase, Phase::Running | Phase::Paused);
+        let revision = Revision {
+            version,
+            contents,
+            spec,
+        };
+        let before = std::mem::replace(&mut self.current, revision);
+        if !unproven || self.previous.is_none() || contents != version {
+            self.previous = Some(before);
+        }
+        self.rollout = Rollout::begun(Phase::Running, now_ms);
+    }
+
+    /// Goes back to the contents before, with as many copies as now. Without any it stays as it is.
+    pub fn roll_back(&mut self, now_ms: u64) {
+        let Some(previous) = self.previous.take() else {
+            return;
+        };
+        let revision = Revision {
+            version: self.current.version + 1,
+            contents: previous.contents,
+            spec: Spec {
+                mode: self.current.spec.mode,
+                replicas: self.current.spec.replicas,
+                ..previous.spec
+            },
+        };
+        self.previous = Some(std::mem::replace(&mut self.current, revision));
+        self.rollout = Rollout::begun(Phase::RollingBack, now_ms);
+    }
+}
+
+impl Rollout {
+    /// A rollout at its beginning.
+    pub fn begun(phase: Phase, now_ms: u64) -> Self {
+        Rollout {
+            phase,
+            started_ms: now_ms,
+            ..Rollout::default()
+        }
+    }
+
+    /// Whether slots with other contents are to be replaced step by step.
+    pub fn is_moving(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::RollingBack)
+    }
+}
