@@ -75,7 +75,8 @@
 //! - Stamps of different leaders may differ by their clocks. That lengthens or shortens waits (back-off, monitor, canary), and
 //!   nothing else; leases do not use them.
 //! - Tasks are placed service by service, the oldest service first: when room is short, older services get it. There are no priorities.
-//! - A start-first replacement that finds no room waits, and its rollout or drain with it, unless `unavailable_max` is above zero. `explain` says so.
+//! - A start-first replacement that finds no room waits, and its rollout or drain with it, unless `unavailable_max` is above zero.
+//!   `explain` says so.
 //! - Scaling down looks at workers, not at spread labels.
 //! - A worker that stops satisfying a constraint keeps its tasks of replicated services. Changing the mode of a service is not supported.
 //! - Rebalancing on demand is not here yet.
