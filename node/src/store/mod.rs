@@ -205,9 +205,10 @@ impl Store {
 
     /// Does `writes`, all or nothing. They are readable at once and durable only after [`Store::close`].
     pub fn write(&self, writes: &Writes) -> Result<(), Error> {
+        // Held over the write, so that nobody remembers a former value behind it.
+        let mut recent = self.recent();
         let records = writes.iter();
         self.commit(records.map(|(key, value)| (&key[..], value.map(|value| &value[..]))))?;
-        let mut recent = self.recent();
         for (key, value) in writes.iter().filter(|(key, _)| is_read_again(key)) {
             recent.set(key.clone(), value.cloned());
         }
@@ -226,7 +227,8 @@ impl Store {
         &self,
         records: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>,
     ) -> Result<(), Error> {
-        self.recent().clear();
+        let mut recent = self.recent();
+        recent.clear();
         self.commit(records)
     }
 
@@ -286,7 +288,9 @@ fn is_read_again(key: &[u8]) -> bool {
 /// The live state. A reader that asks more than once, while others write, takes a [`Store::view`] instead.
 impl View for Store {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, state::Error> {
-        if let Some(known) = self.recent().get(key) {
+        // Held over the read, as over a write: what is remembered is what fjall says.
+        let mut recent = self.recent();
+        if let Some(known) = recent.get(key) {
             return Ok(known);
         }
         let found = self
@@ -295,8 +299,7 @@ impl View for Store {
             .map_err(|error| view::unreadable(&error))?;
         let found = found.map(view::bytes);
         if is_read_again(key) {
-            self.recent()
-                .set(Bytes::copy_from_slice(key), found.clone());
+            recent.set(Bytes::copy_from_slice(key), found.clone());
         }
         Ok(found)
     }

@@ -63,8 +63,7 @@ impl Recent {
         // Nobody may find a former value when the young one is forgotten first.
         self.old.remove(&key);
         if cost > self.generation_bytes_max {
-            self.young.remove(&key);
-            return;
+            return; // The young generation is empty now: nothing of the key is left.
         }
         self.young_bytes += cost;
         if let Some(former) = self.young.insert(key.clone(), value) {
