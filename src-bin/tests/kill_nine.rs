@@ -15,15 +15,17 @@
     reason = "real processes, sockets, threads and time are the point of this test"
 )]
 
+mod common;
+
 use node::api::wire::{ClusterAnswer, GetAnswer, PutAnswer};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -52,22 +54,7 @@ struct Server {
 
 impl Server {
     fn start(&mut self) {
-        let log = File::options()
-            .append(true)
-            .create(true)
-            .open(self.home.join("log"))
-            .unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seaworthy"));
-        command
-            .arg("server")
-            .arg("--config")
-            .arg(self.home.join("node.toml"))
-            .env_clear(); // `SEAWORTHY_` variables are settings of the node, and whoever runs this may have some.
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        self.child = Some(command.spawn().unwrap());
+        self.child = Some(common::serve(&self.home));
     }
 
     /// SIGKILL, and no process left.

@@ -9,8 +9,10 @@
     reason = "real processes, sockets and time are the point of these tests"
 )]
 
+mod common;
+
 use serde_json::Value;
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,22 +49,7 @@ impl Node {
     }
 
     fn start(&mut self) {
-        let options = File::options()
-            .append(true)
-            .create(true)
-            .open(self.home.join("log"));
-        let log = options.unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seaworthy"));
-        command
-            .arg("server")
-            .arg("--config")
-            .arg(self.home.join("node.toml"))
-            .env_clear(); // `SEAWORTHY_` variables are settings of the node, and whoever runs this may have some.
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        self.child = Some(command.spawn().unwrap());
+        self.child = Some(common::serve(&self.home));
     }
 
     fn signal(&self, name: &str) {
