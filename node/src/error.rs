@@ -42,6 +42,8 @@ pub enum Code {
     TooStale,
     /// A membership change is refused: another is under way, or it would break the quorum.
     Conflict,
+    /// A token is missing, unknown, over or revoked.
+    Forbidden,
     /// The node is stopping.
     ShuttingDown,
     /// The node's disk failed or an invariant broke; it serves nothing.
@@ -54,7 +56,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 20] = [
+    pub const ALL: [Code; 21] = [
         Code::NotLeader,
         Code::NoLeader,
         Code::Timeout,
@@ -71,6 +73,7 @@ impl Code {
         Code::ReadOnly,
         Code::TooStale,
         Code::Conflict,
+        Code::Forbidden,
         Code::ShuttingDown,
         Code::Poisoned,
         Code::Unreachable,
@@ -81,6 +84,7 @@ impl Code {
     pub fn http_status(self) -> u16 {
         match self {
             Code::InvalidArgument => 400,
+            Code::Forbidden => 403,
             Code::NotFound | Code::LeaseNotFound => 404,
             Code::PreconditionFailed => 412,
             Code::Conflict | Code::SessionUnknown | Code::SessionStale => 409,

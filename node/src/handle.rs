@@ -4,10 +4,14 @@
 //! [`Error`] that says whether the command may have happened.
 
 use crate::error::{Code, Error, Leader};
+use crate::fleet::{self, Fleet, meeting};
 use crate::rt::{Clock, Mono};
-use crate::state::command::{Command, Get, GetDone, KeyEvent, Member, Outcome};
+use crate::state::command::{
+    Command, Done, FleetCommand, Get, GetDone, KeyEvent, Member, Op, Outcome, Refusal, Refused,
+};
 use crate::types::{ClusterId, Incarnation, Index, NodeId, Revision, Role, Term};
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -242,6 +246,17 @@ pub enum Request {
         /// Answer: the member changed (its id, when added).
         reply: Reply<NodeId>,
     },
+    /// Ask a manager's task, on behalf of a worker.
+    Dispatch {
+        /// Which manager; none: the leader.
+        to: Option<NodeId>,
+        /// What.
+        call: Box<meeting::Call>,
+        /// Not after this.
+        deadline: Mono,
+        /// Answer.
+        reply: Reply<meeting::Reply>,
+    },
     /// Cut a snapshot now.
     Snapshot {
         /// Answer when it is durable.
@@ -261,6 +276,8 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
     /// The latest picture.
     status: watch::Receiver<Status>,
+    /// The fleet as applied.
+    fleet: watch::Receiver<Arc<Fleet>>,
     /// The node's clock, for deadlines.
     clock: Clock,
     /// Limit of a request that names none.
@@ -274,6 +291,7 @@ impl Handle {
     pub fn new(
         requests: mpsc::Sender<Request>,
         status: watch::Receiver<Status>,
+        fleet: watch::Receiver<Arc<Fleet>>,
         clock: Clock,
         timeout: Duration,
         metrics: std::sync::Arc<dyn Fn() -> String + Send + Sync>,
@@ -281,6 +299,7 @@ impl Handle {
         Handle {
             requests,
             status,
+            fleet,
             clock,
             timeout,
             metrics,
@@ -295,6 +314,79 @@ impl Handle {
     /// Follows the picture.
     pub fn follow_status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// The fleet as this node has applied it.
+    pub fn fleet(&self) -> Arc<Fleet> {
+        Arc::clone(&self.fleet.borrow())
+    }
+
+    /// Follows the fleet.
+    pub fn follow_fleet(&self) -> watch::Receiver<Arc<Fleet>> {
+        self.fleet.clone()
+    }
+
+    /// The fleet, as fresh as asked.
+    pub async fn read_fleet(
+        &self,
+        consistency: Consistency,
+        timeout: Option<Duration>,
+    ) -> Result<(Arc<Fleet>, Stamp), Error> {
+        // A read of nothing, for its freshness: the fleet is told before the reads of the same position are served.
+        let query = Get {
+            key: bytes::Bytes::from_static(&[0]),
+            count_only: true,
+            ..Get::default()
+        };
+        let (_, stamp) = self.read(query, consistency, timeout).await?;
+        Ok((self.fleet(), stamp))
+    }
+
+    /// Commits and applies a command of orchestration. A refusal is an error.
+    pub async fn command(
+        &self,
+        command: &fleet::Command,
+        timeout: Option<Duration>,
+    ) -> Result<(fleet::Done, Outcome), Error> {
+        let json = serde_json::to_vec(command).expect("commands are plain data with text keys");
+        let op = Op::Fleet(FleetCommand { json: json.into() });
+        let command = Command {
+            op: Some(op),
+            ..Command::default()
+        };
+        let mut outcome = self.propose(command, timeout).await?;
+        match outcome.done.take() {
+            Some(Done::Fleet(done)) => match serde_json::from_slice(&done.json) {
+                Ok(done) => Ok((done, outcome)),
+                Err(error) => {
+                    let message = format!("the outcome cannot be read: {error}");
+                    Err(Error::new(Code::Internal, message).unknown())
+                }
+            },
+            Some(Done::Refused(refused)) => Err(refusal(refused)),
+            other => {
+                let message = format!("unexpected outcome {other:?}");
+                Err(Error::new(Code::Internal, message).unknown())
+            }
+        }
+    }
+
+    /// Asks the manager's task of `to`, or of the leader.
+    pub async fn dispatch(
+        &self,
+        to: Option<NodeId>,
+        call: meeting::Call,
+        timeout: Option<Duration>,
+    ) -> Result<meeting::Reply, Error> {
+        let deadline = self.deadline(timeout);
+        let call = Box::new(call);
+        self.ask(deadline, true, |reply| Request::Dispatch {
+            to,
+            call,
+            deadline,
+            reply,
+        })
+        .await
     }
 
     /// The node's metrics in Prometheus text format.
@@ -413,6 +505,34 @@ impl Handle {
             Err(_) => Err(late(wait, writes)),
         }
     }
+}
+
+/// A deterministic refusal, as an error: nothing changed, and trying again changes nothing.
+pub(crate) fn refusal(refused: Refused) -> Error {
+    let (code, hint) = match refused.why() {
+        Refusal::Invalid => (Code::InvalidArgument, None),
+        Refusal::Precondition => (Code::PreconditionFailed, None),
+        Refusal::LeaseNotFound => (Code::LeaseNotFound, Some("grant a new lease")),
+        Refusal::SessionUnknown => (Code::SessionUnknown, Some("open a new session")),
+        Refusal::SessionStale => (Code::SessionStale, Some("number each write higher")),
+        Refusal::Compacted => (Code::Compacted, Some("read the keys anew")),
+        Refusal::FutureRevision => (Code::FutureRevision, None),
+        Refusal::NotFound => (Code::NotFound, None),
+        Refusal::Conflict => (Code::Conflict, None),
+        Refusal::Forbidden => (Code::Forbidden, None),
+    };
+    let mut error = Error::new(code, refused.message);
+    error.hint = hint.map(str::to_owned);
+    if let Some(current) = refused.current {
+        error.hint = Some(match current.version {
+            0 => "the key does not exist".to_owned(),
+            version => format!(
+                "the key has version {version} and modify revision {}",
+                current.mod_revision
+            ),
+        });
+    }
+    error
 }
 
 /// The loop's queue is full.

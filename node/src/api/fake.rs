@@ -125,7 +125,9 @@ impl World {
         let page = metrics.clone();
         let clock = env.clock.clone();
         let render = Arc::new(move || page.render());
-        let handle = Handle::new(requests, picture, clock, Duration::from_secs(5), render);
+        let (_, fleet) = watch::channel(Arc::default());
+        let timeout = Duration::from_secs(5);
+        let handle = Handle::new(requests, picture, fleet, clock, timeout, render);
         let listener = env.net.listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_address();
         let fake = Arc::new(Mutex::new(Fake::default()));
@@ -259,6 +261,10 @@ async fn run(
                 };
                 fake.changes.push(change);
                 reply.send(id).ok();
+            }
+            Request::Dispatch { reply, .. } => {
+                let none = Error::new(Code::NotFound, "no workers here");
+                reply.send(Err(none)).ok();
             }
             Request::Snapshot { reply } => {
                 let done = SnapshotInfo {

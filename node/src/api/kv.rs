@@ -9,7 +9,7 @@ use super::wire::{
 };
 use crate::error::{Code, Error};
 use crate::state::command::{
-    Command, Compact, Delete, Done, Expect, Get, KeyValue, Op, Outcome, Put, Refusal, Refused,
+    Command, Compact, Delete, Done, Expect, Get, KeyValue, Op, Outcome, Put,
 };
 use axum::response::Response;
 use bytes::Bytes;
@@ -234,35 +234,10 @@ pub(super) async fn commit(call: &Call, op: Op) -> Result<(Place, Done), Error> 
 fn done(outcome: Outcome) -> Result<(Place, Done), Error> {
     let place = Place::of(&outcome);
     match outcome.done {
-        Some(Done::Refused(refused)) => Err(refusal(refused)),
+        Some(Done::Refused(refused)) => Err(crate::handle::refusal(refused)),
         Some(done) => Ok((place, done)),
         None => Err(Error::new(Code::Internal, "the outcome is empty").unknown()),
     }
-}
-
-/// A deterministic refusal, as an error: nothing changed, and trying again changes nothing.
-fn refusal(refused: Refused) -> Error {
-    let (code, hint) = match refused.why() {
-        Refusal::Invalid => (Code::InvalidArgument, None),
-        Refusal::Precondition => (Code::PreconditionFailed, None),
-        Refusal::LeaseNotFound => (Code::LeaseNotFound, Some("grant a new lease")),
-        Refusal::SessionUnknown => (Code::SessionUnknown, Some("open a new session")),
-        Refusal::SessionStale => (Code::SessionStale, Some("number each write higher")),
-        Refusal::Compacted => (Code::Compacted, Some("read the keys anew")),
-        Refusal::FutureRevision => (Code::FutureRevision, None),
-    };
-    let mut error = Error::new(code, refused.message);
-    error.hint = hint.map(str::to_owned);
-    if let Some(current) = refused.current {
-        error.hint = Some(match current.version {
-            0 => "the key does not exist".to_owned(),
-            version => format!(
-                "the key has version {version} and modify revision {}",
-                current.mod_revision
-            ),
-        });
-    }
-    error
 }
 
 /// The node answered another question than was asked. The command was applied all the same.

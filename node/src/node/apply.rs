@@ -3,6 +3,7 @@
 //! One batch is applied while the next gathers. Entries, snapshots to install and snapshots to cut share one queue, so that each
 //! sees exactly the entries before it.
 
+use crate::fleet::Fleet;
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
 use crate::rt::{Clock, Lane};
@@ -90,6 +91,8 @@ pub(crate) struct Applied {
     pub(crate) leases: Vec<LeaseChange>,
     /// All leases, when they were asked for.
     pub(crate) all_leases: bool,
+    /// The fleet, when it changed.
+    pub(crate) fleet: Option<Arc<Fleet>>,
     /// The members, when they changed.
     pub(crate) members: Option<Vec<Member>>,
     /// A snapshot that was installed: position and state hash.

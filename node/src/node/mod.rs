@@ -49,8 +49,10 @@ mod serve;
 mod snapshots;
 
 use crate::config::{Config, Level};
+use crate::fleet::Fleet;
 use crate::handle::{Condition, Handle, Status};
 use crate::knobs::Knobs;
+use crate::manager::Asked;
 use crate::metrics::Metrics;
 use crate::rt::{Env, Event, Tasks};
 use crate::transport::{Door, Setup, Transport};
@@ -125,6 +127,10 @@ struct Shared {
     metrics: Metrics,
     /// The picture of the node.
     status: Arc<watch::Sender<Status>>,
+    /// The fleet as applied.
+    fleet: Arc<watch::Sender<Arc<Fleet>>>,
+    /// Calls for the manager's task.
+    manager: mpsc::Sender<Asked>,
 }
 
 impl Shared {
@@ -182,12 +188,14 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
     let tasks = Tasks::default();
     let metrics = Metrics::new();
     let (status, pictures) = watch::channel(first_picture(&config));
+    let (fleet, fleets) = watch::channel(Arc::default());
     let (requests, request_queue) = mpsc::channel(knobs.request_queue_len_max);
     let (inbound, inbox) = mpsc::channel(knobs.inbox_len_max);
     let text = metrics.clone();
     let handle = Handle::new(
         requests,
         pictures,
+        fleets,
         env.clock.clone(),
         knobs.request_timeout,
         Arc::new(move || text.render()),
@@ -215,6 +223,13 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
         metrics.clone(),
         options,
     );
+    let (manager, calls) = mpsc::channel(knobs.request_queue_len_max);
+    tasks.spawn(crate::manager::run(
+        env.clone(),
+        knobs.clone(),
+        handle.clone(),
+        calls,
+    ));
     let shared = Shared {
         env,
         config: Arc::new(config),
@@ -224,6 +239,8 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
         transport,
         metrics,
         status: Arc::new(status),
+        fleet: Arc::new(fleet),
+        manager,
     };
     let (tell, ended) = oneshot::channel();
     crate::rt::tasks::detach(async move {

@@ -21,6 +21,8 @@ pub(crate) enum Waiter {
     Command(Reply<Outcome>),
     /// A change of membership about this member.
     Change(NodeId, Reply<NodeId>),
+    /// A call of a worker.
+    Dispatch(Reply<crate::fleet::meeting::Reply>),
     /// A peer that forwarded a client's request.
     Remote(oneshot::Sender<Result<Answer, Error>>),
     /// A peer that forwarded a change of membership about this member.
@@ -175,7 +177,7 @@ impl Waiter {
         match self {
             Waiter::Change(id, reply) => drop(reply.send(Ok(id))),
             Waiter::RemoteChange(id, reply) => drop(reply.send(Ok(Answer::Member(id)))),
-            Waiter::Command(_) | Waiter::Remote(_) | Waiter::Nobody => {}
+            Waiter::Command(_) | Waiter::Dispatch(_) | Waiter::Remote(_) | Waiter::Nobody => {}
         }
     }
 
@@ -188,6 +190,7 @@ impl Waiter {
                 drop(reply.send(Ok(outcome)));
             }
             (Waiter::Change(_, reply), Ok(Answer::Member(id))) => drop(reply.send(Ok(id))),
+            (Waiter::Dispatch(reply), Ok(Answer::Dispatch(answer))) => drop(reply.send(Ok(answer))),
             (Waiter::Remote(reply), Ok(answer)) => drop(reply.send(Ok(answer))),
             (waiter, Ok(_)) => refuse(waiter, odd()),
         }
@@ -198,6 +201,7 @@ impl Waiter {
         match self {
             Waiter::Command(reply) => reply.is_closed(),
             Waiter::Change(_, reply) => reply.is_closed(),
+            Waiter::Dispatch(reply) => reply.is_closed(),
             Waiter::Remote(reply) | Waiter::RemoteChange(_, reply) => reply.is_closed(),
             Waiter::Nobody => true,
         }
@@ -226,6 +230,7 @@ pub(crate) fn refuse(waiter: Waiter, error: Error) {
     match waiter {
         Waiter::Command(reply) => drop(reply.send(Err(error))),
         Waiter::Change(_, reply) => drop(reply.send(Err(error))),
+        Waiter::Dispatch(reply) => drop(reply.send(Err(error))),
         Waiter::Remote(reply) | Waiter::RemoteChange(_, reply) => drop(reply.send(Err(error))),
         Waiter::Nobody => {}
     }

@@ -468,6 +468,10 @@ impl Run {
 
     /// A batch was applied.
     fn on_applied(&mut self, applied: Applied) {
+        // Told first: whoever is answered below finds what he asked for.
+        if let Some(fleet) = applied.fleet {
+            self.shared.fleet.send_replace(fleet);
+        }
         if !applied.entries.is_empty() {
             self.shared
                 .metrics

@@ -236,6 +236,7 @@ pub(super) fn refuse_early(request: Option<Request>) -> Result<(), Halt> {
         Some(Request::Read { reply, .. }) => drop(reply.send(Err(error()))),
         Some(Request::History { reply, .. }) => drop(reply.send(Err(error()))),
         Some(Request::Change { reply, .. }) => drop(reply.send(Err(error()))),
+        Some(Request::Dispatch { reply, .. }) => drop(reply.send(Err(error()))),
         Some(Request::Snapshot { reply }) => drop(reply.send(Err(error()))),
     }
     Ok(())

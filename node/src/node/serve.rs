@@ -5,7 +5,9 @@ use super::proposals::{Waiter, refuse};
 use super::reads::Read;
 use super::run::{Internal, Run};
 use crate::error::{Code, Error};
+use crate::fleet::meeting::Call;
 use crate::handle::{Reply, Request, Stamp, WatchBatch};
+use crate::manager::Asked;
 use crate::rt::Mono;
 use crate::state::command::{Command, GetDone};
 use crate::store::StoreView;
@@ -119,6 +121,12 @@ impl Run {
                     });
                 }
             }
+            Request::Dispatch {
+                to,
+                call,
+                deadline,
+                reply,
+            } => self.dispatch(to, call, Waiter::Dispatch(reply), deadline),
             Request::Snapshot { reply } => self.snapshot_wanted(reply),
             Request::Stop { reason } => self.stop(reason),
         }
@@ -175,6 +183,9 @@ impl Run {
         reply: tokio::sync::oneshot::Sender<Result<Answer, Error>>,
     ) {
         let waiter = Waiter::Remote(reply);
+        if let Ask::Dispatch(call) = ask {
+            return self.hand_to_manager(call, waiter);
+        }
         if self.core.role() == Role::Leader {
             self.lead(ask, waiter, deadline);
         } else {
@@ -221,6 +232,34 @@ impl Run {
         match ask {
             Ask::Propose(command) => self.lead_command(command, waiter, deadline),
             Ask::Change(change) => self.lead_change(change, waiter, deadline),
+            Ask::Dispatch(call) => self.hand_to_manager(call, waiter),
+        }
+    }
+
+    /// Hands a worker's call to the manager that it is for.
+    fn dispatch(&mut self, to: Option<NodeId>, call: Box<Call>, waiter: Waiter, deadline: Mono) {
+        let ask = Ask::Dispatch(call);
+        match to {
+            None => self.lead_or_forward(ask, waiter, deadline),
+            Some(to) if to == self.me.id => self.lead(ask, waiter, deadline),
+            Some(to) => {
+                let answer = self.shared.transport.forward(to, ask, deadline);
+                (self.shared.tasks).spawn(async move { waiter.answer(answer.await) });
+            }
+        }
+    }
+
+    /// Hands a worker's call to this node's manager.
+    fn hand_to_manager(&mut self, call: Box<Call>, waiter: Waiter) {
+        let answer = move |reply: Result<_, Error>| waiter.answer(reply.map(Answer::Dispatch));
+        let asked = Asked {
+            call: *call,
+            answer: Box::new(answer),
+        };
+        if let Err(full) = self.shared.manager.try_send(asked) {
+            let error = Error::new(Code::Overloaded, "too many workers wait for this manager")
+                .hint("try again in a moment");
+            (full.into_inner().answer)(Err(error));
         }
     }
 

@@ -7,9 +7,11 @@
 use super::model::{Rollout, Service, Snapshot, Task};
 use crate::service::{Desired, State};
 use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
+use serde::{Deserialize, Serialize};
 
 /// One change of the cluster's desired state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Change {
     /// Make a task in a slot.
     Create {

@@ -6,6 +6,7 @@
 use crate::service::spec::{Amounts, Mount, Spec};
 use crate::service::{Desired, State};
 use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Everything that the log says about services, tasks and workers.
@@ -24,7 +25,7 @@ pub struct Snapshot {
 }
 
 /// A node that runs tasks.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
     /// Its id.
     pub id: WorkerId,
@@ -47,7 +48,8 @@ pub struct Worker {
 }
 
 /// What an operator wants of a worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Availability {
     /// It takes tasks.
     #[default]
@@ -57,7 +59,8 @@ pub enum Availability {
 }
 
 /// What the managers believe of a worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     /// It has a session, but its report has not been taken whole.
     #[default]
@@ -69,7 +72,7 @@ pub enum Status {
 }
 
 /// One attempt to run one version of a service in one slot on one worker.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// Its id; a later task has a higher one.
     pub id: TaskId,
@@ -110,7 +113,7 @@ pub struct Task {
 }
 
 /// A service with what is known of its versions.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// Its id.
     pub id: ServiceId,
@@ -125,7 +128,7 @@ pub struct Service {
 }
 
 /// One version of a service.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Revision {
     /// Its number, from 1, one for each change.
     pub version: u64,
@@ -137,7 +140,7 @@ pub struct Revision {
 }
 
 /// How far a rollout is. Everything a new leader needs to go on with it, beside the tasks themselves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
     /// Where it is.
     pub phase: Phase,
@@ -152,7 +155,8 @@ pub struct Rollout {
 }
 
 /// Where a rollout is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// There was none yet.
     #[default]
@@ -170,7 +174,7 @@ pub enum Phase {
 }
 
 /// A volume. It never leaves its worker.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Its name.
     pub name: String,

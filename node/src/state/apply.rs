@@ -214,6 +214,7 @@ impl<'a> Batch<'a> {
             Some(Op::Compact(compact)) => self.compact(compact),
             Some(Op::MemberUpdate(member)) => self.member_update(member),
             Some(Op::SetLimits(limits)) => self.set_limits(limits),
+            Some(Op::Fleet(_)) => Err(refuse(Refusal::Invalid, "not built yet")),
             None => Err(refuse(Refusal::Invalid, "unknown operation")),
         }
     }

@@ -18,7 +18,10 @@ pub struct Command {
     #[prost(uint64, tag = "3")]
     pub seq: u64,
     /// What to do.
-    #[prost(oneof = "Op", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21")]
+    #[prost(
+        oneof = "Op",
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22"
+    )]
     pub op: Option<Op>,
 }
 
@@ -61,6 +64,17 @@ pub enum Op {
     /// Sets the bounds that every replica shares.
     #[prost(message, tag = "21")]
     SetLimits(Limits),
+    /// Orchestration.
+    #[prost(message, tag = "22")]
+    Fleet(FleetCommand),
+}
+
+/// A command of orchestration.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct FleetCommand {
+    /// JSON of a [`crate::fleet::Command`].
+    #[prost(bytes = "bytes", tag = "1")]
+    pub json: Bytes,
 }
 
 /// Bounds that must be the same on every replica, and hence are part of the state.
@@ -372,7 +386,7 @@ pub struct Outcome {
     #[prost(bool, tag = "3")]
     pub replayed: bool,
     /// The result.
-    #[prost(oneof = "Done", tags = "10, 11, 12, 13, 14, 15, 16")]
+    #[prost(oneof = "Done", tags = "10, 11, 12, 13, 14, 15, 16, 17")]
     pub done: Option<Done>,
 }
 
@@ -400,6 +414,17 @@ pub enum Done {
     /// Refused; nothing changed.
     #[prost(message, tag = "16")]
     Refused(Refused),
+    /// Of a command of orchestration.
+    #[prost(message, tag = "17")]
+    Fleet(FleetDone),
+}
+
+/// Result of a command of orchestration.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct FleetDone {
+    /// JSON of a [`crate::fleet::Done`].
+    #[prost(bytes = "bytes", tag = "1")]
+    pub json: Bytes,
 }
 
 /// Nothing more to say.
@@ -528,4 +553,10 @@ pub enum Refusal {
     Compacted = 5,
     /// The revision does not exist yet.
     FutureRevision = 6,
+    /// No such service, worker, volume or token.
+    NotFound = 7,
+    /// The name is taken, or the thing is in a state in which this cannot be done.
+    Conflict = 8,
+    /// The token is unknown, over or revoked.
+    Forbidden = 9,
 }

@@ -4,6 +4,7 @@
 //! JSON of [`crate::error::Error`], the same that HTTP clients get.
 
 use crate::error::{Code, Error};
+use crate::fleet::meeting;
 use crate::handle::MemberChange;
 use crate::state::command::{Command, Outcome};
 use crate::types::NodeId;
@@ -19,6 +20,8 @@ pub enum Ask {
     Propose(Command),
     /// Change the membership.
     Change(MemberChange),
+    /// Ask the manager's task, on behalf of a worker.
+    Dispatch(Box<meeting::Call>),
 }
 
 /// What comes back for an [`Ask`].
@@ -28,6 +31,8 @@ pub enum Answer {
     Outcome(Outcome),
     /// Of a membership change: the member changed.
     Member(NodeId),
+    /// Of a call of a worker.
+    Dispatch(meeting::Reply),
 }
 
 /// A forwarded request on the wire.
@@ -40,7 +45,7 @@ pub struct Forward {
     #[prost(uint64, tag = "2")]
     pub left_ms: u64,
     /// What.
-    #[prost(oneof = "WireAsk", tags = "10, 12")]
+    #[prost(oneof = "WireAsk", tags = "10, 12, 13")]
     pub ask: Option<WireAsk>,
 }
 
@@ -53,6 +58,9 @@ pub enum WireAsk {
     /// [`Ask::Change`].
     #[prost(message, tag = "12")]
     Change(WireChange),
+    /// [`Ask::Dispatch`] as JSON.
+    #[prost(string, tag = "13")]
+    Dispatch(String),
 }
 
 /// A [`MemberChange`] on the wire.
@@ -120,6 +128,7 @@ impl Forward {
         let ask = match ask {
             Ask::Propose(command) => WireAsk::Propose(command),
             Ask::Change(change) => WireAsk::Change(change.into()),
+            Ask::Dispatch(call) => WireAsk::Dispatch(to_json(&*call)),
         };
         Forward {
             id,
@@ -133,6 +142,7 @@ impl Forward {
         let ask = match self.ask {
             Some(WireAsk::Propose(command)) => Some(Ask::Propose(command)),
             Some(WireAsk::Change(change)) => change.open().map(Ask::Change),
+            Some(WireAsk::Dispatch(json)) => serde_json::from_str(&json).ok().map(Ask::Dispatch),
             None => None,
         };
         ask.ok_or_else(|| {
@@ -149,7 +159,7 @@ pub struct ForwardReply {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// The answer.
-    #[prost(oneof = "WireAnswer", tags = "10, 12, 13")]
+    #[prost(oneof = "WireAnswer", tags = "10, 12, 13, 14")]
     pub answer: Option<WireAnswer>,
 }
 
@@ -165,6 +175,9 @@ pub enum WireAnswer {
     /// A [`crate::error::Error`] as JSON.
     #[prost(string, tag = "13")]
     Error(String),
+    /// [`Answer::Dispatch`] as JSON.
+    #[prost(string, tag = "14")]
+    Dispatch(String),
 }
 
 impl ForwardReply {
@@ -173,6 +186,7 @@ impl ForwardReply {
         let answer = match answer {
             Ok(Answer::Outcome(outcome)) => WireAnswer::Outcome(outcome),
             Ok(Answer::Member(id)) => WireAnswer::Member(id.0),
+            Ok(Answer::Dispatch(reply)) => WireAnswer::Dispatch(to_json(&reply)),
             Err(error) => WireAnswer::Error(error_to_json(&error)),
         };
         ForwardReply {
@@ -187,9 +201,21 @@ impl ForwardReply {
             Some(WireAnswer::Outcome(outcome)) => Ok(Answer::Outcome(outcome)),
             Some(WireAnswer::Member(id)) => Ok(Answer::Member(NodeId(id))),
             Some(WireAnswer::Error(json)) => Err(error_from_json(&json)),
+            Some(WireAnswer::Dispatch(json)) => match serde_json::from_str(&json) {
+                Ok(reply) => Ok(Answer::Dispatch(reply)),
+                Err(error) => {
+                    let message = format!("the leader's answer cannot be read: {error}");
+                    Err(Error::new(Code::Internal, message).unknown())
+                }
+            },
             None => Err(Error::new(Code::Internal, "the leader's answer is empty").unknown()),
         }
     }
+}
+
+/// A call or reply as it travels.
+fn to_json(what: &impl serde::Serialize) -> String {
+    serde_json::to_string(what).expect("calls are plain data with text keys")
 }
 
 /// An error as it travels.

@@ -1,0 +1,201 @@
+//! What goes through the log about orchestration, and what comes out.
+//!
+//! Commands travel as JSON inside [`crate::state::command::Op::Fleet`], and are kept in logs: names of fields and variants never
+//! change meaning. A command that no longer makes sense is refused, or does nothing where the text says so.
+
+use crate::scheduler::Change;
+use crate::scheduler::model::{Availability, Status};
+use crate::service::Spec;
+use crate::service::spec::Amounts;
+use crate::types::{Epoch, Incarnation, ServiceId, Term, WorkerId};
+use crate::worker::Report;
+use crate::worker::exchange::Hello;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Makes a service; its name must be free. Answers [`Done::Service`].
+    ServiceCreate {
+        /// What is wanted.
+        spec: Spec,
+    },
+    /// Gives a service a new specification; its mode stays. Answers [`Done::Service`].
+    ServiceUpdate {
+        /// Name.
+        name: String,
+        /// What is wanted now; its name is the same.
+        spec: Spec,
+        /// The version that is replaced; refused if it is another by now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expect_version: Option<u64>,
+    },
+    /// Sets the number of copies of a replicated service. Answers [`Done::Service`].
+    ServiceScale {
+        /// Name.
+        name: String,
+        /// Copies.
+        replicas: u32,
+    },
+    /// Goes back to the contents before; refused if there are none. Answers [`Done::Service`].
+    ServiceRollBack {
+        /// Name.
+        name: String,
+    },
+    /// Pauses a running rollout, or continues a paused one; refused if it is neither. Answers [`Done::Service`].
+    ServicePause {
+        /// Name.
+        name: String,
+        /// Whether it pauses; otherwise it continues.
+        paused: bool,
+    },
+    /// Removes a service with all its tasks; their ends are waited for. Answers [`Done::Service`].
+    ServiceRemove {
+        /// Name.
+        name: String,
+    },
+    /// A worker says who it is, and all it has. Answers [`Done::Welcome`].
+    WorkerHello(Box<WorkerHello>),
+    /// Workers report. Those of an older epoch or life, or that were taken before, do nothing. Answers [`Done::Nothing`].
+    WorkerReports {
+        /// Each worker's.
+        batch: Vec<WorkerReports>,
+    },
+    /// The leader changes what it believes of workers. Void for another epoch or when `term` is over. Answers [`Done::Nothing`].
+    WorkerStatus {
+        /// The term in which this was decided.
+        term: Term,
+        /// Worker, its epoch, its new status.
+        changes: Vec<(WorkerId, Epoch, Status)>,
+    },
+    /// An operator wants something of a worker. Answers [`Done::Nothing`].
+    WorkerSet {
+        /// Its name.
+        name: String,
+        /// Whether it takes tasks; none: as before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        availability: Option<Availability>,
+        /// Labels to set; one without a value is removed.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, Option<String>>,
+    },
+    /// Removes a worker. Refused unless it is down or has no task, or `force` says that its machine is dead. Answers [`Done::Nothing`].
+    WorkerRemove {
+        /// Its name.
+        name: String,
+        /// Whether it is known to be dead: its single-writer tasks are replaced at once.
+        #[serde(default)]
+        force: bool,
+    },
+    /// What the scheduler decided; changes that no longer make sense do nothing, and all of them when `term` is over. Answers
+    /// [`Done::Nothing`].
+    Plan {
+        /// The term in which this was decided.
+        term: Term,
+        /// Changes, in order.
+        changes: Vec<Change>,
+    },
+    /// Makes a volume that lies nowhere yet, or on a worker. Answers [`Done::Nothing`].
+    VolumeCreate {
+        /// Name.
+        name: String,
+        /// Name of the worker where it lies; none: where its first task goes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<String>,
+    },
+    /// Forgets a volume that no service names and no task has. Answers [`Done::Nothing`].
+    VolumeRemove {
+        /// Name.
+        name: String,
+    },
+    /// Makes a token by which workers may join. Answers [`Done::Token`].
+    TokenCreate {
+        /// SHA-256 of its text, hex.
+        hash: String,
+        /// Its time from the entry's stamp on, milliseconds.
+        ttl_ms: u64,
+    },
+    /// Ends a token. Answers [`Done::Nothing`].
+    TokenRevoke {
+        /// Its id.
+        id: u64,
+    },
+}
+
+/// A worker's hello with what it brings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerHello {
+    /// SHA-256 of the token that it showed, hex; needed by one that has no name in the cluster yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_hash: Option<String>,
+    /// What it is.
+    pub machine: Machine,
+    /// Who it is, and what it has.
+    pub hello: Hello,
+}
+
+/// What a worker says of its machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Its name, unique among workers.
+    pub name: String,
+    /// Its HTTP address, `host:port`.
+    pub address: String,
+    /// System and processor, such as `linux/amd64`.
+    pub platform: String,
+    /// Whether it runs images.
+    #[serde(default)]
+    pub containers: bool,
+    /// What it has to give.
+    pub capacity: Amounts,
+    /// Labels that it begins with when it joins; afterwards operators set them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Reports of one worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerReports {
+    /// Who.
+    pub worker: WorkerId,
+    /// In which session.
+    pub epoch: Epoch,
+    /// Life of the disk in which they are numbered.
+    pub life: Incarnation,
+    /// The reports, oldest first.
+    pub reports: Vec<Report>,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "done", rename_all = "snake_case")]
+pub enum Done {
+    /// Nothing more to say.
+    Nothing,
+    /// Of a service.
+    Service {
+        /// Its id.
+        id: ServiceId,
+        /// Its version now.
+        version: u64,
+    },
+    /// Of a hello.
+    Welcome {
+        /// The worker.
+        worker: WorkerId,
+        /// Its session.
+        epoch: Epoch,
+    },
+    /// Of a token.
+    Token {
+        /// Its id.
+        id: u64,
+        /// When it ends, milliseconds since the Unix epoch.
+        expires_ms: u64,
+    },
+}

@@ -1,0 +1,102 @@
+//! What workers and managers say to each other, as JSON over HTTP, and between managers when one passes it on to the leader.
+//!
+//! A worker goes to any manager. Hellos, heartbeats and reports are answered by the leader, to whom any other manager passes
+//! them; assignments are read from whichever manager is asked, as far as it has applied the log.
+
+use super::command::{Machine, WorkerReports};
+use crate::types::{ClusterId, Epoch, Incarnation, WorkerId};
+use crate::worker::exchange::{Assignments, Hello};
+use serde::{Deserialize, Serialize};
+
+/// What the leader is asked on behalf of workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "snake_case")]
+pub enum Call {
+    /// A worker says who it is. Answered by [`Reply::Welcome`].
+    Hello(Box<HelloCall>),
+    /// A worker gives a sign of life. Answered by [`Reply::Beat`].
+    Beat {
+        /// Who.
+        worker: WorkerId,
+        /// Number of the heartbeat, given back.
+        number: u64,
+        /// In which session.
+        epoch: Epoch,
+        /// Revision of its assignments.
+        revision: u64,
+    },
+    /// A worker reports. Answered by [`Reply::Acknowledged`].
+    Report(WorkerReports),
+    /// The leader asks another manager when it last heard from these workers. Answered by [`Reply::Heard`].
+    Heard {
+        /// Which.
+        workers: Vec<WorkerId>,
+    },
+}
+
+/// A hello on its way to the leader.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HelloCall {
+    /// The token that it shows, if it has no name in the cluster yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// What it is.
+    pub machine: Machine,
+    /// Who it is, and what it has.
+    pub hello: Hello,
+}
+
+/// What the leader answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// The worker's word was taken.
+    Welcome {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The worker's name there.
+        worker: WorkerId,
+        /// Its session.
+        epoch: Epoch,
+        /// HTTP addresses of all managers.
+        managers: Vec<String>,
+    },
+    /// A heartbeat was taken.
+    Beat {
+        /// Its number.
+        number: u64,
+        /// The session.
+        epoch: Epoch,
+        /// Revision of the worker's assignments that the leader knows.
+        revision: u64,
+        /// The lease that is granted, milliseconds from before the heartbeat was sent; zero: none.
+        lease_ms: u64,
+    },
+    /// Reports were taken.
+    Acknowledged {
+        /// Life of the disk in which they are numbered.
+        life: Incarnation,
+        /// The greatest number.
+        number: u64,
+    },
+    /// When workers were last heard from: milliseconds ago, for each that was at all.
+    Heard {
+        /// Worker, milliseconds.
+        ago_ms: Vec<(WorkerId, u64)>,
+    },
+    /// This session is over, or the worker is unknown: it says hello again.
+    Over {
+        /// Why, in a sentence.
+        reason: String,
+    },
+}
+
+/// The answer of `GET /v1/workers/{id}/assignments`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssignmentsAnswer {
+    /// All assignments, if they are newer than what the worker has; none when the wait ended before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignments: Option<Assignments>,
+    /// HTTP addresses of all managers.
+    pub managers: Vec<String>,
+}

@@ -1,0 +1,128 @@
+//! The fleet: services, tasks, workers, volumes and tokens as the log keeps them, pure.
+//!
+//! ```text
+//! Command (JSON in an entry) -> Fleet::apply -> Done or a refusal, and the records that changed
+//! ```
+//!
+//! [`Fleet`] is what every manager holds in memory: the scheduler's [`Snapshot`] and what people and sessions need beside it.
+//! It is built from replicated records and from nothing else ([`records`]), so that it can be thrown away and read again at any
+//! time; `state` keeps the two equal. What a command means is [`apply`]; what changes of the scheduler mean is
+//! [`crate::scheduler::change`].
+//!
+//! Map, in reading order: [`command`], what goes in and comes out; [`event`], what is told of it; [`apply`]; [`records`];
+//! [`meeting`], what workers and managers say to each other.
+//!
+//! Nothing here looks at a clock, a disk or a network. `docs/orchestration.md` is the contract.
+
+pub mod apply;
+pub mod command;
+pub mod event;
+pub mod meeting;
+pub mod records;
+
+pub use command::{Command, Done};
+pub use event::Event;
+
+use crate::scheduler::Snapshot;
+use crate::service::Spec;
+use crate::types::{Incarnation, ServiceId, TaskId, WorkerId};
+use crate::worker::words::Exit;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Events that are remembered; the oldest are forgotten beyond.
+pub const EVENTS_MAX: usize = 4_096;
+/// Longest specification, bytes of its JSON.
+pub const SPEC_BYTES_MAX: usize = 64 << 10;
+
+/// Everything that the log says about orchestration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fleet {
+    /// What the scheduler decides on.
+    pub snapshot: Snapshot,
+    /// What is known of each task beside that.
+    pub notes: BTreeMap<TaskId, TaskNote>,
+    /// What is known of each worker beside that.
+    pub workers: BTreeMap<WorkerId, WorkerNote>,
+    /// What is known of each service beside that.
+    pub services: BTreeMap<ServiceId, ServiceNote>,
+    /// The specification of each contents that a task or a service still needs, by service and version.
+    pub specs: BTreeMap<(ServiceId, u64), Arc<Spec>>,
+    /// Tokens by which workers may join, by id.
+    pub tokens: BTreeMap<u64, Token>,
+    /// What happened lately, by the entry that did it and a number within the entry.
+    pub events: BTreeMap<(u64, u32), Arc<Event>>,
+    /// The entry that changed anything here last.
+    pub index: u64,
+    /// Records that changed since they were last written.
+    dirty: BTreeSet<records::Key>,
+}
+
+/// What is known of a task beside what the scheduler needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskNote {
+    /// Attempts begun, by its worker's report.
+    pub attempts: u32,
+    /// How the last attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// Why, in a sentence; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What is known of a worker beside what the scheduler needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerNote {
+    /// Its HTTP address, `host:port`, for the output of its tasks.
+    pub address: String,
+    /// Life of its disk.
+    pub life: Incarnation,
+    /// Greatest report of that life that was taken.
+    pub acknowledged: u64,
+    /// The entry that changed its assignments last: their revision. Grows within an epoch and across epochs.
+    pub revision: u64,
+    /// When it joined, milliseconds since the Unix epoch.
+    pub joined_ms: u64,
+    /// When its status changed last, milliseconds since the Unix epoch.
+    pub changed_ms: u64,
+}
+
+/// What is known of a service beside what the scheduler needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNote {
+    /// When it was made, milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// When its specification changed last, milliseconds since the Unix epoch.
+    pub updated_ms: u64,
+}
+
+/// A token by which workers may join. Only its hash is known here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// SHA-256 of the token's text, hex.
+    pub hash: String,
+    /// When it ends, milliseconds since the Unix epoch, by the stamp of the entry that uses it.
+    pub expires_ms: u64,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Workers that joined with it.
+    pub used: u64,
+}
+
+impl Fleet {
+    /// The service called `name`.
+    pub fn service(&self, name: &str) -> Option<&crate::scheduler::model::Service> {
+        let mut all = self.snapshot.services.values();
+        all.find(|service| service.current.spec.name == name)
+    }
+
+    /// The worker called `name`.
+    pub fn worker(&self, name: &str) -> Option<&crate::scheduler::model::Worker> {
+        self.snapshot
+            .workers
+            .values()
+            .find(|worker| worker.name == name)
+    }
+}
