@@ -53,9 +53,9 @@
 //! # Budget
 //!
 //! A task that serves is taken away on purpose in three places only: by `resolve`, when another in its slot serves in its stead or
-//! when the service may be unavailable by one more; by `replace` (rollouts, drains and rebalancing), within [`reconcile`]'s budget, counted over all
-//! slots of the service at that moment; and because its slot is not wanted any more. One exception: a task whose volume lies on a drained
-//! worker is stopped without a budget, for no replacement could ever run first.
+//! when the service may be unavailable by one more; by `replace` (rollouts, drains, rebalancing), within [`reconcile`]'s budget,
+//! counted over all slots of the service at that moment; and because its slot is not wanted any more. One exception: a task whose
+//! volume lies on a drained worker is stopped without a budget, for no replacement could ever run first.
 //!
 //! Start-first: at most `surge_max` slots have a second task, counted until the first has ended, not until it was told to. Stop-first:
 //! at most `max(1, unavailable_max)` slots are without one. A slot's tasks that neither ended nor are lost keep it shut for the next.
