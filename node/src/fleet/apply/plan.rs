@@ -79,6 +79,10 @@ impl Fleet {
                 }
             }
             Change::ForgetService { service } => self.forget_service(change, service, at),
+            Change::EndRebalance { service } => {
+                self.snapshot.apply(change, at.time_ms);
+                self.mark(Key::Service(service));
+            }
         }
     }
 
