@@ -3,7 +3,7 @@
 //! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
 //! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, what the routes do; `openapi` and `schemas`,
 //! the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], `fleet_table`,
-//! `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`.
+//! `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`, `events`, `explain`, `plan`, `logs`.
 //!
 //! Rules of the door:
 //! - It talks to the node through [`Handle`] alone; forwarding to the leader is the node's business.
@@ -19,14 +19,18 @@
 mod call;
 mod cluster;
 mod door;
+mod events;
+mod explain;
 mod fleet_schemas;
 mod fleet_table;
 pub mod fleet_wire;
 mod health;
 mod kv;
 mod leases;
+mod logs;
 mod nodes;
 mod openapi;
+mod plan;
 mod routes;
 mod schemas;
 mod services;
@@ -50,7 +54,7 @@ use crate::config::Limits;
 use crate::handle::Handle;
 use crate::metrics::Metrics;
 use crate::rt::net::Listener;
-use crate::rt::{Clock, Env, Mono, Process, Tasks};
+use crate::rt::{Clock, Env, Mono, Net, Process, Tasks};
 use http::HeaderValue;
 use rand_chacha::ChaCha8Rng;
 use std::sync::{Arc, Mutex};
@@ -85,6 +89,16 @@ struct Api {
     signature: Option<HeaderValue>,
     /// Chance for tokens.
     chance: Mutex<ChaCha8Rng>,
+    /// Where workers are asked for the output of tasks.
+    outside: Outside,
+}
+
+/// What it takes to ask others.
+struct Outside {
+    /// Streams.
+    net: Net,
+    /// Where connections run.
+    tasks: Tasks,
 }
 
 /// Opens the door on `listener`: starts its tasks in `tasks` and returns at once. It closes when the node is stopping
@@ -109,6 +123,10 @@ pub fn serve(
         process: env.process.clone(),
         signature,
         chance: Mutex::new(chance),
+        outside: Outside {
+            net: env.net.clone(),
+            tasks: tasks.clone(),
+        },
     });
     tasks.spawn(door::tidy(Arc::clone(&api)));
     tasks.spawn(door::accept(api, tasks.clone(), listener));
