@@ -679,6 +679,14 @@ pub struct TaskExplained {
     pub events: Vec<EventInfo>,
 }
 
+impl TaskExplained {
+    /// Whether nothing later stands in its slot.
+    pub fn is_latest(&self, told: &ExplainAnswer) -> bool {
+        let mut all = told.tasks.iter();
+        !all.any(|other| other.task.slot == self.task.slot && other.task.id > self.task.id)
+    }
+}
+
 /// Why a node does not fit a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfit {

@@ -12,9 +12,12 @@ pub mod args;
 pub mod args_fleet;
 pub mod cluster;
 pub mod config;
+pub mod events;
 pub mod exit;
+mod explain;
 pub mod kv;
 pub mod lease;
+mod logs;
 pub mod node;
 pub mod remote;
 pub mod service;
@@ -88,6 +91,7 @@ async fn dispatch(cli: Cli, output: Output, world: &World) -> Result<Exit, Error
         Command::Service(command) => service::run(command, &remote()?, output, world).await,
         Command::Node(command) => node::run(command, &remote()?, output, world).await,
         Command::Volume(command) => volume::run(command, &remote()?, output, world).await,
+        Command::Events(options) => events::run(&options, &remote()?, output, world).await,
         Command::Bench(options) => bench(&options, &remote()?, output, world).await,
         Command::Config(command) => config::run(command, output, world).await,
         Command::Server(settings) => config::serve(&settings, world).await,
