@@ -7,7 +7,7 @@ use super::remote::{Ask, Path, Remote};
 use super::service::typed;
 use super::table;
 use super::world::World;
-use crate::api::fleet_wire::{EventInfo, EventsAnswer};
+use crate::api::story_wire::{EventInfo, EventsAnswer};
 use crate::client::watch::Stream;
 use crate::error::{self, Code};
 use std::time::Duration;
