@@ -30,8 +30,8 @@ pub async fn run(
     world: &World,
 ) -> Result<Exit, Error> {
     let answer = match verb {
-        Service::Create(options) => return create(options, remote, output, world).await,
-        Service::Update(options) => return update(options, remote, output, world).await,
+        Service::Create(options) => return create(*options, remote, output, world).await,
+        Service::Update(options) => return update(*options, remote, output, world).await,
         Service::Scale(options) => return scale(&options, remote, output, world).await,
         Service::Rm { names, wait } => return remove(&names, wait, remote, output, world).await,
         Service::Rollback { name, wait } => {
