@@ -247,8 +247,16 @@ const WATCH: &[Param] = &[
 const WORKER: &[Param] = &[path("id", Kind::Number, "The worker.")];
 const POLL: &[Param] = &[
     query("epoch", Kind::Number, "The worker's session."),
-    query("revision", Kind::Number, "Revision of the assignments that it has; 0: none."),
-    query("wait_ms", Kind::Number, "How long to wait for newer ones, milliseconds; at most 60000, 0 if not said."),
+    query(
+        "revision",
+        Kind::Number,
+        "Revision of the assignments that it has; 0: none.",
+    ),
+    query(
+        "wait_ms",
+        Kind::Number,
+        "How long to wait for newer ones, milliseconds; at most 60000, 0 if not said.",
+    ),
 ];
 
 /// Codes of every write.

@@ -359,11 +359,6 @@ impl Harbour {
         waited.unwrap_or_else(|_| panic!("never came: {what}"))
     }
 
-    /// Time passes.
-    pub(super) async fn pass(&self, ms: u64) {
-        self.env.clock.sleep(Duration::from_millis(ms)).await;
-    }
-
     /// What the door answers to `GET`.
     pub(super) async fn get(&self, address: &str, path: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -392,8 +387,9 @@ async fn serve(
             return answer(StatusCode::SERVICE_UNAVAILABLE, &error);
         }
     }
-    if let Some(query) = request.uri().query() {
-        return assignments(clock, script, &query.to_owned()).await;
+    if request.method() == http::Method::GET {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        return assignments(clock, script, &query).await;
     }
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let call: Call = serde_json::from_slice(&body).unwrap();
