@@ -16,6 +16,21 @@ use std::sync::Arc;
 const NAMES: [&str; 3] = ["web", "db", "each"];
 const WORKERS: [&str; 3] = ["w1", "w2", "w3"];
 
+/// States as workers report them, most often one that runs.
+const REPORTED: [State; 11] = [
+    State::Assigned,
+    State::Preparing,
+    State::Starting,
+    State::Running,
+    State::Running,
+    State::Running,
+    State::Stopping,
+    State::Stopped,
+    State::Complete,
+    State::Failed,
+    State::Rejected,
+];
+
 /// What happens next; numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Step {
@@ -72,7 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (name.clone(), any::<bool>()).prop_map(|(name, paused)| Step::Pause(name, paused)),
         1 => name.clone().prop_map(Step::RemoveService),
         5 => (worker.clone(), hail()).prop_map(|(worker, hail)| Step::Hello(worker, hail)),
-        12 => (worker.clone(), 0..9usize, 0..3u64, 0..State::ALL.len())
+        16 => (worker.clone(), 0..9usize, 0..3u64, 0..REPORTED.len())
             .prop_map(|(worker, task, number, state)| Step::Report(worker, task, number, state)),
         2 => (worker.clone(), any::<bool>()).prop_map(|(worker, right)| Step::Down(worker, right)),
         1 => (worker.clone(), any::<bool>()).prop_map(|(worker, drain)| Step::Set(worker, drain)),
@@ -224,7 +239,7 @@ impl Pair {
             Step::RemoveService(at) => Command::ServiceRemove { name: name(at) },
             Step::Hello(at, hail) => self.hello(WORKERS[*at], *hail),
             Step::Report(at, task, number, state) => {
-                self.reports(WORKERS[*at], *task, *number, State::ALL[*state])?
+                self.reports(WORKERS[*at], *task, *number, REPORTED[*state])?
             }
             Step::Down(at, right) => {
                 let worker = self.fleet.worker(WORKERS[*at])?;
@@ -265,7 +280,7 @@ impl Pair {
                 ttl_ms: *ttl_ms,
             },
             Step::Revoke => Command::TokenRevoke {
-                id: *self.fleet.tokens.keys().next_back()?,
+                id: *self.fleet.tokens.keys().nth(1)?,
             },
             Step::Term | Step::Wait(_) | Step::Unreadable => return None,
         })
@@ -361,11 +376,11 @@ fn assert_forward(before: &Fleet, after: &Fleet) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn memory_records_and_replicas_agree(
-        steps in prop::collection::vec((step(), prop::bool::weighted(0.2)), 1..120),
+        steps in prop::collection::vec((step(), prop::bool::weighted(0.2)), 1..160),
     ) {
         let mut pair = Pair::new();
         for (step, cut) in steps {
