@@ -6,6 +6,7 @@
 
 use super::*;
 use crate::scheduler::model::{Availability, Leases, Limits};
+use crate::service::spec::OnFailure;
 use crate::state::command::{self, FleetCommand, Op, Outcome};
 use crate::state::{Batch, Entry, Genesis, full_hash, genesis};
 use crate::types::{ClusterId, Index};
@@ -355,6 +356,11 @@ fn service(at: usize, replicas: u32, number: u8) -> Spec {
     let mut spec = spec(NAMES[at], replicas);
     spec.command.push(number.to_string());
     spec.resources.reservations.cpu_milli = 250;
+    spec.update.on_failure = match number {
+        0 | 1 => OnFailure::Continue,
+        2 => OnFailure::Pause,
+        _ => OnFailure::Rollback,
+    };
     match NAMES[at] {
         "db" => with_volume(spec, "data"),
         "each" => Spec {
