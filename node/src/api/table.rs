@@ -1,9 +1,9 @@
 //! The route table: every route of the door, with all that the router, the parameter check and the OpenAPI document need.
 //!
-//! Nothing else adds routes, so what is documented and what is served cannot differ.
+//! Nothing but this and `fleet_table` adds routes, so what is documented and what is served cannot differ.
 
 use super::call::Call;
-use super::{cluster, health, kv, leases, watch};
+use super::{cluster, fleet_table, health, kv, leases, watch, workers};
 use crate::error::{Code, Error};
 use crate::rt::net::BoxFuture;
 use axum::response::Response;
@@ -109,7 +109,7 @@ pub(super) enum Answer {
     Metrics,
 }
 
-const fn query(name: &'static str, kind: Kind, about: &'static str) -> Param {
+pub(super) const fn query(name: &'static str, kind: Kind, about: &'static str) -> Param {
     let place = Place::Query;
     Param {
         name,
@@ -119,7 +119,7 @@ const fn query(name: &'static str, kind: Kind, about: &'static str) -> Param {
     }
 }
 
-const fn path(name: &'static str, kind: Kind, about: &'static str) -> Param {
+pub(super) const fn path(name: &'static str, kind: Kind, about: &'static str) -> Param {
     let place = Place::Path;
     Param {
         name,
@@ -147,7 +147,7 @@ const KEY: &[Param] = &[path(
 const LEASE: &[Param] = &[path("id", Kind::Number, "The lease.")];
 const SESSION_ID: &[Param] = &[path("id", Kind::Number, "The session.")];
 const MEMBER: &[Param] = &[path("id", Kind::Number, "The member.")];
-const TIMEOUT: &[Param] = &[query(
+pub(super) const TIMEOUT: &[Param] = &[query(
     "timeout_ms",
     Kind::Number,
     "Longest time to wait for the outcome, milliseconds.",
@@ -244,6 +244,20 @@ const WATCH: &[Param] = &[
         "The last `id` seen; the watch goes on after it, whatever `from` says.",
     ),
 ];
+const WORKER: &[Param] = &[path("id", Kind::Number, "The worker.")];
+const POLL: &[Param] = &[
+    query("epoch", Kind::Number, "The worker's session."),
+    query(
+        "revision",
+        Kind::Number,
+        "Revision of the assignments that it has; 0: none.",
+    ),
+    query(
+        "wait_ms",
+        Kind::Number,
+        "How long to wait for newer ones, milliseconds; at most 60000, 0 if not said.",
+    ),
+];
 
 /// Codes of every write.
 const WRITE: &[Code] = &[
@@ -316,6 +330,19 @@ const CHANGING: &[Code] = &[
     Code::ShuttingDown,
     Code::Poisoned,
 ];
+/// Codes of what a worker says.
+const MEETING: &[Code] = &[
+    Code::TooLarge,
+    Code::Forbidden,
+    Code::NotFound,
+    Code::Conflict,
+    Code::NoLeader,
+    Code::NotLeader,
+    Code::Timeout,
+    Code::Overloaded,
+    Code::ReadOnly,
+    Code::ShuttingDown,
+];
 /// Codes of a snapshot.
 const CUTTING: &[Code] = &[
     Code::Timeout,
@@ -334,7 +361,12 @@ const WAITING: &[Code] = &[
 ];
 
 /// Every route of the door.
-pub(super) static ROUTES: &[Route] = &[
+pub(super) fn all() -> impl Iterator<Item = &'static Route> + Clone {
+    ROUTES.iter().chain(fleet_table::ROUTES)
+}
+
+/// The routes of keys, of the cluster and of the node itself; those of orchestration are in `fleet_table`.
+static ROUTES: &[Route] = &[
     Route {
         method: Method::PUT,
         path: "/v1/kv/{*key}",
@@ -667,5 +699,49 @@ pub(super) static ROUTES: &[Route] = &[
         answer: Answer::Json("RaftState"),
         errors: &[],
         handler: |call| Box::pin(cluster::raft_state(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/workers/hello",
+        id: "workerHello",
+        summary: "A worker says who it is and all it has; answered by the leader.",
+        groups: &[TIMEOUT],
+        body: Body::Json("WorkerHello"),
+        answer: Answer::Json("WorkerReply"),
+        errors: MEETING,
+        handler: |call| Box::pin(workers::hello(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/workers/beat",
+        id: "workerBeat",
+        summary: "A worker gives a sign of life, and may be granted a lease; answered by the leader.",
+        groups: &[TIMEOUT],
+        body: Body::Json("WorkerBeat"),
+        answer: Answer::Json("WorkerReply"),
+        errors: MEETING,
+        handler: |call| Box::pin(workers::beat(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/workers/report",
+        id: "workerReport",
+        summary: "A worker reports on its tasks; answered by the leader.",
+        groups: &[TIMEOUT],
+        body: Body::Json("WorkerReport"),
+        answer: Answer::Json("WorkerReply"),
+        errors: MEETING,
+        handler: |call| Box::pin(workers::report(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/workers/{id}/assignments",
+        id: "workerAssignments",
+        summary: "Waits for assignments newer than the worker has; `conflict` says that its session is over.",
+        groups: &[WORKER, POLL],
+        body: Body::None,
+        answer: Answer::Json("AssignmentsAnswer"),
+        errors: &[Code::Conflict, Code::ShuttingDown],
+        handler: |call| Box::pin(workers::assignments(call)),
     },
 ];
