@@ -4,7 +4,7 @@
 //! `SEAWORTHY_VOLUME_<NAME>`, since nothing can be mounted for them. A process has a group of its own, an environment of its own, and a
 //! mark: the worker's directory, the task and the attempt. When it has ended, whatever still carries the mark is killed.
 //!
-//! Left out: limits of processor and memory (cgroups), a root file system, and users. A specification with an image is refused.
+//! Left out: a root file system, and users. A specification with an image is refused.
 #![expect(
     clippy::disallowed_methods,
     reason = "directories of tasks; runs on a lane and is simulated underneath"
@@ -12,7 +12,7 @@
 
 use super::exchange::Found;
 use super::executor::Executor;
-use super::logs;
+use super::logs::{self, LogPage, LogQuery};
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
@@ -129,6 +129,10 @@ impl ProcessExecutor {
             stderr: Some(dir.join("stderr.log")),
             mark: self.mark(assignment.task, attempt),
             is_tied: spec.is_single_writer(),
+            limits: processes::Limits {
+                cpu_milli: spec.resources.limits.cpu_milli,
+                memory_bytes: spec.resources.limits.memory_bytes,
+            },
         })
     }
 
@@ -387,6 +391,24 @@ impl Executor for ProcessExecutor {
                 .await;
             if let Ok(Err(error)) = rotated {
                 tracing::warn!(%error, "cannot rotate what tasks have written");
+            }
+        })
+    }
+
+    fn logs(&self, task: TaskId, query: LogQuery) -> BoxFuture<'static, Result<LogPage, Refusal>> {
+        let file = self.task_dir(task).join(query.stream.file_name());
+        let kept = self.logs_kept;
+        let read = self.lane.run(move || logs::read(&file, kept, &query));
+        Box::pin(async move {
+            match read.await {
+                Ok(Ok(page)) => Ok(page),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(never(format!(
+                    "task {task} has written nothing on this worker"
+                ))),
+                Ok(Err(error)) => Err(not_now(format!(
+                    "what task {task} has written cannot be read: {error}"
+                ))),
+                Err(closed) => Err(not_now(closed.to_string())),
             }
         })
     }
