@@ -41,7 +41,7 @@ async fn a_worker_that_is_killed_takes_its_tasks_up_again() {
     harbour.hears(2, State::Running).await;
     worker.cut_off().await;
     harbour.table.end(2, 1, 0);
-    harbour.table.lock().found_fails = 2;
+    harbour.table.lock().found_fails = 2; // Until it answers, nothing is started.
     let worker = harbour.start().await;
     harbour
         .until("task 2 again", |harbour| {
@@ -285,4 +285,14 @@ async fn the_door_tells_how_it_stands() {
         assert!(answer.contains("\"message\""), "{answer}");
     }
     worker.cut_off().await;
+}
+
+#[tokio::test]
+async fn a_directory_has_one_worker() {
+    let harbour = Harbour::new(1).await;
+    let worker = harbour.start().await;
+    let error = harbour.try_start().await.err().unwrap().to_string();
+    assert!(error.contains("in use by another worker"), "{error}");
+    worker.cut_off().await;
+    harbour.start().await.stop().await;
 }
