@@ -296,3 +296,33 @@ async fn a_directory_has_one_worker() {
     worker.cut_off().await;
     harbour.start().await.stop().await;
 }
+
+#[tokio::test]
+async fn without_disk_and_session_little_waits_and_both_come_back() {
+    let harbour = Harbour::new(1).await;
+    let worker = harbour.start().await;
+    harbour.script().assign(vec![web(1)]);
+    harbour.hears(1, State::Running).await;
+    let obstacle = harbour.dir().join("worker.state.tmp");
+    std::fs::create_dir(&obstacle).unwrap();
+    harbour.script().assign(vec![web(1), web(2)]);
+    harbour.script().is_over = true;
+    for _ in 0..3 {
+        let status = harbour
+            .until_status(&worker, "a hello that waits", |status| {
+                let lost = status.contact.lost.as_deref().unwrap_or_default();
+                lost.contains("cannot be written")
+            })
+            .await;
+        assert!(status.effects_held < 5, "{status:?}");
+        harbour
+            .until_status(&worker, "another try", |status| {
+                status.contact.lost.is_some() && status.unsaved.is_some()
+            })
+            .await;
+    }
+    assert_eq!(harbour.script().hellos.len(), 1);
+    std::fs::remove_dir(&obstacle).unwrap();
+    harbour.hears(2, State::Running).await;
+    worker.cut_off().await;
+}
