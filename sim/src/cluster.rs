@@ -4,13 +4,16 @@
 //! when they are gone, the disk comes back and the node may start again. In between nothing of the dead life can reach
 //! the wire or the platter.
 
+use crate::crew::ledger::Ledger;
+use crate::crew::machine::Machine;
 use crate::lane::SimLanes;
+use crate::oracle::fleet::Overseer;
 use crate::plan::Plan;
 use crate::planted::Ground;
 use crate::timeline::State;
 use crate::trace::{Level, Recorder};
 use crate::world::SimWorld;
-use madsim::runtime::Handle;
+use madsim::runtime::{Handle, NodeHandle};
 use node::config::{Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage};
 use node::handle::{Condition, Status};
 use node::types::{NodeId, Role};
@@ -45,6 +48,8 @@ struct Slot {
     not_before: Duration,
     /// How often it was started.
     lives: u64,
+    /// The machine under it, when it is a worker.
+    machine: Option<Machine>,
 }
 
 /// The cluster. A clone is the same cluster.
@@ -60,6 +65,12 @@ pub struct Cluster {
     executor: Handle,
     /// A bug planted in the nodes.
     ground: Option<Ground>,
+    /// Who looks at what managers have, when there are workers.
+    pub overseer: Option<Overseer>,
+    /// What workers ran.
+    pub ledger: Ledger,
+    /// Where processes of tasks live, when there are workers.
+    home: Option<Arc<NodeHandle>>,
 }
 
 /// Longest orderly stop before the process is killed all the same.
@@ -72,12 +83,18 @@ impl Cluster {
             let rng = world.rngs().stream("planted");
             Ground::new(seedling, &plan.knobs, &recorder, rng)
         });
+        let executor = Handle::current();
+        let home =
+            (plan.workers > 0).then(|| Arc::new(executor.create_node().name("tasks").build()));
         let cluster = Cluster {
             world,
-            recorder,
             slots: Arc::default(),
-            executor: Handle::current(),
+            executor,
             ground,
+            overseer: (plan.workers > 0).then(|| Overseer::new(recorder.clone())),
+            ledger: Ledger::new(recorder.clone()),
+            home,
+            recorder,
         };
         let names: Vec<String> = (1..=plan.nodes)
             .map(|number| format!("n{number}"))
@@ -99,11 +116,11 @@ impl Cluster {
         let handle: Arc<Mutex<Option<node::handle::Handle>>> = Arc::default();
         let exited: Arc<Mutex<Option<node::node::Ended>>> = Arc::default();
         let (world, recorder, place) = (self.world.clone(), self.recorder.clone(), name.to_owned());
-        let ground = self.ground.clone();
+        let (ground, overseer) = (self.ground.clone(), self.overseer.clone());
         let (to_handle, to_exited) = (Arc::clone(&handle), Arc::clone(&exited));
         let init = move || {
             let (world, recorder, place) = (world.clone(), recorder.clone(), place.clone());
-            let ground = ground.clone();
+            let (ground, overseer) = (ground.clone(), overseer.clone());
             let (config, knobs) = (config.clone(), knobs.clone());
             let (handle, exited) = (Arc::clone(&to_handle), Arc::clone(&to_exited));
             async move {
@@ -116,7 +133,23 @@ impl Cluster {
                     Some(ground) => ground.env(&place, env),
                     None => env,
                 };
-                process(env, recorder, place, config, knobs, handle, exited).await;
+                let tell = |running: &node::handle::Handle| {
+                    if let Some(overseer) = overseer {
+                        let fleets = running.follow_fleet();
+                        drop(madsim::task::spawn(overseer.follow(place.clone(), fleets)));
+                    }
+                };
+                process(
+                    env,
+                    recorder,
+                    place.clone(),
+                    config,
+                    knobs,
+                    handle,
+                    exited,
+                    tell,
+                )
+                .await;
                 // madsim takes a returning `init` for the end of the node; the supervisor decides that here.
                 std::future::pending::<()>().await;
             }
@@ -129,6 +162,7 @@ impl Cluster {
             exited,
             not_before: Duration::ZERO,
             lives: 1,
+            machine: None,
         };
         self.lock().insert(name.to_owned(), slot);
     }
@@ -151,17 +185,36 @@ impl Cluster {
         self.ground.is_some()
     }
 
-    /// Names of all nodes.
+    /// Names of all managers.
     pub fn names(&self) -> Vec<String> {
+        let slots = self.lock();
+        let managers = slots.iter().filter(|(_, slot)| slot.machine.is_none());
+        managers.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Names of all workers.
+    pub fn workers(&self) -> Vec<String> {
+        let slots = self.lock();
+        let workers = slots.iter().filter(|(_, slot)| slot.machine.is_some());
+        workers.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Names of everybody.
+    pub fn everybody(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
-    /// Names of the nodes whose process runs.
+    /// The machine under a worker.
+    pub fn machine(&self, name: &str) -> Option<Machine> {
+        self.lock().get(name)?.machine.clone()
+    }
+
+    /// Names of the managers whose process runs.
     pub fn running(&self) -> Vec<String> {
         let slots = self.lock();
-        let up = slots
-            .iter()
-            .filter(|(_, slot)| slot.power == Power::On && peek(&slot.exited).is_none());
+        let up = slots.iter().filter(|(_, slot)| {
+            slot.machine.is_none() && slot.power == Power::On && peek(&slot.exited).is_none()
+        });
         up.map(|(name, _)| name.clone()).collect()
     }
 
@@ -224,6 +277,12 @@ impl Cluster {
             disk.kill();
         }
         self.executor.kill(task_node);
+        if let Some(machine) = self.machine(name) {
+            match how {
+                Crash::PowerLoss => machine.power_lost(),
+                Crash::Kill | Crash::Stop => machine.worker_ended(),
+            }
+        }
         madsim::time::sleep(Duration::from_millis(1)).await;
         if how != Crash::PowerLoss {
             disk.power_on();
@@ -332,11 +391,14 @@ impl Cluster {
     pub async fn end(&self) {
         let all: Vec<madsim::task::NodeId> =
             self.lock().values().map(|slot| slot.task_node).collect();
-        for name in self.names() {
+        for name in self.everybody() {
             simdisk::disk(&name).freeze();
         }
         for task_node in all {
             self.executor.kill(task_node);
+        }
+        if let Some(home) = &self.home {
+            self.executor.kill(home.id());
         }
         self.world.network.shutdown();
         madsim::time::sleep(Duration::from_millis(2)).await;
@@ -384,6 +446,10 @@ fn put<T>(place: &Mutex<Option<T>>, value: Option<T>) {
         .unwrap_or_else(std::sync::PoisonError::into_inner) = value;
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of a process's world, each given once"
+)]
 /// One life of a node's process: the production node, started as the program starts it.
 async fn process(
     env: node::rt::Env,
@@ -393,9 +459,11 @@ async fn process(
     knobs: node::knobs::Knobs,
     handle: Arc<Mutex<Option<node::handle::Handle>>>,
     exited: Arc<Mutex<Option<node::node::Ended>>>,
+    tell: impl FnOnce(&node::handle::Handle),
 ) {
     match node::node::start(env, config, knobs).await {
         Ok(running) => {
+            tell(&running.handle);
             put(&handle, Some(running.handle.clone()));
             let ended = running.ended().await;
             let word = if ended.poisoned {

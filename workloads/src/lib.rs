@@ -6,3 +6,4 @@
 pub mod check;
 pub mod drive;
 pub mod history;
+pub mod ledger;
