@@ -189,4 +189,23 @@ knobs! {
     task_log_bytes: u64 = 10 << 20, (1 << 10, 64 << 10);
     /// Older parts of it that are kept.
     task_logs_kept: usize = 2, (1, 3);
+    /// Longest time a manager gets to take a worker's connection, and to answer one of its calls.
+    worker_call_timeout: Duration = Duration::from_millis(2_500), (1_000, 3_000);
+    /// Longest time a manager holds a worker's question for assignments while there is nothing new.
+    worker_poll_wait: Duration = Duration::from_millis(20_000), (1_000, 20_000);
+    /// First pause of a worker before it tries the next manager; doubles with each failure, and is drawn from its upper half.
+    worker_retry_min: Duration = Duration::from_millis(100), (20, 300);
+    /// Longest such pause.
+    worker_retry_max: Duration = Duration::from_millis(5_000), (500, 5_000);
+    /// Time without an answer from any manager after which a worker gives its session up and says hello again.
+    worker_patience: Duration = Duration::from_millis(5_000), (2_000, 8_000);
+    /// Reports in one call at most.
+    worker_report_len_max: usize = 256, (1, 64);
+    /// Pause before a worker's state that could not be written is written again, and before an executor that does not answer is
+    /// asked again.
+    worker_save_retry: Duration = Duration::from_millis(1_000), (100, 2_000);
+    /// Between two looks at what tasks have written.
+    worker_tidy: Duration = Duration::from_millis(5_000), (1_000, 10_000);
+    /// Results of an executor, and news of managers, that wait for a worker's loop.
+    worker_queue_len_max: usize = 1_024, (4, 256);
 }
