@@ -6,6 +6,7 @@
 
 use crate::crew::ledger::Ledger;
 use crate::crew::machine::Machine;
+use crate::crew::worker::Boot;
 use crate::lane::SimLanes;
 use crate::oracle::fleet::Overseer;
 use crate::plan::Plan;
@@ -17,11 +18,13 @@ use madsim::runtime::{Handle, NodeHandle};
 use node::config::{Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage};
 use node::handle::{Condition, Status};
 use node::types::{NodeId, Role};
+use node::worker::WorkerConfig;
 use scenarios::Crash;
 use simdisk::CrashMode;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// A node's way of being, as the simulator sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ struct Slot {
     lives: u64,
     /// The machine under it, when it is a worker.
     machine: Option<Machine>,
+    /// SIGTERM, for a worker.
+    term: Arc<Notify>,
 }
 
 /// The cluster. A clone is the same cluster.
@@ -163,6 +168,46 @@ impl Cluster {
             not_before: Duration::ZERO,
             lives: 1,
             machine: None,
+            term: Arc::default(),
+        };
+        self.lock().insert(name.to_owned(), slot);
+    }
+
+    /// Makes the machine of a worker and starts the worker on it; its host is there.
+    pub fn add_worker(&self, name: &str, config: WorkerConfig, knobs: node::knobs::Knobs) {
+        let Some(home) = self.home.clone() else {
+            return; // A plan without workers starts none.
+        };
+        let rng = self.world.rngs().stream(&format!("tasks.{name}"));
+        let machine = Machine::new(name, home, self.ledger.clone(), rng);
+        let boot = Boot {
+            cluster: self.clone(),
+            name: name.to_owned(),
+            config,
+            knobs,
+            machine: machine.clone(),
+            exited: Arc::default(),
+            term: Arc::default(),
+        };
+        let (exited, term) = (Arc::clone(&boot.exited), Arc::clone(&boot.term));
+        let init = move || {
+            let life = boot.clone().run();
+            async move {
+                life.await;
+                // As for managers: the supervisor decides what an end is.
+                std::future::pending::<()>().await;
+            }
+        };
+        let made = self.executor.create_node().name(name).init(init).build();
+        let slot = Slot {
+            task_node: made.id(),
+            power: Power::On,
+            handle: Arc::default(),
+            exited,
+            not_before: Duration::ZERO,
+            lives: 1,
+            machine: Some(machine),
+            term,
         };
         self.lock().insert(name.to_owned(), slot);
     }
@@ -291,12 +336,18 @@ impl Cluster {
 
     /// Tells a node to stop and waits until it has, for a while.
     async fn stop_in_order(&self, name: &str) {
-        let Some(handle) = self.handle(name) else {
+        let (handle, is_worker) = (self.handle(name), self.machine(name).is_some());
+        if handle.is_none() && !is_worker {
             return;
-        };
+        }
         // Whoever stops a node on purpose tells its supervisor not to start it again.
         self.hold(name, Duration::MAX);
-        handle.stop("SIGTERM").await;
+        if let Some(handle) = handle {
+            handle.stop("SIGTERM").await;
+        }
+        if let Some(slot) = self.lock().get(name).filter(|_| is_worker) {
+            slot.term.notify_one();
+        }
         let end = self.recorder.now() + STOP_MAX;
         while self.recorder.now() < end {
             let gone = self
@@ -440,7 +491,7 @@ fn peek<T: Clone>(place: &Mutex<Option<T>>) -> Option<T> {
 }
 
 /// Puts something in a shared place.
-fn put<T>(place: &Mutex<Option<T>>, value: Option<T>) {
+pub(crate) fn put<T>(place: &Mutex<Option<T>>, value: Option<T>) {
     *place
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner) = value;
