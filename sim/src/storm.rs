@@ -342,7 +342,9 @@ impl Storm {
                 if cluster.is_off(&name) {
                     return;
                 }
-                cluster.recorder.sometimes(probe_of(how));
+                cluster
+                    .recorder
+                    .sometimes(probe_of(how, cluster.machine(&name).is_some()));
                 if how == Crash::PowerLoss && in_a_sync && !cluster.is_planted() {
                     many.fail_in_a_sync(&name, mode).await;
                 }
@@ -689,8 +691,11 @@ impl Storm {
 }
 
 /// The probe of a way to end.
-fn probe_of(how: Crash) -> &'static str {
+fn probe_of(how: Crash, is_worker: bool) -> &'static str {
     match how {
+        Crash::PowerLoss if is_worker => "a worker lost power",
+        Crash::Kill if is_worker => "a worker was killed",
+        Crash::Stop if is_worker => "a worker was told to stop",
         Crash::PowerLoss => "a node lost power",
         Crash::Kill => "a node was killed",
         Crash::Stop => "a node was told to stop",

@@ -84,6 +84,8 @@ struct Seen {
     looks: Vec<Look>,
     /// What happened once.
     notes: Vec<Note>,
+    /// How many of those have been told as probes.
+    told: usize,
     /// Drained workers without tasks.
     drained: BTreeSet<String>,
 }
@@ -169,7 +171,13 @@ impl Overseer {
             let news = fleet.events.range((old.index + 1, 0)..);
             lines.extend(news.map(|(_, event)| format!("{}: {}", event.kind, event.message)));
         }
+        let news = seen.notes.iter().skip(seen.told);
+        let probes: BTreeSet<&'static str> = news.filter_map(probe_of).collect();
+        seen.told = seen.notes.len();
         drop(seen);
+        for probe in probes {
+            self.recorder.sometimes(probe);
+        }
         for line in lines {
             self.recorder.line("fleet", Level::Story, line);
         }
@@ -225,6 +233,31 @@ impl Seen {
             }
         }
     }
+}
+
+/// The probe that a note hits.
+fn probe_of(note: &Note) -> Option<&'static str> {
+    Some(match note {
+        Note::Worker {
+            status: Status::Down,
+            ..
+        } => "a worker was marked down",
+        Note::Worker {
+            status: Status::Ready,
+            ..
+        } => "a worker was ready",
+        Note::Worker { .. } => return None,
+        Note::Ended {
+            state: State::Failed,
+            ..
+        } => "a task failed",
+        Note::Ended {
+            state: State::Rejected,
+            ..
+        } => "a task was rejected",
+        Note::Ended { .. } => "a task ended",
+        Note::Drained { .. } => "a worker was drained",
+    })
 }
 
 /// A service as `fleet` has it.
