@@ -58,8 +58,8 @@ pub(super) enum What {
     Reported,
     /// A plan was applied whole, or not.
     Planned(Result<(), Error>),
-    /// So many workers were marked down, or not.
-    Marked(usize, Result<(), Error>),
+    /// These workers were marked down, or not.
+    Marked(Vec<(WorkerId, Epoch)>, Result<(), Error>),
     /// A majority follows this leader, and these managers say what they heard.
     Doubted(Vec<(WorkerId, Epoch)>, Result<Vec<Witness>, Error>),
     /// Leadership was handed over, or not.
@@ -159,14 +159,13 @@ fn chunks(changes: Vec<Change>, most: usize, bytes_max: usize) -> Vec<Vec<Change
 /// Marks workers down.
 pub(super) fn mark(hands: Hands, term: Term, silent: Vec<(WorkerId, Epoch)>) -> Errand {
     Box::pin(async move {
-        let count = silent.len();
-        let changes = silent.into_iter();
+        let changes = silent.iter();
         let changes = changes
-            .map(|(worker, epoch)| (worker, epoch, Status::Down))
+            .map(|(worker, epoch)| (*worker, *epoch, Status::Down))
             .collect();
         let command = Command::WorkerStatus { term, changes };
         let result = hands.command(&command).await.map(drop);
-        let what = What::Marked(count, result);
+        let what = What::Marked(silent, result);
         Finished { term, what }
     })
 }

@@ -81,6 +81,8 @@ pub(super) struct Reign {
     /// Hellos under way.
     hellos: usize,
     pace: Pace,
+    /// The last entry whose events were counted.
+    counted: u64,
     /// Silence is not judged again before this.
     judge_not_before: Mono,
     /// Who shall lead instead.
@@ -119,6 +121,7 @@ impl Reign {
                 wake_ms: None,
                 had_changes: false,
             },
+            counted: 0,
             judge_not_before: now,
             heir: None,
             retry_at: now,
@@ -272,6 +275,7 @@ impl Reign {
                 // Another leader may have answered; then this term is over, and the status says so.
                 self.settled = self.is_well("take over", result);
                 if self.settled {
+                    self.counted = self.fleet.index;
                     self.sessions.follow(&self.fleet.snapshot, now);
                     let early = std::mem::take(&mut self.early);
                     early.into_iter().for_each(|asked| self.asked(asked));
@@ -295,13 +299,12 @@ impl Reign {
                     self.pace.not_before = self.retry_at;
                 }
             }
-            What::Marked(count, result) => {
+            What::Marked(silent, result) => {
                 self.busy.judging = false;
-                if self.is_well("mark silent workers down", result) {
-                    self.sessions.marked(count, now);
-                    self.hands.metrics.count_downs(count as u64);
+                match self.is_well("mark silent workers down", result) {
+                    true => self.marked(&silent, now),
+                    false => self.judge_not_before = self.retry_at,
                 }
-                self.judge_not_before = self.retry_at;
             }
             What::Doubted(silent, result) => {
                 self.busy.judging = false;
@@ -393,15 +396,21 @@ impl Reign {
         if silent.is_empty() {
             return;
         }
-        for (worker, _) in &silent {
-            let name = self.fleet.snapshot.workers.get(worker);
-            let name = name.map_or("", |worker| worker.name.as_str());
-            let bound = self.hands.knobs.worker_down;
-            tracing::warn!("worker {name} was silent for {bound:.1?} and is marked down");
-        }
         self.busy.judging = true;
         let errand = errands::mark(self.hands.clone(), self.term, silent);
         self.greeting.push(errand);
+    }
+
+    /// Workers were marked down.
+    fn marked(&mut self, silent: &[(WorkerId, Epoch)], now: Mono) {
+        self.sessions.marked(silent.len(), now);
+        self.hands.metrics.count_downs(silent.len() as u64);
+        for (worker, _) in silent {
+            let found = self.fleet.snapshot.workers.get(worker);
+            let name = found.map_or("", |worker| worker.name.as_str());
+            let bound = self.hands.knobs.worker_down;
+            tracing::warn!("worker {name} was silent for {bound:.1?} and was marked down");
+        }
     }
 
     /// What is to be done now.
@@ -496,7 +505,7 @@ impl Reign {
         };
         let plan = reconcile(&self.fleet.snapshot, &moment);
         let took = self.now().since(now);
-        self.hands.metrics.observe_pass(took, &self.fleet);
+        self.tell_fleet(took);
         // Never busy for more than half of the time.
         let pause = self.hands.knobs.reconcile_pause.max(took);
         self.pace = Pace {
@@ -510,6 +519,16 @@ impl Reign {
         }
         self.busy.planning = true;
         Some(errands::plan(self.hands.clone(), self.term, plan.changes))
+    }
+
+    /// Counts a pass, what there is, and what has happened since the last one.
+    fn tell_fleet(&mut self, took: Duration) {
+        let metrics = &self.hands.metrics;
+        metrics.observe_pass(took, &self.fleet);
+        for event in self.fleet.events.range((self.counted + 1, 0)..) {
+            metrics.observe_event(event.1, &self.fleet);
+        }
+        self.counted = self.fleet.index;
     }
 
     fn tell_suspicion(&mut self, now: Mono) {

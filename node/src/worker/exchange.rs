@@ -4,7 +4,7 @@ use super::report::{Report, Reports};
 use super::task::Task;
 use super::words::{self, Assignment, Handle, Observation};
 use crate::types::{ClusterId, Epoch, Incarnation, TaskId, WorkerId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// Who the worker is.
@@ -106,9 +106,20 @@ pub struct Hello {
     /// Whether its process has been away since that epoch began: the next epoch must be a greater one.
     pub is_anew: bool,
     /// Every task it has.
+    #[serde(deserialize_with = "by_task")]
     pub tasks: BTreeMap<TaskId, Observation>,
     /// Number of its newest report: all of those are in `tasks`, or about tasks that managers had removed.
     pub newest_report: u64,
+}
+
+/// Reads a map by task. Inside an enum with a tag, serde no longer takes the text of a JSON key for a number.
+fn by_task<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<TaskId, Observation>, D::Error> {
+    let by_text: BTreeMap<String, Observation> = Deserialize::deserialize(from)?;
+    let entry = |(key, seen): (String, Observation)| {
+        let id = key.parse().map_err(serde::de::Error::custom)?;
+        Ok((TaskId(id), seen))
+    };
+    by_text.into_iter().map(entry).collect()
 }
 
 /// What happens to a worker.
