@@ -1,13 +1,18 @@
 //! The JSON schemas of what workers and managers say to each other.
 
-use super::schemas::{Field, Group, join, list, named, number, object, reference, switch, text, words};
+use super::schemas::{
+    Field, Group, join, list, named, number, object, reference, switch, text, words,
+};
 use crate::service::State;
 use serde_json::{Value, json};
 
 /// Every one of them.
 pub(super) fn meetings() -> Group {
     let replies = [welcome(), beat_reply(), acknowledged(), over()];
-    let answer = vec![("assignments?", reference("Assignments")), ("managers", texts())];
+    let answer = vec![
+        ("assignments?", reference("Assignments")),
+        ("managers", texts()),
+    ];
     vec![
         named("WorkerHello", hello_call()),
         named("Machine", machine()),
@@ -15,7 +20,13 @@ pub(super) fn meetings() -> Group {
         named("Observation", object(observation())),
         named("WorkerBeat", beat()),
         named("WorkerReport", report()),
-        named("Report", join(vec![vec![("number", number()), ("task", number())], observation()])),
+        named(
+            "Report",
+            join(vec![
+                vec![("number", number()), ("task", number())],
+                observation(),
+            ]),
+        ),
         named("WorkerReply", json!({ "oneOf": replies })),
         named("Assignments", assignments()),
         named("Assignment", assignment()),
@@ -63,7 +74,11 @@ fn machine() -> Value {
 }
 
 fn hello() -> Value {
-    let identity = object(vec![("cluster", text()), ("worker", number()), ("life", text())]);
+    let identity = object(vec![
+        ("cluster", text()),
+        ("worker", number()),
+        ("life", text()),
+    ]);
     object(vec![
         ("identity", identity),
         ("epoch", number()),
@@ -76,7 +91,11 @@ fn hello() -> Value {
 
 fn observation() -> Vec<Field> {
     let integer = json!({ "type": "integer" });
-    let exit = object(vec![("code?", integer.clone()), ("signal?", integer), ("oom?", switch())]);
+    let exit = object(vec![
+        ("code?", integer.clone()),
+        ("signal?", integer),
+        ("oom?", switch()),
+    ]);
     vec![
         ("state", state()),
         ("attempts", number()),
@@ -126,7 +145,11 @@ fn beat_reply() -> Value {
 }
 
 fn acknowledged() -> Value {
-    object(vec![tag("reply", "acknowledged"), ("life", text()), ("number", number())])
+    object(vec![
+        tag("reply", "acknowledged"),
+        ("life", text()),
+        ("number", number()),
+    ])
 }
 
 fn over() -> Value {
@@ -148,6 +171,6 @@ fn assignment() -> Value {
         ("slot", number()),
         ("version", number()),
         ("desired", words(&["run", "stop", "remove"])),
-        ("spec", json!({ "type": "object" })),
+        ("spec", reference("Spec")),
     ])
 }

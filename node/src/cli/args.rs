@@ -3,6 +3,7 @@
 //! The environment is not read here (the library has none): [`crate::cli::remote`] and [`output_of`] look at the map in
 //! [`crate::cli::World`]. Widths are fixed so that help reads the same on every terminal and in golden tests.
 
+use super::args_fleet;
 use super::exit::Error;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::collections::BTreeMap;
@@ -80,7 +81,7 @@ pub enum Output {
 pub enum Command {
     /// Run a three-node cluster on this machine, to try things out
     #[command(
-        after_help = "Examples:\n  seaworthy dev\n  seaworthy dev --data-dir ./data --port-base 18000"
+        after_help = "Examples:\n  seaworthy dev\n  seaworthy dev --workers 2\n  seaworthy dev --data-dir ./data --port-base 18000"
     )]
     Dev(Dev),
     /// Run a node
@@ -92,6 +93,15 @@ Examples:
 
 Signals: TERM or INT hands over leadership, flushes and exits 0; USR1 cuts a snapshot.")]
     Server(Settings),
+    /// Services: what shall run, how often, where
+    #[command(subcommand)]
+    Service(args_fleet::Service),
+    /// Nodes: managers and workers
+    #[command(subcommand)]
+    Node(args_fleet::Node),
+    /// Volumes: what tasks keep
+    #[command(subcommand)]
+    Volume(args_fleet::Volume),
     /// Keys and values
     #[command(subcommand)]
     Kv(Kv),
@@ -104,6 +114,9 @@ Signals: TERM or INT hands over leadership, flushes and exits 0; USR1 cuts a sna
     /// The configuration of a node
     #[command(subcommand)]
     Config(Config),
+    /// Workers: what runs tasks
+    #[command(subcommand)]
+    Worker(super::worker::Worker),
     /// Measure a running cluster
     #[command(after_help = "\
 Examples:
@@ -142,6 +155,10 @@ pub struct Dev {
     #[arg(long, default_value_t = 3, value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=9))]
     pub nodes: u16,
+    /// How many workers beside them, with their doors on port base + 201, + 202, ...; their tasks end with the cluster
+    #[arg(long, default_value_t = 0, value_name = "COUNT",
+          value_parser = clap::value_parser!(u16).range(0..=9))]
+    pub workers: u16,
     /// A level or filter for the log on standard error
     #[arg(long, default_value = "warn", value_name = "FILTER")]
     pub log: String,
@@ -402,6 +419,12 @@ A new member is a learner first: promote it when it has caught up.")]
     },
     /// Cut a snapshot on the node that is asked
     Snapshot,
+    /// Tokens by which workers join; without a verb, make one that is good for a day
+    Token {
+        /// The verb
+        #[command(subcommand)]
+        verb: Option<args_fleet::Token>,
+    },
 }
 
 /// The member verbs.

@@ -101,8 +101,10 @@ pub(super) fn hello(hands: Hands, term: Term, hello: Box<WorkerHello>, answer: A
 /// Proposes the reports of several workers and answers each.
 pub(super) fn report(hands: Hands, term: Term, told: Vec<Told>) -> Errand {
     Box::pin(async move {
-        let (batch, answers): (Vec<_>, Vec<_>) =
-            told.into_iter().map(|one| (one.reports, one.answer)).unzip();
+        let (batch, answers): (Vec<_>, Vec<_>) = told
+            .into_iter()
+            .map(|one| (one.reports, one.answer))
+            .unzip();
         let command = Command::WorkerReports { batch };
         let result = hands.command(&command).await;
         let Command::WorkerReports { batch } = command else {
@@ -232,7 +234,10 @@ impl Hands {
     }
 
     async fn command(&self, command: &Command) -> Result<Done, Error> {
-        self.handle.command(command, None).await.map(|(done, _)| done)
+        self.handle
+            .command(command, None)
+            .await
+            .map(|(done, _)| done)
     }
 }
 

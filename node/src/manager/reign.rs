@@ -311,13 +311,19 @@ impl Reign {
                 match result {
                     Ok(witnesses) => self.judged(&silent, &witnesses),
                     Err(error) => {
-                        self.is_well("reach a majority before workers are marked down", Err(error));
+                        self.is_well(
+                            "reach a majority before workers are marked down",
+                            Err(error),
+                        );
                         self.judge_not_before = self.retry_at;
                     }
                 }
             }
             What::HandedOver(result) => {
-                self.is_well("hand over leadership to a manager that hears more workers", result);
+                self.is_well(
+                    "hand over leadership to a manager that hears more workers",
+                    result,
+                );
             }
         }
         if !self.busy.planning {
@@ -374,7 +380,11 @@ impl Reign {
         let (now, bound) = (self.now(), self.hands.knobs.worker_down);
         // Some may have been heard meanwhile.
         let still: BTreeSet<_> = self.sessions.silent(now, bound).into_iter().collect();
-        let silent: Vec<_> = silent.iter().copied().filter(|one| still.contains(one)).collect();
+        let silent: Vec<_> = silent
+            .iter()
+            .copied()
+            .filter(|one| still.contains(one))
+            .collect();
         let ready = self.sessions.ready().len();
         let Verdict { down, alive, heir } = verdict(&silent, ready, witnesses, bound);
         for (worker, ago) in &alive {
@@ -492,7 +502,10 @@ impl Reign {
             // Nothing came of its last plan: it would propose the same at once.
             return Some(not_before.plus(self.hands.knobs.manager_retry));
         }
-        let left = self.pace.wake_ms?.saturating_sub(self.hands.clock.wall_ms());
+        let left = self
+            .pace
+            .wake_ms?
+            .saturating_sub(self.hands.clock.wall_ms());
         Some(not_before.max(now.plus(Duration::from_millis(left))))
     }
 
@@ -574,6 +587,9 @@ pub(super) fn late(hands: &Hands, what: What) {
 }
 
 fn overloaded() -> Error {
-    Error::new(Code::Overloaded, "too many workers wait for the leader's manager")
-        .hint("try again in a moment")
+    Error::new(
+        Code::Overloaded,
+        "too many workers wait for the leader's manager",
+    )
+    .hint("try again in a moment")
 }

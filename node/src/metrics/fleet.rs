@@ -85,7 +85,11 @@ impl Metrics {
     fn set_fleet(&self, fleet: &Fleet) {
         let set = |name, labels, count: usize| self.gauge(name, labels).set(float(count as u64));
         let snapshot = &fleet.snapshot;
-        set("seaworthy_services_total", Vec::new(), snapshot.services.len());
+        set(
+            "seaworthy_services_total",
+            Vec::new(),
+            snapshot.services.len(),
+        );
         let mut states = [0; State::ALL.len()];
         for task in snapshot.tasks.values() {
             let place = State::ALL.iter().position(|state| *state == task.state);

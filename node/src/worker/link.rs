@@ -18,8 +18,9 @@ use super::exchange::{Hello, Input};
 use super::managers::{Managers, Pauses};
 use super::outbox::{Beat, Due, Outbox};
 use super::report::Report;
+use crate::client::Raw;
 use crate::client::connection::{Connection, Outgoing};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::fleet::command::{Machine, WorkerReports};
 use crate::fleet::meeting::{AssignmentsAnswer, Call, HelloCall, Reply};
 use crate::knobs::Knobs;
@@ -178,13 +179,19 @@ impl Link {
     pub(super) async fn run(self) {
         let turn = lock(&self.pauses[0]).any(); // Not all workers begin with the same manager.
         let mut calls = Side::new(0, turn);
+        let mut told = String::new();
         loop {
             let (reason, moves_on) = match self.meet(&mut calls).await {
                 Failure::Elsewhere(reason) => (reason, true),
                 Failure::Over(reason) => (reason, false),
                 Failure::Gone => return,
             };
-            tracing::debug!(manager = self.manager(&calls), reason, "no session");
+            if reason != told {
+                // Each once: the same reason comes again with each try.
+                let (worker, manager) = (&self.machine.name, self.manager(&calls));
+                tracing::warn!(worker, manager, reason, "no session with the cluster");
+                told.clone_from(&reason);
+            }
             if self.tell(News::Disconnected { reason }).await.is_err() {
                 return;
             }
@@ -393,8 +400,10 @@ impl Link {
     /// Makes a call.
     async fn call(&self, side: &mut Side, target: &str, call: &Call) -> Result<Reply, Failure> {
         let body = serde_json::to_vec(call).expect("calls are plain data with text keys");
-        let (method, limit) = (Method::POST, self.call_timeout);
-        let reply = self.exchange(side, method, target, body.into(), limit);
+        // A manager gives up a little before the worker does, and says what it knows.
+        let (limit, node_limit) = (self.call_timeout, self.call_timeout * 9 / 10);
+        let target = format!("{target}?timeout_ms={}", node_limit.as_millis());
+        let reply = self.exchange(side, Method::POST, &target, body.into(), limit);
         match reply.await? {
             Reply::Over { reason } => Err(Failure::Over(reason)),
             reply => Ok(reply),
@@ -427,7 +436,7 @@ impl Link {
         };
         side.line = Some(line);
         if !raw.status.is_success() {
-            return Err(refused(target, raw.status, &raw.body));
+            return Err(refused(target, &raw));
         }
         serde_json::from_slice(&raw.body).map_err(|error| {
             Failure::Elsewhere(format!(
@@ -525,15 +534,14 @@ fn request(
         .map_err(|error| Failure::Elsewhere(format!("{manager} cannot be asked: {error}")))
 }
 
-/// An answer that is not a success. One that no repetition can change is told to people.
-fn refused(target: &str, status: http::StatusCode, body: &[u8]) -> Failure {
-    match serde_json::from_slice::<Error>(body) {
-        Ok(error) if error.retryable => Failure::Elsewhere(error.to_string()),
-        Ok(error) => {
-            tracing::error!(target, %error, "a manager refuses what this worker says");
-            Failure::Elsewhere(error.to_string())
+/// An answer that is not a success. A conflict that waiting does not mend is about the session.
+fn refused(target: &str, raw: &Raw) -> Failure {
+    match serde_json::from_slice::<Error>(&raw.body) {
+        Ok(error) if error.code == Code::Conflict && !error.retryable => {
+            Failure::Over(error.to_string())
         }
-        Err(_) => Failure::Elsewhere(format!("{target} was answered with {status}")),
+        Ok(error) => Failure::Elsewhere(error.to_string()),
+        Err(_) => Failure::Elsewhere(format!("{target} was answered with {}", raw.status)),
     }
 }
 
