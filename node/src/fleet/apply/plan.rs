@@ -126,18 +126,20 @@ impl Fleet {
             .collect();
         let mut rooms = Rooms::new(&self.snapshot, &self.moment(at));
         for change in assigns {
-            if let Change::Assign {
+            let Change::Assign {
                 task,
                 worker,
                 epoch,
             } = *change
-            {
-                if self.fits(&needs, &rooms, task, (worker, epoch)) {
-                    self.assign(change, task, worker, at);
-                    if let Some(task) = self.snapshot.tasks.get(&task) {
-                        rooms.place(task, worker);
-                    }
-                }
+            else {
+                continue;
+            };
+            if !self.fits(&needs, &rooms, task, (worker, epoch)) {
+                continue;
+            }
+            self.assign(change, task, worker, at);
+            if let Some(task) = self.snapshot.tasks.get(&task) {
+                rooms.place(task, worker);
             }
         }
     }
