@@ -164,6 +164,9 @@ pub struct Workload {
     /// Watchers that follow everything from the start.
     #[serde(default)]
     pub watchers: u32,
+    /// Pause between two things that operators want of services and workers, seconds; zero: they want nothing.
+    #[serde(default = "zero", skip_serializing_if = "is_nothing")]
+    pub churn_pause_s: Span,
 }
 
 /// Something that must be true of every run.

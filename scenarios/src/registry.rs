@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 21] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -34,6 +34,15 @@ const FILES: [(&str, &str); 15] = [
         include_str!("../files/rolling-update.toml"),
     ),
     ("drain", include_str!("../files/drain.toml")),
+    (
+        "deploy-and-scale",
+        include_str!("../files/deploy-and-scale.toml"),
+    ),
+    ("bad-version", include_str!("../files/bad-version.toml")),
+    ("no-room", include_str!("../files/no-room.toml")),
+    ("workers-split", include_str!("../files/workers-split.toml")),
+    ("autonomy", include_str!("../files/autonomy.toml")),
+    ("crew-storm", include_str!("../files/crew-storm.toml")),
 ];
 
 /// All scenarios, in the order of the handbook.

@@ -208,6 +208,12 @@ pub enum Who {
     AllWorkers,
     /// A worker that has a task of this service (any worker if none has): `the worker of NAME`.
     WorkerOf(String),
+    /// The leader with less than half of the workers: `the leader and some workers`.
+    LeaderSide,
+    /// A follower with less than half of the workers: `a follower and some workers`.
+    FollowerSide,
+    /// Whoever else there is: `everybody else`.
+    Everybody,
 }
 
 impl TryFrom<String> for Who {
@@ -225,13 +231,17 @@ impl TryFrom<String> for Who {
             "any worker" => Who::AnyWorker,
             "some workers" => Who::SomeWorkers,
             "all workers" => Who::AllWorkers,
+            "the leader and some workers" => Who::LeaderSide,
+            "a follower and some workers" => Who::FollowerSide,
+            "everybody else" => Who::Everybody,
             other => match (number(other), other.strip_prefix("the worker of ")) {
                 (Some(number), _) => Who::Worker(number),
                 (_, Some(service)) => Who::WorkerOf(service.to_owned()),
                 _ => {
                     return Err(format!(
                         "{other:?} names nobody: leader, follower, any, minority, majority, all, worker wN, \
-                     any worker, some workers, all workers, the worker of SERVICE"
+                     any worker, some workers, all workers, the worker of SERVICE, the leader and some workers, \
+                     a follower and some workers, everybody else"
                     ));
                 }
             },
@@ -252,6 +262,9 @@ impl From<Who> for String {
             Who::AnyWorker => "any worker".to_owned(),
             Who::SomeWorkers => "some workers".to_owned(),
             Who::AllWorkers => "all workers".to_owned(),
+            Who::LeaderSide => "the leader and some workers".to_owned(),
+            Who::FollowerSide => "a follower and some workers".to_owned(),
+            Who::Everybody => "everybody else".to_owned(),
             Who::WorkerOf(service) => format!("the worker of {service}"),
         }
     }

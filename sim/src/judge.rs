@@ -282,18 +282,14 @@ const DOUBLE_AFTER: Duration = Duration::from_secs(60);
 const DOUBLE_MAX: Duration = Duration::from_secs(45);
 
 /// Judges what workers really ran.
-pub fn judge_tasks(cluster: &Cluster, happened: &Happened, report: &mut Report) {
+pub fn judge_tasks(crew: &Crew, happened: &Happened, report: &mut Report, recorder: &Recorder) {
     let faults = happened.faults.iter();
     let excused: Vec<_> = faults
         .map(|(begin, end)| (*begin, *end + DOUBLE_AFTER))
         .collect();
-    let evidence = Crew::of(cluster);
-    report.measures.extend(tasks::judge(
-        &evidence,
-        DOUBLE_MAX,
-        &excused,
-        &cluster.recorder,
-    ));
+    report
+        .measures
+        .extend(tasks::judge(crew, DOUBLE_MAX, &excused, recorder));
 }
 
 /// Measures what the scenario expects, and holds it against the bounds.
@@ -385,9 +381,7 @@ fn take(
             Some(count as f64)
         }
         // The judge's own findings are measured when there was a judgement; without one the run has failed already.
-        known if tasks::MEASURES.contains(&known) => {
-            crew.take(known, span.unwrap_or((Duration::ZERO, crew.end)))
-        }
+        known if tasks::MEASURES.contains(&known) => crew.take(known, span),
         known if MEASURES.contains(&known) => None,
         other => panic!("no measure is called '{other}'"),
     }

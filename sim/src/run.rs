@@ -141,6 +141,10 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
             }
         })
     };
+    let churn = (plan.workers > 0).then(|| {
+        let pause = plan.scenario.workload.churn_pause_s;
+        madsim::task::spawn(crew::churn(cluster.clone(), pause, Arc::clone(&done)))
+    });
     let storm = Storm::new(cluster.clone());
     storm.rage(plan, start).await;
     storm.heal();
@@ -149,6 +153,10 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     for client in clients {
         client.await.ok();
     }
+    let churn = match churn {
+        Some(churn) => churn.await.ok(),
+        None => None,
+    };
     supervisor.abort();
     let converged = judge::converge(cluster).await;
     match converged {
@@ -171,6 +179,11 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
                 .insert("services_settled_ms".to_owned(), took_ms);
             crew::stays(cluster).await;
         }
+        if let (Some(churn), Some(overseer)) = (churn, &cluster.overseer) {
+            for wrong in churn.differences(&overseer.newest()) {
+                recorder.fail(format!("services_as_wanted: {wrong}"));
+            }
+        }
         judge::converge(cluster).await;
     }
     // Watchers get a moment to hear the last of it.
@@ -183,14 +196,14 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
         judge_run(cluster, &notes, report).await;
     }
     let happened = storm.happened();
+    let crew = crew::measure::Evidence::of(cluster, (start, calm));
     if plan.workers > 0 {
-        judge::judge_tasks(cluster, &happened, report);
+        judge::judge_tasks(&crew, &happened, report, &recorder);
     }
-    let evidence = crew::measure::Evidence::of(cluster);
     judge::measure(
         &plan.scenario,
         &happened,
-        (&notes, &evidence),
+        (&notes, &crew),
         report,
         &recorder,
     );

@@ -296,11 +296,16 @@ impl Storm {
                 list.into_iter().take(all.len() / 2 + 1).collect()
             }
             Who::All => all,
-            Who::Worker(_)
-            | Who::AnyWorker
-            | Who::SomeWorkers
-            | Who::AllWorkers
-            | Who::WorkerOf(_) => self.workers(who),
+            Who::LeaderSide | Who::FollowerSide => {
+                let mut side = match who {
+                    Who::LeaderSide => self.who(&Who::Leader),
+                    _ => self.who(&Who::Follower),
+                };
+                side.extend(self.workers(&Who::SomeWorkers));
+                side
+            }
+            Who::Everybody => self.cluster.everybody(),
+            of_workers => self.workers(of_workers),
         }
     }
 

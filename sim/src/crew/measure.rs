@@ -36,24 +36,28 @@ pub struct Evidence {
     pub looks: Vec<Look>,
     /// What happened once.
     pub notes: Vec<Note>,
+    /// The part under faults: what is measured of no step is measured of this.
+    pub storm: (Duration, Duration),
     /// When the run was over.
     pub end: Duration,
 }
 
 impl Evidence {
     /// Of a run.
-    pub fn of(cluster: &Cluster) -> Evidence {
+    pub fn of(cluster: &Cluster, storm: (Duration, Duration)) -> Evidence {
         let overseer = cluster.overseer.as_ref();
         Evidence {
             runs: cluster.ledger.runs(),
             looks: overseer.map(|one| one.looks()).unwrap_or_default(),
             notes: overseer.map(|one| one.notes()).unwrap_or_default(),
+            storm,
             end: cluster.recorder.now(),
         }
     }
 
     /// One measure over a span; none when there is nothing to measure.
-    pub fn take(&self, measure: &str, (begin, end): (Duration, Duration)) -> Option<f64> {
+    pub fn take(&self, measure: &str, span: Option<(Duration, Duration)>) -> Option<f64> {
+        let (begin, end) = span.unwrap_or(self.storm);
         let within = |at: Duration| at >= begin && at < end;
         match measure {
             "worker_down_ms" => self.down(begin).map(|at| millis(at - begin)),

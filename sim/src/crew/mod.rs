@@ -15,7 +15,12 @@ use crate::trace::Level;
 use node::fleet::Command;
 use node::scheduler::model::Status;
 use node::service::Spec;
+use rand::Rng;
+use scenarios::Span;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use workloads::churn::Churn;
 
 /// Longest time until all workers have joined, and until services run at the start and after the storm.
 pub const SETTLE_MAX: Duration = Duration::from_secs(180);
@@ -161,6 +166,22 @@ async fn wait_until(cluster: &Cluster, longest: Duration, holds: impl Fn() -> bo
     true
 }
 
+/// Operators who want something new all the time, until `done`; gives what must be wanted in the end.
+pub async fn churn(cluster: Cluster, pause: Span, done: Arc<AtomicBool>) -> Churn {
+    let mut rng = cluster.world.rngs().stream("churn");
+    let mut churn = Churn::default();
+    while pause.high > 0.0 && !done.load(Ordering::Relaxed) {
+        let step = churn.next(&cluster.workers(), &mut rng);
+        give(&cluster, step.command, step.may_be_refused).await;
+        let share = f64::from(rng.random_range(0..1_000_u32)) / 1e3;
+        madsim::time::sleep(crate::plan::seconds(&pause, share)).await;
+    }
+    if let Some(last) = churn.last() {
+        command(&cluster, last).await;
+    }
+    churn
+}
+
 /// A command of a scenario.
 pub async fn order(cluster: &Cluster, table: &toml::Table) {
     match table.clone().try_into() {
@@ -173,6 +194,11 @@ pub async fn order(cluster: &Cluster, table: &toml::Table) {
 
 /// Gives a command to the cluster until it is taken; one that is refused fails the run, unless an earlier try was taken unheard.
 pub async fn command(cluster: &Cluster, command: Command) {
+    give(cluster, command, false).await;
+}
+
+/// Gives a command that may perhaps be refused with good reason.
+async fn give(cluster: &Cluster, command: Command, may_be_refused: bool) {
     let recorder = &cluster.recorder;
     let mut in_doubt = false;
     for _ in 0..TRIES.0 {
@@ -186,7 +212,7 @@ pub async fn command(cluster: &Cluster, command: Command) {
                 }
                 Err(error) if error.outcome_unknown => in_doubt = true,
                 Err(error) if error.code.is_retryable() => {}
-                Err(_) if in_doubt => return,
+                Err(_) if in_doubt || may_be_refused => return,
                 Err(error) => {
                     return recorder.fail(format!("{command:?} was refused: {error}"));
                 }
