@@ -13,7 +13,6 @@ mod common;
 
 use serde_json::Value;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -110,11 +109,8 @@ fn within<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// Addresses that were free a moment ago.
 fn free(count: usize) -> Vec<String> {
-    let bind = |_| TcpListener::bind("127.0.0.1:0").unwrap();
-    let held: Vec<TcpListener> = (0..count).map(bind).collect();
-    held.iter()
-        .map(|one| one.local_addr().unwrap().to_string())
-        .collect()
+    let free = common::free_ports(count);
+    free.iter().map(ToString::to_string).collect()
 }
 
 /// Runs a command; gives its exit code and its answer as JSON.

@@ -631,6 +631,25 @@ pub struct EventsAnswer {
     pub fresh: Fresh,
 }
 
+/// A part of a task's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsAnswer {
+    /// The task.
+    pub task: TaskId,
+    /// Name of its node.
+    pub node: String,
+    /// Offset of the first byte, from the task's first on; greater than what was asked for when that is gone.
+    pub from_offset: u64,
+    /// Offset to go on with: `since_offset=` of the next question.
+    pub next_offset: u64,
+    /// What it wrote, when it is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// What it wrote in base64, when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_base64: Option<String>,
+}
+
 /// Why the tasks of a service are as they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExplainAnswer {

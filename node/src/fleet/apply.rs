@@ -74,6 +74,7 @@ impl Fleet {
             Command::ServiceScale { name, replicas } => self.scale_service(name, *replicas, at),
             Command::ServiceRollBack { name } => self.roll_service_back(name, at),
             Command::ServicePause { name, paused } => self.pause_service(name, *paused, at),
+            Command::ServiceRebalance { name } => self.rebalance_service(name, at),
             Command::ServiceRemove { name } => self.remove_service(name, at),
             Command::WorkerHello(said) => self.hello(said, at),
             Command::WorkerReports { batch } => Ok(self.take_reports(batch, at)),

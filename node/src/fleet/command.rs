@@ -51,6 +51,11 @@ pub enum Command {
         /// Whether it pauses; otherwise it continues.
         paused: bool,
     },
+    /// Moves copies of a replicated service, one at a time, until they are spread as well as they can be. Answers [`Done::Service`].
+    ServiceRebalance {
+        /// Name.
+        name: String,
+    },
     /// Removes a service with all its tasks; their ends are waited for. Answers [`Done::Service`].
     ServiceRemove {
         /// Name.

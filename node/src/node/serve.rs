@@ -184,7 +184,7 @@ impl Run {
     ) {
         let waiter = Waiter::Remote(reply);
         if let Ask::Dispatch(call) = ask {
-            return self.hand_to_manager(call, waiter);
+            return self.hand_to_manager(*call, waiter);
         }
         if self.core.role() == Role::Leader {
             self.lead(ask, waiter, deadline);
@@ -232,7 +232,7 @@ impl Run {
         match ask {
             Ask::Propose(command) => self.lead_command(command, waiter, deadline),
             Ask::Change(change) => self.lead_change(change, waiter, deadline),
-            Ask::Dispatch(call) => self.hand_to_manager(call, waiter),
+            Ask::Dispatch(call) => self.hand_to_manager(*call, waiter),
         }
     }
 
@@ -250,10 +250,10 @@ impl Run {
     }
 
     /// Hands a worker's call to this node's manager.
-    fn hand_to_manager(&mut self, call: Box<Call>, waiter: Waiter) {
+    fn hand_to_manager(&mut self, call: Call, waiter: Waiter) {
         let answer = move |reply: Result<_, Error>| waiter.answer(reply.map(Answer::Dispatch));
         let asked = Asked {
-            call: *call,
+            call,
             answer: Box::new(answer),
         };
         if let Err(full) = self.shared.manager.try_send(asked) {

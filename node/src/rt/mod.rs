@@ -15,6 +15,7 @@ pub mod net;
 pub mod process;
 pub mod processes;
 pub mod real;
+mod real_cgroup;
 mod real_processes;
 pub mod rng;
 pub mod tasks;

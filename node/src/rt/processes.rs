@@ -72,6 +72,17 @@ pub struct Command {
     pub mark: String,
     /// Whether it dies with the process that started it, however that ends.
     pub is_tied: bool,
+    /// The most that it may use, with all that it begins.
+    pub limits: Limits,
+}
+
+/// The most that a process may use; zero: no limit. Where the host cannot enforce them there are none, and the log says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Thousandths of a processor.
+    pub cpu_milli: u64,
+    /// Memory, bytes.
+    pub memory_bytes: u64,
 }
 
 /// What a process is told.

@@ -4,7 +4,9 @@
 //! pidfd. Only the parent learns the exit code; for others it stays unknown. A tied process has a guard beside it in its group, a shell
 //! that reads from a pipe of this program: when the pipe closes, because this program ended in whatever way, it kills the group.
 //!
-//! Left out: a guard cannot tell that this program has only been stopped (`SIGSTOP`); limits of processor and memory.
+//! Limits are those of `real_cgroup`.
+//!
+//! Left out: a guard cannot tell that this program has only been stopped (`SIGSTOP`).
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -12,7 +14,8 @@
 )]
 
 use super::net::BoxFuture;
-use super::processes::{Command, Ended, Marked, ProcessId, ProcessesDriver, Signal};
+use super::processes::{Command, Ended, Limits, Marked, ProcessId, ProcessesDriver, Signal};
+use super::real_cgroup::Cage;
 use rustix::process::{
     Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, getpgrp, kill_process_group, pidfd_open,
     waitid, waitpid,
@@ -40,19 +43,25 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(super) struct OsProcesses {
     /// Guards by the group that each made, with the pipe that keeps them waiting.
     guards: Arc<Mutex<BTreeMap<u32, Child>>>,
+    /// Control groups of processes that this program started.
+    cages: Arc<Mutex<BTreeMap<ProcessId, Cage>>>,
 }
 
 impl ProcessesDriver for OsProcesses {
     fn start(&self, command: Command) -> BoxFuture<'static, io::Result<ProcessId>> {
-        let guards = Arc::clone(&self.guards);
+        let (guards, cages) = (Arc::clone(&self.guards), Arc::clone(&self.cages));
         // Between fork and exec lie a millisecond or two: not worth a thread.
         Box::pin(async move {
             if !command.is_tied {
-                return start(&command, 0);
+                return start(&command, 0, &cages);
             }
             let guard = start_guard()?;
             let group = guard.id();
-            let started = start(&command, i32::try_from(group).map_err(io::Error::other)?);
+            let started = start(
+                &command,
+                i32::try_from(group).map_err(io::Error::other)?,
+                &cages,
+            );
             match &started {
                 Ok(_) => drop(hold(&guards).insert(group, guard)),
                 Err(_) => dismiss(guard),
@@ -73,10 +82,17 @@ impl ProcessesDriver for OsProcesses {
     }
 
     fn wait(&self, process: ProcessId) -> BoxFuture<'static, Ended> {
-        let guards = Arc::clone(&self.guards);
+        let (guards, cages) = (Arc::clone(&self.guards), Arc::clone(&self.cages));
         Box::pin(async move {
+            // Only a child's own groups are known before it has gone into them.
+            let cage = hold(&cages).remove(&process);
+            let cage = cage.or_else(|| Cage::of(process.pid));
             watch(process).await;
-            let ended = reap(process);
+            let mut ended = reap(process);
+            if let Some(cage) = cage {
+                ended.oom = cage.was_oom();
+                cage.remove();
+            }
             if let Some(guard) = hold(&guards).remove(&process.group) {
                 dismiss(guard);
             }
@@ -90,16 +106,21 @@ impl ProcessesDriver for OsProcesses {
     }
 }
 
-/// The guards.
-fn hold(guards: &Mutex<BTreeMap<u32, Child>>) -> std::sync::MutexGuard<'_, BTreeMap<u32, Child>> {
-    guards
-        .lock()
-        .expect("nobody panics while holding the guards")
+/// Guards or control groups.
+fn hold<K, V>(all: &Mutex<BTreeMap<K, V>>) -> std::sync::MutexGuard<'_, BTreeMap<K, V>> {
+    all.lock().expect("nobody panics while holding them")
 }
 
 /// Starts a process in `group`, or in a new one when that is zero.
-fn start(command: &Command, group: i32) -> io::Result<ProcessId> {
-    let Some((program, arguments)) = command.words.split_first() else {
+fn start(
+    command: &Command,
+    group: i32,
+    cages: &Mutex<BTreeMap<ProcessId, Cage>>,
+) -> io::Result<ProcessId> {
+    let cage = caged(command)?;
+    let wrapped = cage.as_ref().map(|cage| cage.wrap(&command.words));
+    let words = wrapped.as_ref().unwrap_or(&command.words);
+    let Some((program, arguments)) = words.split_first() else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "there is no program to start",
@@ -124,7 +145,44 @@ fn start(command: &Command, group: i32) -> io::Result<ProcessId> {
     let pid = child.spawn()?.id();
     let stat = Stat::of(pid)
         .ok_or_else(|| io::Error::other("a process that was just started is not in /proc"))?;
-    Ok(stat.process(pid))
+    let process = stat.process(pid);
+    if let Some(cage) = cage {
+        hold(cages).insert(process, cage);
+    }
+    Ok(process)
+}
+
+/// The control groups by which the limits of `command` hold, if it has any and this host can enforce them.
+fn caged(command: &Command) -> io::Result<Option<Cage>> {
+    if command.limits == Limits::default() || command.words.is_empty() {
+        return Ok(None);
+    }
+    // The wrapper could only say by its exit code that there is no such program.
+    find_program(&command.words[0], command.env.get("PATH"))?;
+    match Cage::make(&command.limits, &command.mark) {
+        Ok(cage) => Ok(Some(cage)),
+        Err(reason) => {
+            tracing::warn!(mark = command.mark, "runs without its limits: {reason}");
+            Ok(None)
+        }
+    }
+}
+
+/// Whether a program is there and may be run.
+fn find_program(name: &str, path: Option<&String>) -> io::Result<()> {
+    let dirs = path.map_or("", String::as_str).split(':');
+    let candidates: Vec<_> = match name.contains('/') {
+        true => vec![Path::new(name).to_owned()],
+        false => dirs.map(|dir| Path::new(dir).join(name)).collect(),
+    };
+    let may_run = |path: &std::path::PathBuf| {
+        let is_file = path.is_file();
+        is_file && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    match candidates.iter().any(may_run) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 /// Where output goes: appended, so that a file can be cut while the process writes to it.

@@ -78,6 +78,11 @@ pub enum Change {
         /// How far it is now.
         rollout: Rollout,
     },
+    /// The copies of a service are spread as well as they can be.
+    EndRebalance {
+        /// The service.
+        service: ServiceId,
+    },
     /// Too many tasks of the new version failed: go back to the one before.
     RollBack {
         /// The service.
@@ -139,6 +144,11 @@ impl Snapshot {
                 version,
                 rollout,
             } => self.with_version(service, version, |service| service.rollout = rollout),
+            Change::EndRebalance { service } => {
+                if let Some(service) = self.services.get_mut(&service) {
+                    service.rebalancing = false;
+                }
+            }
             Change::RollBack { service, version } => {
                 self.with_version(service, version, |service| service.roll_back(now_ms))
             }

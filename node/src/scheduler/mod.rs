@@ -35,7 +35,8 @@
 //! 3. *resolve*: of two live tasks in a slot, stop the one that is not needed any more;
 //! 4. *advance*: the next step of the rollout, then drains, as far as the budget goes;
 //! 5. *fill*: a task for each empty slot, after its back-off;
-//! 6. *forget*: old ended tasks beyond the bound.
+//! 6. *rebalance*: when asked to, move one copy for a better spread;
+//! 7. *forget*: old ended tasks beyond the bound.
 //!
 //! So each stage sees clean data, no two stages change one slot in one round, and a plan that was applied whole leaves nothing to do
 //! for the same moment. It is a full pass each time; there is no incremental one that could differ from it.
@@ -52,9 +53,9 @@
 //! # Budget
 //!
 //! A task that serves is taken away on purpose in three places only: by `resolve`, when another in its slot serves in its stead or
-//! when the service may be unavailable by one more; by `replace` (rollouts and drains), within [`reconcile`]'s budget, counted over all
-//! slots of the service at that moment; and because its slot is not wanted any more. One exception: a task whose volume lies on a drained
-//! worker is stopped without a budget, for no replacement could ever run first.
+//! when the service may be unavailable by one more; by `replace` (rollouts, drains, rebalancing), within [`reconcile`]'s budget,
+//! counted over all slots of the service at that moment; and because its slot is not wanted any more. One exception: a task whose
+//! volume lies on a drained worker is stopped without a budget, for no replacement could ever run first.
 //!
 //! Start-first: at most `surge_max` slots have a second task, counted until the first has ended, not until it was told to. Stop-first:
 //! at most `max(1, unavailable_max)` slots are without one. A slot's tasks that neither ended nor are lost keep it shut for the next.
@@ -79,7 +80,6 @@
 //!   `explain` says so.
 //! - Scaling down looks at workers, not at spread labels.
 //! - A worker that stops satisfying a constraint keeps its tasks of replicated services. Changing the mode of a service is not supported.
-//! - Rebalancing on demand is not here yet.
 //! - The cost of a pass is a few walks over all tasks, and a copy of the snapshot when there is something to do.
 
 pub mod change;

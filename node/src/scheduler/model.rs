@@ -125,6 +125,9 @@ pub struct Service {
     pub rollout: Rollout,
     /// Whether it was removed, and goes as soon as its tasks have ended.
     pub removing: bool,
+    /// Whether its copies are being moved for a better spread.
+    #[serde(default)]
+    pub rebalancing: bool,
 }
 
 /// One version of a service.
@@ -285,6 +288,7 @@ impl Service {
             previous: None,
             rollout: Rollout::default(),
             removing: false,
+            rebalancing: false,
         }
     }
 

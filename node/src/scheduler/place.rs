@@ -7,8 +7,9 @@
 
 use super::change::Change;
 use super::filter::Need;
-use super::model::{Moment, Snapshot, Task, Worker};
+use super::model::{Moment, Service, Snapshot, Task, Worker};
 use super::room::Rooms;
+use super::slots::{Slot, is_pinned};
 use crate::service::spec::{Mode, Spec};
 use crate::service::{Desired, State};
 use crate::types::{ServiceId, WorkerId};
@@ -40,6 +41,44 @@ pub fn place(snapshot: &Snapshot, moment: &Moment) -> Vec<Change> {
         }
     }
     placer.changes
+}
+
+/// The slot of `service` whose copy would be better off elsewhere, by more than one copy at the outermost place that differs (such as the
+/// zone, at last the worker); the one with most to gain, then the newest. Moving it and asking again ends: each move makes the
+/// spread better.
+pub(super) fn improvement<'a>(
+    snapshot: &'a Snapshot,
+    moment: &Moment,
+    service: &'a Service,
+    slots: &[Slot<'a>],
+) -> Option<u64> {
+    let spec = &service.current.spec;
+    if spec.mode == Mode::Global {
+        return None;
+    }
+    let placer = Placer {
+        snapshot,
+        rooms: Rooms::new(snapshot, moment),
+        changes: Vec::new(),
+    };
+    let need = Need::new(service.id, spec);
+    let suitable = snapshot.workers.values();
+    let suitable: Vec<&Worker> = suitable.filter(|w| need.suits(w).is_ok()).collect();
+    let mut places = Places::new(snapshot, &placer.rooms, service.id, spec);
+    let mut gains = Vec::new();
+    for slot in slots {
+        let movable = slot.available().filter(|task| !is_pinned(snapshot, task));
+        let Some((task, home)) = movable.and_then(|task| Some((task, task.worker?))) else {
+            continue;
+        };
+        places.change(home, -1);
+        let best = placer.best(&need, &suitable, &places, task, &[home]);
+        places.change(home, 1);
+        let gain = best.map_or(0, |best| placer.gain(&places, service.id, home, best.id));
+        gains.push((gain, task.id, slot.number));
+    }
+    let best = gains.into_iter().filter(|(gain, ..)| *gain > 1).max();
+    best.map(|(_, _, slot)| slot)
 }
 
 struct Placer<'a> {
@@ -150,6 +189,18 @@ impl<'a> Placer<'a> {
                 return Some(worker);
             }
         }
+    }
+
+    /// Copies that the outermost place of `from` has more than that of `to`, where they differ.
+    fn gain(&self, places: &Places, service: ServiceId, from: WorkerId, to: WorkerId) -> i64 {
+        let pairs = places.path(from).iter().zip(places.path(to));
+        for (&there, &here) in pairs {
+            if there != here {
+                return places.copies[there] - places.copies[here];
+            }
+        }
+        let copies = |worker| i64::from(self.rooms.copies(service, worker));
+        copies(from) - copies(to)
     }
 
     fn score(&self, service: ServiceId, worker: &Worker) -> Score {

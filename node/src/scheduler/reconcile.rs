@@ -146,11 +146,12 @@ impl<'a> Round<'a> {
         for task in surplus {
             self.want(task, Desired::Remove);
         }
-        let stages: [fn(&mut Self, &'a Service, &[Slot<'a>]); 5] = [
+        let stages: [fn(&mut Self, &'a Service, &[Slot<'a>]); 6] = [
             Self::judge,
             Self::resolve,
             Self::advance,
             Self::fill,
+            Self::rebalance,
             Self::forget,
         ];
         for stage in stages {

@@ -5,6 +5,7 @@
 
 use super::change::Change;
 use super::model::{Phase, Rollout, Service, Task};
+use super::place::improvement;
 use super::reconcile::{Budget, Round, patience};
 use super::slots::{Pace, Slot, is_drained, is_pinned, keeper};
 use crate::service::spec::OnFailure;
@@ -126,6 +127,39 @@ impl<'a> Round<'a> {
                 self.replace(service, slot, version, &pace, &mut budget);
             }
         }
+    }
+
+    /// Moves one copy for a better spread, when this is wanted, nothing else is under way, and the last one moved serves.
+    pub(super) fn rebalance(&mut self, service: &'a Service, wanted: &[Slot<'a>]) {
+        let busy = service.rollout.is_moving()
+            || wanted.iter().any(|slot| {
+                let begins = slot.live().any(|task| !task.is_available());
+                begins || slot.standing() > 1 || slot.is_between()
+            });
+        if !service.rebalancing {
+            return;
+        }
+        let patience_ms = self.moment.limits.pending_patience_ms.max(1);
+        let mut waits = wanted.iter().filter(|slot| slot.available().is_some());
+        let waits = waits.find_map(|slot| slot.live().find(|task| task.state == State::Pending));
+        // The room that it was meant for is gone: with the end of the moves, the copy that serves is the one that stays.
+        if waits.is_some_and(|task| self.is_time(task.created_ms.saturating_add(patience_ms))) {
+            let service = service.id;
+            return self.change(Change::EndRebalance { service });
+        }
+        if busy {
+            return;
+        }
+        let slot = improvement(self.snapshot, self.moment, service, wanted);
+        let slot = slot.and_then(|number| wanted.iter().find(|slot| slot.number == number));
+        let task = slot.and_then(|slot| Some((slot, slot.available()?)));
+        let Some((slot, task)) = task else {
+            let service = service.id;
+            return self.change(Change::EndRebalance { service });
+        };
+        let pace = Pace::new(&service.current.spec);
+        let mut budget = Budget::new(service, &pace, wanted);
+        self.replace(service, slot, task.version, &pace, &mut budget);
     }
 
     /// The slots that get the current contents in this step.

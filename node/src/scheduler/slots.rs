@@ -4,7 +4,6 @@ use super::model::{Availability, Leases, Phase, Service, Snapshot, Status, Task}
 use crate::service::spec::{Mode, Order, RestartCondition, Spec};
 use crate::service::{Desired, State};
 use crate::types::WorkerId;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One slot with every task in it that is not forgotten, by id.
@@ -243,7 +242,7 @@ fn global<'a>(
 }
 
 /// The task that a slot with several live ones shall keep in the end: the right version first, then one on a worker that
-/// keeps its tasks, then one that runs, then the oldest.
+/// keeps its tasks, then one that runs, then the oldest; while copies are moved for a better spread, the newest.
 pub(super) fn keeper<'a>(
     snapshot: &Snapshot,
     service: &Service,
@@ -253,7 +252,11 @@ pub(super) fn keeper<'a>(
     slot.live().max_by_key(|task| {
         let right = !paused && task.version == service.current.contents;
         let stays = !is_drained(snapshot, task);
-        (right, stays, task.is_available(), Reverse(task.id))
+        let id = task.id.0;
+        match service.rebalancing {
+            true => (right, stays, true, id),
+            false => (right, stays, task.is_available(), u64::MAX - id),
+        }
     })
 }
 

@@ -444,6 +444,9 @@ impl World {
                     service.rollout
                 ));
             }
+            if service.rebalancing {
+                return Some(format!("{name} is still being spread"));
+            }
             if service.rollout.is_moving() {
                 return Some(format!("{name}: {:?}", service.rollout));
             }

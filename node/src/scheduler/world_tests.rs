@@ -234,6 +234,55 @@ fn a_task_that_is_done_is_not_begun_again() {
     assert_eq!(world.snapshot.next_task.0, 2);
 }
 
+fn rebalance(world: &mut World, id: ServiceId) {
+    world.snapshot.services.get_mut(&id).unwrap().rebalancing = true;
+}
+
+#[test]
+fn copies_are_spread_anew_when_asked_and_none_is_missed() {
+    let mut world = web(6, 2);
+    world.join(WorkerId(3));
+    world.run(10_000);
+    assert_eq!(homes(&world), [1, 1, 1, 2, 2, 2], "nothing moves unasked");
+    rebalance(&mut world, WEB);
+    while world.trouble().is_some() {
+        world.step(250);
+        assert_eq!(World::serving(&world.snapshot, WEB), 6);
+    }
+    assert_eq!(homes(&world), [1, 1, 2, 2, 3, 3]);
+    let used = world.snapshot.next_task;
+    rebalance(&mut world, WEB);
+    world.settle(10_000);
+    assert_eq!(world.snapshot.next_task, used, "what is spread stays");
+}
+
+#[test]
+fn spreading_anew_looks_at_zones_first_and_keeps_to_the_budget() {
+    let mut world = World::new(11, 4);
+    for (id, zone) in [(1, "a"), (2, "a"), (3, "b"), (4, "b")] {
+        let labels = &mut world.worker(WorkerId(id)).labels;
+        labels.insert("zone".to_owned(), zone.to_owned());
+    }
+    for id in [3, 4] {
+        world.worker(WorkerId(id)).availability = Availability::Drain;
+    }
+    let mut spec = spec("web", 4);
+    spec.update.order = Order::StopFirst;
+    spec.placement.spread = vec!["zone".to_owned()];
+    let id = world.create(spec);
+    world.settle(20_000);
+    assert_eq!(homes(&world), [1, 1, 2, 2]);
+    for id in [3, 4] {
+        world.worker(WorkerId(id)).availability = Availability::Active;
+    }
+    rebalance(&mut world, id);
+    while world.trouble().is_some() {
+        world.step(250);
+        assert!(World::serving(&world.snapshot, id) >= 3, "one at a time");
+    }
+    assert_eq!(homes(&world), [1, 2, 3, 4]);
+}
+
 fn weather(seed: u64) {
     let mut world = World::new(seed, 4);
     let mut batch = spec("batch", 5);
@@ -287,6 +336,7 @@ fn operate(world: &mut World, services: &[ServiceId; 4]) {
                 world.bad.insert((service, contents));
             }
         }
+        13..=15 => rebalance(world, service),
         10 if world.machines[&worker].connected => world.wipe(worker),
         // An operator gives up a volume on a silent worker and makes it anew elsewhere, from a backup.
         11 | 12 => {

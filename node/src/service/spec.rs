@@ -244,6 +244,20 @@ pub struct Placement {
     /// Most copies on one worker; zero: no bound.
     #[serde(default)]
     pub replicas_per_node_max: u32,
+    /// When running copies are moved for a better spread.
+    #[serde(default)]
+    pub rebalance: Rebalance,
+}
+
+/// When running copies are moved for a better spread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rebalance {
+    /// When a person asks for it.
+    #[default]
+    Manual,
+    /// Also when a worker joins or comes back (moby/moby#24103).
+    OnJoin,
 }
 
 /// A volume in a task.
@@ -305,6 +319,10 @@ impl Spec {
             replicas: 1,
             update: Update::default(),
             labels: BTreeMap::new(),
+            placement: Placement {
+                rebalance: Rebalance::default(),
+                ..spec.placement.clone()
+            },
             ..spec.clone()
         };
         run(self) != run(other)

@@ -79,7 +79,8 @@
 //! - The file is written whole for each change: 1,000 tasks are about a megabyte. Changes that wait together should share a write.
 //! - A process that ended while its worker was away has no exit code; by `on-failure` a finished job runs once more. A shim would know.
 //! - Local restarts are counted, and reported, one by one, but a report in the place of an older one hides the steps between.
-//! - Limits of processor and memory are not enforced yet, so `oom` is never seen; secrets are not kept here yet.
+//! - Limits of processor and memory need writable control groups; without them a task runs unlimited and the log says so. Secrets are
+//!   not kept here yet.
 //! - Output is rotated by copying and cutting: lines written in between are lost ([`process`], `logs`).
 
 mod attempt;

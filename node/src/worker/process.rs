@@ -4,7 +4,7 @@
 //! `SEAWORTHY_VOLUME_<NAME>`, since nothing can be mounted for them. A process has a group of its own, an environment of its own, and a
 //! mark: the worker's directory, the task and the attempt. When it has ended, whatever still carries the mark is killed.
 //!
-//! Left out: limits of processor and memory (cgroups), a root file system, and users. A specification with an image is refused.
+//! Left out: a root file system, and users. A specification with an image is refused.
 #![expect(
     clippy::disallowed_methods,
     reason = "directories of tasks; runs on a lane and is simulated underneath"
@@ -129,6 +129,10 @@ impl ProcessExecutor {
             stderr: Some(dir.join("stderr.log")),
             mark: self.mark(assignment.task, attempt),
             is_tied: spec.is_single_writer(),
+            limits: processes::Limits {
+                cpu_milli: spec.resources.limits.cpu_milli,
+                memory_bytes: spec.resources.limits.memory_bytes,
+            },
         })
     }
 

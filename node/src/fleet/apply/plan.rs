@@ -78,7 +78,12 @@ impl Fleet {
                     self.roll_back(service, "too many tasks of the new one failed", at);
                 }
             }
+            Change::EndRebalance { service } => self.end_rebalance(change, service, at),
             Change::ForgetService { service } => self.forget_service(change, service, at),
+            Change::EndRebalance { service } => {
+                self.snapshot.apply(change, at.time_ms);
+                self.mark(Key::Service(service));
+            }
         }
     }
 
@@ -344,6 +349,18 @@ impl Fleet {
             _ => return,
         };
         self.tell(kind, id, says, at);
+    }
+
+    fn end_rebalance(&mut self, change: &Change, id: ServiceId, at: At) {
+        let service = self.snapshot.services.get(&id);
+        if service.is_none_or(|service| !service.rebalancing) {
+            return;
+        }
+        self.snapshot.apply(change, at.time_ms);
+        self.mark(Key::Service(id));
+        let name = self.service_name(id);
+        let message = format!("the tasks of service {name} are spread as well as they can be");
+        self.tell("service.rebalanced", id, message, at);
     }
 
     fn forget_service(&mut self, change: &Change, id: ServiceId, at: At) {

@@ -6,6 +6,7 @@
 
 use super::*;
 use crate::scheduler::model::{Availability, Leases, Limits};
+use crate::service::spec::{OnFailure, Rebalance};
 use crate::state::command::{self, FleetCommand, Op, Outcome};
 use crate::state::{Batch, Entry, Genesis, full_hash, genesis};
 use crate::types::{ClusterId, Index};
@@ -39,6 +40,7 @@ enum Step {
     Scale(usize, u32),
     RollBack(usize),
     Pause(usize, bool),
+    Rebalance(usize),
     RemoveService(usize),
     Hello(usize, Hail),
     Report(usize, usize, u64, usize),
@@ -85,6 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (name.clone(), 0..6u32).prop_map(|(name, count)| Step::Scale(name, count)),
         1 => name.clone().prop_map(Step::RollBack),
         1 => (name.clone(), any::<bool>()).prop_map(|(name, paused)| Step::Pause(name, paused)),
+        1 => name.clone().prop_map(Step::Rebalance),
         1 => name.clone().prop_map(Step::RemoveService),
         5 => (worker.clone(), hail()).prop_map(|(worker, hail)| Step::Hello(worker, hail)),
         16 => (worker.clone(), 0..9usize, 0..3u64, 0..REPORTED.len())
@@ -236,6 +239,7 @@ impl Pair {
                 name: name(at),
                 paused: *paused,
             },
+            Step::Rebalance(at) => Command::ServiceRebalance { name: name(at) },
             Step::RemoveService(at) => Command::ServiceRemove { name: name(at) },
             Step::Hello(at, hail) => self.hello(WORKERS[*at], *hail),
             Step::Report(at, task, number, state) => {
@@ -355,6 +359,15 @@ fn service(at: usize, replicas: u32, number: u8) -> Spec {
     let mut spec = spec(NAMES[at], replicas);
     spec.command.push(number.to_string());
     spec.resources.reservations.cpu_milli = 250;
+    spec.update.on_failure = match number {
+        0 | 1 => OnFailure::Continue,
+        2 => OnFailure::Pause,
+        _ => OnFailure::Rollback,
+    };
+    spec.placement.rebalance = match number {
+        1 => Rebalance::OnJoin,
+        _ => Rebalance::Manual,
+    };
     match NAMES[at] {
         "db" => with_volume(spec, "data"),
         "each" => Spec {

@@ -1,4 +1,8 @@
 //! Facts of a leader's term.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each test builds the runtime it runs on"
+)]
 
 use super::world::{World, beat, hello, knobs};
 use crate::error::{Code, Error};
@@ -216,10 +220,8 @@ async fn reports_of_many_share_an_entry_and_are_acknowledged_once_applied() {
             "{reply:?}"
         );
     }
-    let behind = world.behind();
-    let mut tasks = behind.fleet.snapshot.tasks.values();
-    assert!(tasks.all(|task| task.state == State::Running));
-    drop(behind);
+    let tasks = world.behind().fleet.snapshot.tasks.clone();
+    assert!(tasks.values().all(|task| task.state == State::Running));
     let stale = WorkerReports {
         worker: workers[0].0,
         epoch: Epoch(99),
@@ -343,5 +345,61 @@ async fn any_manager_says_whom_its_own_door_heard() {
     assert_eq!(ago_ms.len(), 1);
     assert_eq!(ago_ms[0].0, worker);
     assert!(Duration::from_millis(ago_ms[0].1) >= Duration::from_millis(20));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn heartbeats_of_a_thousand_workers_that_need_leases_cost_few_reads() {
+    let knobs = crate::knobs::Knobs {
+        worker_down: Duration::from_secs(60),
+        ..knobs()
+    };
+    let world = World::new(knobs);
+    let mut workers = Vec::new();
+    for number in 0..1_000 {
+        workers.push(world.join(&format!("w{number}")).await);
+    }
+    {
+        let mut behind = world.behind();
+        for (number, (worker, _)) in workers.iter().enumerate() {
+            let task = crate::scheduler::model::Task {
+                id: crate::types::TaskId(number as u64 + 1),
+                worker: Some(*worker),
+                state: State::Running,
+                volumes: vec![Mount {
+                    volume: format!("v{number}"),
+                    target: "/v".to_owned(),
+                    shared: false,
+                }],
+                ..crate::scheduler::model::Task::default()
+            };
+            behind.fleet.snapshot.tasks.insert(task.id, task);
+        }
+    }
+    // Published with the next entry; the reconciler then ends them, for they have no service, but they need a lease until then.
+    let worker = workers[0].0;
+    let labels = [("a".to_owned(), Some("b".to_owned()))].into();
+    let name = world.behind().fleet.snapshot.workers[&worker].name.clone();
+    let set = Command::WorkerSet {
+        name,
+        availability: None,
+        labels,
+    };
+    world.command(set).await;
+    world.pass(200).await;
+    let before = world.behind().reads;
+    let mut answers = Vec::new();
+    for (worker, epoch) in &workers {
+        answers.push(world.send(beat(*worker, *epoch)).await);
+    }
+    for answer in answers {
+        let reply = answer.await.unwrap().unwrap();
+        assert!(
+            matches!(reply, Reply::Beat { lease_ms: 400, .. }),
+            "{reply:?}"
+        );
+    }
+    let reads = world.behind().reads - before;
+    assert!(reads < 100, "{reads} reads for a thousand heartbeats");
     world.end().await;
 }

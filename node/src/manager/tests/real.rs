@@ -1,4 +1,8 @@
 //! One real node and a scripted worker over HTTP: hello, assignment, report.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each test builds the runtime it runs on"
+)]
 
 use crate::config::{Cluster, Config, Limits, Listen, Log, Storage};
 use crate::fleet::Command;

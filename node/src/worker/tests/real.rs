@@ -329,3 +329,44 @@ async fn what_is_forgotten_leaves_nothing() {
     yard.executor.forget(TaskId(1)).await;
     assert!(!yard.root.path().join("tasks/1").exists());
 }
+
+#[tokio::test]
+async fn limits_hold_where_the_host_lets_us_set_them() {
+    let yard = Yard::new();
+    let mut spec = Spec::new(
+        "web",
+        &[
+            "sh",
+            "-c",
+            "cat /proc/self/cgroup; x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo ${#x}",
+        ],
+    );
+    spec.resources.limits.memory_bytes = 32 << 20;
+    spec.resources.limits.cpu_milli = 500;
+    let handle = yard.start(Arc::new(assignment(1, spec))).await;
+    let exit = yard.wait(1, &handle).await;
+    let output = yard.output(1);
+    if output.contains("seaworthy-") {
+        assert!(exit.oom && !exit.is_success(), "{exit:?} {output}");
+    } else {
+        // No writable control groups here: it runs without its limits.
+        assert!(
+            exit.is_success() && output.contains("100000000"),
+            "{exit:?} {output}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_limited_program_that_is_not_there_is_refused_for_good() {
+    let yard = Yard::new();
+    let mut spec = Spec::new("web", &["no-such-program"]);
+    spec.resources.limits.cpu_milli = 500;
+    let assignment = Arc::new(assignment(1, spec));
+    yard.executor
+        .prepare(Arc::clone(&assignment))
+        .await
+        .unwrap();
+    let refused = yard.executor.start(assignment, 1).await.unwrap_err();
+    assert!(refused.is_permanent, "{}", refused.message);
+}
