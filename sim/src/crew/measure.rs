@@ -108,25 +108,31 @@ impl Evidence {
     }
 
     /// From when on, not before `begin`, all services were whole for the first time: at once, if nothing was ever missing.
-    fn whole_from(&self, begin: Duration) -> Option<Duration> {
+    fn whole_from<'a>(&'a self, begin: Duration) -> Option<Duration> {
         let mut broken: BTreeSet<&str> = BTreeSet::new();
+        let (earlier, later): (Vec<&Look>, Vec<&Look>) =
+            self.looks.iter().partition(|look| look.at < begin);
+        let note = |broken: &mut BTreeSet<&'a str>, look: &'a Look| match look.is_whole() {
+            true => drop(broken.remove(look.service.as_str())),
+            false => drop(broken.insert(&look.service)),
+        };
+        earlier.into_iter().for_each(|look| note(&mut broken, look));
+        let mut was_broken = !broken.is_empty();
         let mut since = begin;
-        let mut was_broken = false;
-        for look in &self.looks {
-            if look.at > begin && was_broken && broken.is_empty() {
-                return Some(since.max(begin));
+        for look in later {
+            // Several looks of one moment are one change.
+            if was_broken && broken.is_empty() && look.at > since {
+                return Some(since);
             }
-            match look.is_whole() {
-                true => drop(broken.remove(look.service.as_str())),
-                false => drop(broken.insert(&look.service)),
-            }
-            was_broken |= look.at > begin && !broken.is_empty();
-            was_broken |= look.at <= begin && !broken.is_empty();
+            note(&mut broken, look);
+            was_broken |= !broken.is_empty();
             since = look.at;
         }
-        broken
-            .is_empty()
-            .then_some(if was_broken { since.max(begin) } else { begin })
+        match (broken.is_empty(), was_broken) {
+            (true, true) => Some(since),
+            (true, false) => Some(begin),
+            (false, _) => None,
+        }
     }
 
     /// How many processes were missing at the worst moment of a span: below what is wanted less what may be unavailable.

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const TRIES: (u32, Duration) = (40, Duration::from_millis(500));
 
 /// Label of a service that is never whole: what its tasks do does not let it.
-const RESTLESS: &str = "sim.restless";
+pub const RESTLESS: &str = "sim.restless";
 
 /// Brings workers and services to where the storm begins.
 pub async fn form(cluster: &Cluster, plan: &Plan) {
@@ -73,7 +73,22 @@ pub async fn form(cluster: &Cluster, plan: &Plan) {
 /// Waits until every service is as it shall be.
 pub async fn settle(cluster: &Cluster, when: &str) -> Option<Duration> {
     let begin = cluster.recorder.now();
-    if wait_until(cluster, SETTLE_MAX, || unsettled(cluster).is_empty()).await {
+    // What was just asked for must be seen before it can be missed.
+    let seen = || {
+        let newest = cluster
+            .overseer
+            .as_ref()
+            .map_or(0, |one| one.newest().index);
+        let names = cluster.names().into_iter();
+        names
+            .filter_map(|name| cluster.handle(&name))
+            .all(|one| one.fleet().index <= newest)
+    };
+    if wait_until(cluster, SETTLE_MAX, || {
+        seen() && unsettled(cluster).is_empty()
+    })
+    .await
+    {
         return Some(cluster.recorder.now() - begin);
     }
     let why = unsettled(cluster).join("; ");

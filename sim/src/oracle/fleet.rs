@@ -3,6 +3,7 @@
 //! It follows each manager's fleet as the manager's own door does, so it may miss some between two looks, and sees none that was not
 //! applied. Managers at the same entry must have the same fleet.
 
+use crate::crew::RESTLESS;
 use crate::trace::{Level, Recorder};
 use node::fleet::Fleet;
 use node::scheduler::model::{Availability, Phase, Service, Status};
@@ -219,7 +220,8 @@ impl Seen {
                 });
             }
         }
-        for service in fleet.snapshot.services.values() {
+        let calm = |service: &&Service| !service.current.spec.labels.contains_key(RESTLESS);
+        for service in fleet.snapshot.services.values().filter(calm) {
             let look = look(at, fleet, service);
             let mut before = self.looks.iter().rev();
             let before = before.find(|before| before.service == look.service);
@@ -230,6 +232,26 @@ impl Seen {
                 } != look
             }) {
                 self.looks.push(look);
+            }
+        }
+        self.note_gone(at, fleet);
+    }
+
+    /// Notes that services are not there any more: nothing is wanted of them.
+    fn note_gone(&mut self, at: Duration, fleet: &Fleet) {
+        let services = self.newest.snapshot.services.values();
+        for name in services.map(|service| service.current.spec.name.as_str()) {
+            if fleet.service(name).is_none() {
+                self.looks.push(Look {
+                    at,
+                    service: name.to_owned(),
+                    wanted: 0,
+                    unavailable_max: 0,
+                    available: 0,
+                    is_moving: false,
+                    is_current: true,
+                    has_more: false,
+                });
             }
         }
     }
