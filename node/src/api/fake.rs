@@ -5,6 +5,7 @@ use crate::config::Limits;
 use crate::error::{Code, Error};
 use crate::fleet::Fleet;
 use crate::fleet::apply::At;
+use crate::fleet::meeting;
 use crate::handle::{
     Condition, Handle, MemberChange, MemberStatus, Request, SnapshotInfo, Stamp, Status, WatchBatch,
 };
@@ -15,7 +16,7 @@ use crate::state::command::{
     LeaseDone, Member, Nothing, Op, Outcome, Put, PutDone, Refusal, Refused, SessionDone, Step,
     StepDone, Txn, TxnDone, TxnStep,
 };
-use crate::types::{ClusterId, Incarnation, Index, NodeId, Revision, Role, Term};
+use crate::types::{ClusterId, Epoch, Incarnation, Index, NodeId, Revision, Role, Term, WorkerId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -288,9 +289,8 @@ async fn run(
                 fake.changes.push(change);
                 reply.send(id).ok();
             }
-            Request::Dispatch { reply, .. } => {
-                let none = Error::new(Code::NotFound, "no workers here");
-                reply.send(Err(none)).ok();
+            Request::Dispatch { call, reply, .. } => {
+                reply.send(Ok(meet(&call))).ok();
             }
             Request::Snapshot { reply } => {
                 let done = SnapshotInfo {
@@ -314,6 +314,31 @@ fn inside(key: &Bytes, start: &Bytes, end: &Bytes) -> bool {
         [] => key == start,
         [0] => key >= start,
         _ => key >= start && key < end,
+    }
+}
+
+/// An answer to a worker that has the right form.
+fn meet(call: &meeting::Call) -> meeting::Reply {
+    match call {
+        meeting::Call::Hello(hello) => meeting::Reply::Welcome {
+            cluster: ClusterId(7),
+            worker: WorkerId(1),
+            epoch: Epoch(hello.hello.epoch.0 + 1),
+            managers: vec!["n1.invalid:8000".to_owned()],
+        },
+        meeting::Call::Beat { number, epoch, .. } => meeting::Reply::Beat {
+            number: *number,
+            epoch: *epoch,
+            revision: 4,
+            lease_ms: 0,
+        },
+        meeting::Call::Report(reports) => meeting::Reply::Acknowledged {
+            life: reports.life,
+            number: reports.reports.last().map_or(0, |report| report.number),
+        },
+        meeting::Call::Heard { .. } => meeting::Reply::Over {
+            reason: "nobody was heard here".to_owned(),
+        },
     }
 }
 

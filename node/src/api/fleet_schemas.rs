@@ -137,6 +137,7 @@ fn service() -> Vec<Field> {
             json!({ "type": "object", "additionalProperties": number() }),
         ),
         ("converged", switch()),
+        ("rebalancing", switch()),
         ("removing", switch()),
         ("rollout", reference("Rollout")),
         ("previous_version?", number()),

@@ -31,6 +31,7 @@ pub(super) fn sample(id: &str) -> (&'static str, &'static str) {
         "rollBackService" => ("/v1/services/web/rollback", ""),
         "pauseService" => ("/v1/services/web/pause", ""),
         "continueService" => ("/v1/services/web/continue", ""),
+        "rebalanceService" => ("/v1/services/web/rebalance", ""),
         "planService" => (
             "/v1/services/plan",
             r#"{"name":"web","command":["sleep","3"],"replicas":2}"#,

@@ -54,6 +54,8 @@ pub struct ServiceInfo {
     pub tasks: BTreeMap<String, u64>,
     /// Whether everything is as it shall be.
     pub converged: bool,
+    /// Whether its copies are being moved for a better spread.
+    pub rebalancing: bool,
     /// Whether it was removed and waits for the ends of its tasks.
     pub removing: bool,
     /// How far its rollout is.
@@ -111,10 +113,12 @@ impl ServiceInfo {
             complete,
             tasks: by_state(&tasks),
             converged: !service.removing
+                && !service.rebalancing
                 && !rollout.is_moving()
                 && rollout.phase != Phase::Paused
                 && updated == unfinished
                 && updated + complete == wanted,
+            rebalancing: service.rebalancing,
             removing: service.removing,
             rollout: RolloutInfo {
                 phase: rollout.phase,

@@ -1,9 +1,9 @@
 //! The HTTP door: JSON over HTTP/1.1 for people and programs, on the streams of the seam.
 //!
 //! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
-//! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, what the routes do; `openapi` and `schemas`,
-//! the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], [`story_wire`], `fleet_table`,
-//! `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`, `events`, `explain`, `plan`, `logs`.
+//! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and
+//! `schemas`, the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], [`story_wire`],
+//! `fleet_table`, `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`, `events`, `explain`, `plan`, `logs`.
 //!
 //! Rules of the door:
 //! - It talks to the node through [`Handle`] alone; forwarding to the leader is the node's business.
@@ -41,6 +41,8 @@ pub mod txn;
 mod volumes;
 mod watch;
 pub mod wire;
+mod worker_schemas;
+mod workers;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -60,6 +62,7 @@ use http::HeaderValue;
 use rand_chacha::ChaCha8Rng;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How the door behaves.
 #[derive(Clone, Debug)]
@@ -90,6 +93,8 @@ struct Api {
     signature: Option<HeaderValue>,
     /// Chance for tokens.
     chance: Mutex<ChaCha8Rng>,
+    /// Says that the node is stopping.
+    closing: CancellationToken,
     /// Where workers are asked for the output of tasks.
     outside: Outside,
 }
@@ -124,6 +129,7 @@ pub fn serve(
         process: env.process.clone(),
         signature,
         chance: Mutex::new(chance),
+        closing: CancellationToken::new(),
         outside: Outside {
             net: env.net.clone(),
             tasks: tasks.clone(),

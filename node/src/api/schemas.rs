@@ -12,6 +12,7 @@ pub(super) fn all() -> Value {
     for group in super::fleet_schemas::groups() {
         schemas.extend(group);
     }
+    schemas.extend(super::worker_schemas::meetings());
     Value::Object(schemas)
 }
 

@@ -120,6 +120,23 @@ fn sample(id: &str) -> (&'static str, &'static str) {
         "runbookLeader" => ("/cluster/leader", ""),
         "runbookSnapshot" => ("/admin/snapshot", ""),
         "raftState" => ("/raft/state", ""),
+        "workerHello" => (
+            "/v1/workers/hello",
+            r#"{"token":"t","machine":{"name":"w1","address":"h:1","platform":"linux/amd64","capacity":{}},"hello":{"identity":
+            {"cluster":"0","worker":0,"life":"7"},"epoch":0,"revision":0,"is_anew":true,"tasks":{},"newest_report":0}}"#,
+        ),
+        "workerBeat" => (
+            "/v1/workers/beat",
+            r#"{"call":"beat","worker":1,"number":2,"epoch":3,"revision":4}"#,
+        ),
+        "workerReport" => (
+            "/v1/workers/report",
+            r#"{"worker":1,"epoch":3,"life":"7","reports":[{"number":5,"task":6,"state":"running","attempts":1,"message":""}]}"#,
+        ),
+        "workerAssignments" => (
+            "/v1/workers/900/assignments?epoch=1&revision=0&wait_ms=10",
+            "",
+        ),
         other => super::fleet_tests::sample(other),
     }
 }

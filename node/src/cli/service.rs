@@ -41,6 +41,12 @@ pub async fn run(
             let written = vec![(name, json)];
             return finish(written, text, wait, remote, output, world).await;
         }
+        Service::Rebalance { name, wait } => {
+            let json = remote.ask(&post(&name, "/rebalance")).await?;
+            let text = format!("the copies of {name} are spread anew, one at a time\n");
+            let written = vec![(name, json)];
+            return finish(written, text, wait, remote, output, world).await;
+        }
         Service::Logs(options) => return logs::run(&options, remote, output, world).await,
         Service::Explain(options) => explain::explain(&options, remote).await?,
         Service::Plan(options) => explain::plan(&options, remote, world).await?,

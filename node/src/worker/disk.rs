@@ -5,6 +5,8 @@
 //! to look at and the worker begins with nothing: it says so in its next hello by a new life, and managers replace what it had. A
 //! file of a newer version is refused, since a newer program could still read it.
 //!
+//! Beside it lies a list of managers, which is worth nothing but a shorter way back into the cluster.
+//!
 //! No bytes, however damaged, make a reader panic. Everything that touches files runs on the worker's lane.
 #![expect(
     clippy::disallowed_methods,
@@ -15,6 +17,7 @@
 use super::exchange::Saved;
 use crate::rt::Lane;
 use crate::rt::lane::Closed;
+use crate::rt::net::BoxFuture;
 use crate::types::Incarnation;
 use std::fs::{self, File};
 use std::io::Write;
@@ -32,6 +35,12 @@ const NAME: &str = "worker.state";
 const TEMPORARY: &str = "worker.state.tmp";
 /// Name under which a damaged one is kept; only the newest is.
 const DAMAGED: &str = "worker.state.damaged";
+/// Name of the file that remembers where managers are: a JSON list of addresses.
+const MANAGERS: &str = "managers.json";
+/// Name under which that is written.
+const MANAGERS_TEMPORARY: &str = "managers.json.tmp";
+/// Name of the file that a living worker holds locked.
+const LOCK: &str = "lock";
 
 /// Why the worker's file could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +66,9 @@ pub enum Error {
         /// Its version.
         version: u32,
     },
+    /// Another worker has the directory.
+    #[error("{} is in use by another worker: stop that one first", .0.display())]
+    InUse(PathBuf),
     /// The lane has closed.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -145,6 +157,13 @@ pub fn decode(bytes: &[u8]) -> Decoded {
     }
 }
 
+/// A directory that is this worker's alone for as long as this lives, and as the process does.
+#[derive(Debug)]
+pub struct Claim {
+    /// The locked file.
+    _locked: File,
+}
+
 /// The worker's file and the lane on which it is read and written.
 #[derive(Clone)]
 pub struct Disk {
@@ -160,16 +179,52 @@ impl Disk {
         Disk { lane, dir }
     }
 
+    /// Makes the directory and claims it: two workers on one file would each take the other's tasks for orphans.
+    pub async fn claim(&self) -> Result<Claim, Error> {
+        let dir = self.dir.clone();
+        self.lane.run(move || claim(&dir)).await?
+    }
+
     /// Reads the file. Where there is none or a damaged one, a new life begins under the name `life`, and is made durable.
     pub async fn open(&self, life: Incarnation) -> Result<Opened, Error> {
         let dir = self.dir.clone();
         self.lane.run(move || open(&dir, life)).await?
     }
 
-    /// Makes a state durable.
-    pub async fn save(&self, saved: &Saved) -> Result<(), Error> {
+    /// Makes a state durable, as it is at the call. Dropping the future does not recall the work.
+    pub fn save(&self, saved: &Saved) -> BoxFuture<'static, Result<(), Error>> {
         let (dir, bytes) = (self.dir.clone(), encode(saved));
-        self.lane.run(move || write(&dir, &bytes)).await?
+        let written = self.lane.run(move || write(&dir, &bytes));
+        Box::pin(async move { written.await? })
+    }
+
+    /// The managers that were remembered. They are a help and no promise: what cannot be read counts as none.
+    pub async fn managers(&self) -> Vec<String> {
+        let path = self.dir.join(MANAGERS);
+        let read = self.lane.run(move || fs::read(path).unwrap_or_default());
+        let bytes = read.await.unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Remembers where managers are.
+    pub async fn remember(&self, managers: &[String]) -> Result<(), Error> {
+        let (dir, json) = (self.dir.clone(), serde_json::json!(managers).to_string());
+        let work = move || replace(&dir, MANAGERS, MANAGERS_TEMPORARY, json.as_bytes());
+        self.lane.run(work).await?
+    }
+}
+
+/// Makes the directory and locks a file in it.
+fn claim(dir: &Path) -> Result<Claim, Error> {
+    fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+    let path = dir.join(LOCK);
+    let mut options = fs::OpenOptions::new();
+    let options = options.create(true).truncate(false).write(true);
+    let file = options.open(&path).map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Claim { _locked: file }),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse(dir.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
     }
 }
 
@@ -206,9 +261,14 @@ fn open(dir: &Path, life: Incarnation) -> Result<Opened, Error> {
     Ok(Opened { saved, damage })
 }
 
-/// Replaces the file, whole or not at all.
+/// Replaces the worker's file, whole or not at all.
 fn write(dir: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let (temporary, path) = (dir.join(TEMPORARY), dir.join(NAME));
+    replace(dir, NAME, TEMPORARY, bytes)
+}
+
+/// Replaces a file, whole or not at all.
+fn replace(dir: &Path, name: &str, temporary: &str, bytes: &[u8]) -> Result<(), Error> {
+    let (temporary, path) = (dir.join(temporary), dir.join(name));
     let written = write_synced(&temporary, bytes)
         .map_err(Error::io("write", &temporary))
         .and_then(|()| fs::rename(&temporary, &path).map_err(Error::io("rename", &path)));

@@ -52,6 +52,16 @@ impl Saved {
         self.identity
     }
 
+    /// The highest epoch it has heard.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Revision of its assignments in that epoch.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Whether what was read from a disk makes sense.
     pub(super) fn is_sound(&self) -> bool {
         let named = self
