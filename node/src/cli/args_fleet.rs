@@ -66,6 +66,14 @@ changed the service in between.")]
         #[command(flatten)]
         wait: Wait,
     },
+    /// Move copies, one at a time, until they are spread as well as they can be
+    Rebalance {
+        /// The service
+        name: String,
+        /// Waiting
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Pause a running rollout
     Pause {
         /// The service

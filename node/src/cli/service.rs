@@ -41,6 +41,13 @@ pub async fn run(
             let written = vec![(name, json)];
             return finish(written, text, wait, remote, output, world).await;
         }
+        Service::Rebalance { name, wait } => {
+            let ask = post(&name, "/rebalance");
+            let json = remote.ask(&ask).await?;
+            let text = format!("{name} is spread anew\n");
+            let written = vec![(name, json)];
+            return finish(written, text, wait, remote, output, world).await;
+        }
         Service::Logs(options) => return logs::run(&options, remote, output, world).await,
         Service::Explain(options) => explain::explain(&options, remote).await?,
         Service::Plan(options) => explain::plan(&options, remote, world).await?,
@@ -435,6 +442,7 @@ fn mode(mode: Mode) -> &'static str {
 fn condition(one: &ServiceInfo) -> &'static str {
     match one.rollout.phase {
         _ if one.removing => "removing",
+        _ if one.rebalancing => "spreading",
         _ if one.converged => "steady",
         Phase::Running | Phase::Paused | Phase::RollingBack => {
             phase(one.rollout.phase).unwrap_or("settling")
