@@ -215,7 +215,7 @@ pub(super) static ROUTES: &[Route] = &[
         method: Method::POST,
         path: "/v1/services/{name}/rebalance",
         id: "rebalanceService",
-        summary: "Moves copies, one at a time, until they are spread as well as they can be.",
+        summary: "Moves copies, one at a time within the service's budget, until they are spread as well as they can be.",
         groups: &[SERVICE, TIMEOUT],
         body: Body::None,
         answer: Answer::Json("ServiceWritten"),

@@ -29,9 +29,9 @@ pub(super) fn sample(id: &str) -> (&'static str, &'static str) {
         "removeService" => ("/v1/services/new", ""),
         "scaleService" => ("/v1/services/web/scale", r#"{"replicas":3}"#),
         "rollBackService" => ("/v1/services/web/rollback", ""),
+        "rebalanceService" => ("/v1/services/web/rebalance", ""),
         "pauseService" => ("/v1/services/web/pause", ""),
         "continueService" => ("/v1/services/web/continue", ""),
-        "rebalanceService" => ("/v1/services/web/rebalance", ""),
         "planService" => (
             "/v1/services/plan",
             r#"{"name":"web","command":["sleep","3"],"replicas":2}"#,

@@ -54,10 +54,11 @@ pub struct ServiceInfo {
     pub tasks: BTreeMap<String, u64>,
     /// Whether everything is as it shall be.
     pub converged: bool,
-    /// Whether its copies are being moved for a better spread.
-    pub rebalancing: bool,
     /// Whether it was removed and waits for the ends of its tasks.
     pub removing: bool,
+    /// Whether its copies are being moved for a better spread.
+    #[serde(default)]
+    pub rebalancing: bool,
     /// How far its rollout is.
     pub rollout: RolloutInfo,
     /// Version that a rollback goes to, if there is one.
@@ -118,8 +119,8 @@ impl ServiceInfo {
                 && rollout.phase != Phase::Paused
                 && updated == unfinished
                 && updated + complete == wanted,
-            rebalancing: service.rebalancing,
             removing: service.removing,
+            rebalancing: service.rebalancing,
             rollout: RolloutInfo {
                 phase: rollout.phase,
                 started_ms: rollout.started_ms,

@@ -30,7 +30,7 @@ fn web(version: u64, running: u64, phase: &str) -> Value {
     spec.replicas = 2;
     json!({"id": 3, "name": "web", "version": version, "contents": 1, "mode": "replicated", "wanted": 2,
         "running": running, "updated": running, "complete": 0, "tasks": {"running": running},
-        "converged": running == 2 && phase != "paused", "rebalancing": false, "removing": false,
+        "converged": running == 2 && phase != "paused", "removing": false,
         "rollout": {"phase": phase, "started_ms": 0, "failures": 0, "canary": 0},
         "created_ms": 0, "updated_ms": 0, "spec": spec, "revision": 1, "applied_index": 4})
 }

@@ -42,8 +42,9 @@ pub async fn run(
             return finish(written, text, wait, remote, output, world).await;
         }
         Service::Rebalance { name, wait } => {
-            let json = remote.ask(&post(&name, "/rebalance")).await?;
-            let text = format!("the copies of {name} are spread anew, one at a time\n");
+            let ask = post(&name, "/rebalance");
+            let json = remote.ask(&ask).await?;
+            let text = format!("{name} is spread anew\n");
             let written = vec![(name, json)];
             return finish(written, text, wait, remote, output, world).await;
         }
@@ -441,6 +442,7 @@ fn mode(mode: Mode) -> &'static str {
 fn condition(one: &ServiceInfo) -> &'static str {
     match one.rollout.phase {
         _ if one.removing => "removing",
+        _ if one.rebalancing => "spreading",
         _ if one.converged => "steady",
         Phase::Running | Phase::Paused | Phase::RollingBack => {
             phase(one.rollout.phase).unwrap_or("settling")
