@@ -1,5 +1,5 @@
-//! A failing plan made smaller: fewer steps, clients, nodes, workers, services and kinds of operations, a shorter run, as long as the same oracle
-//! speaks.
+//! A failing plan made smaller: fewer steps, clients, nodes, workers, services and kinds of operations, a shorter run, as long as
+//! the same oracle speaks.
 //!
 //! Pure but for the question "what fails in this plan?", which the caller answers by running it. The answer is another run:
 //! everything that a plan leaves to chance while it is carried out may fall differently, so a smaller plan may be lucky where
