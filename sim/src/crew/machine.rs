@@ -215,6 +215,7 @@ impl Machine {
             slot: assignment.slot,
             version: assignment.version,
             volumes: alone.map(|mount| mount.volume.clone()).collect(),
+            reserved: spec.resources.reservations,
             from,
             ready_after: spec
                 .health

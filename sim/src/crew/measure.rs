@@ -60,7 +60,7 @@ impl Evidence {
         let (begin, end) = span.unwrap_or(self.storm);
         let within = |at: Duration| at >= begin && at < end;
         match measure {
-            "worker_down_ms" => self.down(begin).map(|at| millis(at - begin)),
+            "worker_down_ms" => Some(millis(self.down(begin).unwrap_or(self.end) - begin)),
             "workers_down" => {
                 let down = self.notes.iter().filter(|note| {
                     matches!(note, Note::Worker { at, status: Status::Down, .. } if within(*at))
@@ -80,7 +80,9 @@ impl Evidence {
             "task_again_ms" => self.again(begin, end),
             "stop_ms" => {
                 let told = self.runs.iter().filter(|run| run.told.is_some_and(within));
-                let spans = told.filter_map(|run| Some(millis(run.to?.saturating_sub(run.told?))));
+                // What has not ended yet takes at least until now.
+                let to = |run: &Run| run.to.unwrap_or(self.end);
+                let spans = told.filter_map(|run| Some(millis(to(run).saturating_sub(run.told?))));
                 spans.reduce(f64::max)
             }
             "drain_ms" => {
@@ -88,7 +90,7 @@ impl Evidence {
                     Note::Drained { at, .. } if *at >= begin => Some(*at),
                     _ => None,
                 });
-                drained.next().map(|at| millis(at - begin))
+                Some(millis(drained.next().unwrap_or(self.end) - begin))
             }
             _ => None,
         }
