@@ -80,10 +80,6 @@ impl Fleet {
             }
             Change::EndRebalance { service } => self.end_rebalance(change, service, at),
             Change::ForgetService { service } => self.forget_service(change, service, at),
-            Change::EndRebalance { service } => {
-                self.snapshot.apply(change, at.time_ms);
-                self.mark(Key::Service(service));
-            }
         }
     }
 
