@@ -308,7 +308,7 @@ pub fn find(name: &str) -> Option<&'static Bug> {
 }
 
 /// Weather that only planted bugs need: where a bug would be rare elsewhere, this is where it shows.
-const WEATHER: [&str; 9] = [
+const WEATHER: [&str; 12] = [
     include_str!("weather/dark-election.toml"),
     include_str!("weather/orderly-restarts.toml"),
     include_str!("weather/sleeping-leader.toml"),
@@ -317,7 +317,10 @@ const WEATHER: [&str; 9] = [
     include_str!("weather/short-leases.toml"),
     include_str!("weather/lonely-writer.toml"),
     include_str!("weather/dead-writer.toml"),
-    include_str!("weather/busy-starts.toml"),
+    include_str!("weather/torn-worker-file.toml"),
+    include_str!("weather/sleeping-worker.toml"),
+    include_str!("weather/short-dark.toml"),
+    include_str!("weather/quick-restarts.toml"),
 ];
 
 /// The weather called `name`.

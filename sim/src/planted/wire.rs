@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use node::rt::net::{BoxFuture, Listener, NetDriver};
 use node::rt::{Net, Stream};
 use node::wire::frame::{self, Kind};
-use node::wire::request::{ForwardReply, WireAnswer};
+use node::wire::request::{Forward, ForwardReply, WireAnswer, WireAsk};
 use node::wire::{Hello, Purpose, RaftMessage};
 use std::collections::BTreeMap;
 use std::io;
@@ -43,7 +43,7 @@ pub(super) enum Forgery {
     TwoVotes,
     /// A byte of an entry changes on its way in, and the frame's checksum with it.
     ChangedEntry,
-    /// What another manager heard of workers is not listened to.
+    /// Managers neither pass on what workers say nor tell the leader when they heard from them.
     NoWitness,
 }
 
@@ -229,6 +229,12 @@ fn close<M: prost::Message>(kind: Kind, message: &M) -> Bytes {
     bytes.freeze()
 }
 
+/// Whether a frame passes on what a worker says.
+fn is_of_a_worker(bytes: &Bytes) -> bool {
+    let asked = open::<Forward>(bytes, Kind::Forward).and_then(|forward| forward.ask);
+    matches!(asked, Some(WireAsk::Dispatch(said)) if !said.contains("\"heard\""))
+}
+
 /// What one proxy knows of its connection.
 #[derive(Clone)]
 struct Tap {
@@ -256,6 +262,9 @@ impl Tap {
         if let Some(hello) = open::<Hello>(&bytes, Kind::Hello) {
             self.begins(hello, add);
             return bytes;
+        }
+        if self.forgery == Forgery::NoWitness && is_of_a_worker(&bytes) {
+            return Bytes::new();
         }
         let Some(message) = open::<RaftMessage>(&bytes, Kind::Raft) else {
             return bytes;

@@ -46,6 +46,8 @@ pub enum Witness {
     Slots,
     /// What runs on a machine fits into it.
     Room,
+    /// What workers report is so.
+    Truth,
     /// Everything is as it was asked for, some time after the storm.
     Whole,
     /// What is right is not begun anew.
@@ -63,7 +65,7 @@ pub enum Witness {
 }
 
 /// The words of each oracle.
-const WORDS: [(Witness, &str); 35] = [
+const WORDS: [(Witness, &str); 36] = [
     (Witness::OneLeader, "two leaders in term"),
     (Witness::OneVote, " voted twice in term"),
     (Witness::CommitOrder, "commit index went back"),
@@ -87,6 +89,7 @@ const WORDS: [(Witness, &str); 35] = [
     (Witness::OneAttempt, "OneAttempt: "),
     (Witness::Slots, "SlotDoubled: "),
     (Witness::Room, "machine_overfull: "),
+    (Witness::Truth, "ends_as_reported: "),
     (Witness::Whole, "services_whole: "),
     (Witness::Untouched, "services_stay: "),
     (Witness::Untouched, "W-S21 (Processes that were started"),
@@ -137,6 +140,7 @@ impl Witness {
             Witness::OneAttempt => "one attempt at a time",
             Witness::Slots => "one task of a slot",
             Witness::Room => "room on machines",
+            Witness::Truth => "ends as reported",
             Witness::Whole => "as asked for in the end",
             Witness::Untouched => "what is right stays",
             Witness::Serving => "enough tasks serve",
