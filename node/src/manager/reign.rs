@@ -63,6 +63,8 @@ pub(super) struct Reign {
     /// When it looked last.
     looked: Mono,
     sessions: Sessions,
+    /// When each worker was last heard with nothing to report, by this node's wall clock, milliseconds.
+    known_ms: BTreeMap<WorkerId, u64>,
     leases: Leases,
     /// Workers that need a lease, and the fleet that this was read off.
     writers: (Option<u64>, BTreeSet<WorkerId>),
@@ -108,6 +110,7 @@ impl Reign {
             busy: Busy::default(),
             looked: now,
             sessions: Sessions::default(),
+            known_ms: BTreeMap::new(),
             leases: Leases::new(hands.knobs.worker_lease, now),
             writers: (None, BTreeSet::new()),
             early: Vec::new(),
@@ -190,10 +193,12 @@ impl Reign {
                 number,
                 epoch,
                 revision: _,
+                reports,
             } => self.beat(Beat {
                 worker,
                 number,
                 epoch,
+                reports,
                 answer: asked.answer,
             }),
             Call::Report(reports) => self.report(reports, asked.answer),
@@ -224,11 +229,15 @@ impl Reign {
     fn beat(&mut self, beat: Beat) {
         let now = self.now();
         self.hands.metrics.count_heartbeat();
-        let revision = match meeting::session(&self.fleet, beat.worker, beat.epoch) {
-            Ok(note) => note.revision,
+        let (revision, is_known) = match meeting::session(&self.fleet, beat.worker, beat.epoch) {
+            Ok(note) => (note.revision, beat.reports <= note.acknowledged),
             Err(over) => return (beat.answer)(Ok(*over)),
         };
         self.sessions.heard(beat.worker, now);
+        if is_known {
+            let wall_ms = self.hands.clock.wall_ms();
+            self.known_ms.insert(beat.worker, wall_ms);
+        }
         if !self.is_writer(beat.worker) {
             return (beat.answer)(Ok(Reply::Beat {
                 number: beat.number,
@@ -518,6 +527,7 @@ impl Reign {
             now_ms: self.hands.clock.wall_ms(),
             leases: self.leases.at(now),
             limits: Limits::default(),
+            known_ms: Some(self.known_ms.clone()),
         };
         let plan = reconcile(&self.fleet.snapshot, &moment);
         let took = self.now().since(now);

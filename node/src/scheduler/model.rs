@@ -100,6 +100,9 @@ pub struct Task {
     pub changed_ms: u64,
     /// When it was first seen running, milliseconds.
     pub running_since_ms: Option<u64>,
+    /// When its worker last told that it had been started again, milliseconds.
+    #[serde(default)]
+    pub restarted_ms: Option<u64>,
     /// What is set aside for it.
     pub reservations: Amounts,
     /// Its volumes.
@@ -194,6 +197,9 @@ pub struct Moment {
     pub leases: Leases,
     /// Bounds.
     pub limits: Limits,
+    /// When each worker was last heard with nothing left to report, as stamps are; none: all just now. What a task has proven by
+    /// running is only known up to then.
+    pub known_ms: Option<BTreeMap<WorkerId, u64>>,
 }
 
 /// When the leases of silent workers have certainly ended, by the leader's own monotonic clock: after the last grant was
@@ -236,6 +242,17 @@ impl Leases {
     pub fn remaining_ms(&self, worker: WorkerId) -> u64 {
         let until = self.until_ms.get(&worker).unwrap_or(&self.others_until_ms);
         until.saturating_sub(self.now_ms)
+    }
+}
+
+impl Moment {
+    /// Whether all that the worker of `task` knew at `at_ms` is known here.
+    pub fn is_known(&self, task: &Task, at_ms: u64) -> bool {
+        let Some(known_ms) = &self.known_ms else {
+            return true;
+        };
+        let worker = task.worker.and_then(|worker| known_ms.get(&worker));
+        worker.is_some_and(|&known_ms| known_ms >= at_ms)
     }
 }
 

@@ -289,6 +289,7 @@ impl World {
             now_ms: self.now_ms,
             leases,
             limits: Limits::default(),
+            known_ms: None,
         }
     }
 
