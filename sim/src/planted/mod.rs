@@ -2,10 +2,10 @@
 //! stated number of runs is too weak to be believed about anything else.
 //!
 //! No bug needs a hook in `node`: the node that runs is the one that ships, and the mistake is made around it, at the seams
-//! that the simulator holds anyway (the disk's promises, the files between two lives, the wire, the clients' door; under a worker, what
-//! runs its tasks and its talk with managers). [`Bug`] is
-//! data (`crew`: those of workers); `ground` plants it in a run; `platter`, `wire`, `door`, `hands` and `talk` are the places; [`witness`] says which oracle spoke; [`search`] runs
-//! seeds until the right one does, and then the same seed without the bug, which must be clean; [`command`] prints.
+//! that the simulator holds anyway (the disk's promises, the files between two lives, the wire, the clients' door; around a worker,
+//! what runs its tasks and its talk with managers). [`Bug`] is data (`crew`: those of workers); `ground` plants it in a run; `platter`,
+//! `wire`, `door`, `hands` and `talk` are the places; [`witness`] says which oracle spoke; [`search`] runs seeds until the right one
+//! does, and then the same seed without the bug, which must be clean; [`command`] prints.
 //!
 //! Left out: mistakes inside a pure state machine that no seam shows (they have properties and fuzzers of their own).
 
