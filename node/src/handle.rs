@@ -5,6 +5,7 @@
 
 use crate::error::{Code, Error, Leader};
 use crate::fleet::{self, Fleet, meeting};
+use crate::manager::hearing::Hearing;
 use crate::rt::{Clock, Mono};
 use crate::state::command::{
     Command, Done, FleetCommand, Get, GetDone, KeyEvent, Member, Op, Outcome, Refusal, Refused,
@@ -278,6 +279,8 @@ pub struct Handle {
     status: watch::Receiver<Status>,
     /// The fleet as applied.
     fleet: watch::Receiver<Arc<Fleet>>,
+    /// Which workers spoke through this handle.
+    hearing: Hearing,
     /// The node's clock, for deadlines.
     clock: Clock,
     /// Limit of a request that names none.
@@ -300,10 +303,16 @@ impl Handle {
             requests,
             status,
             fleet,
+            hearing: Hearing::default(),
             clock,
             timeout,
             metrics,
         }
+    }
+
+    /// Which workers spoke through this handle and its clones.
+    pub(crate) fn hearing(&self) -> &Hearing {
+        &self.hearing
     }
 
     /// The latest picture of the node.
@@ -371,7 +380,7 @@ impl Handle {
         }
     }
 
-    /// Asks the manager's task of `to`, or of the leader.
+    /// Asks the manager's task of `to`, or of the leader; a worker that asks the leader was heard here.
     pub async fn dispatch(
         &self,
         to: Option<NodeId>,
@@ -379,6 +388,10 @@ impl Handle {
         timeout: Option<Duration>,
     ) -> Result<meeting::Reply, Error> {
         let deadline = self.deadline(timeout);
+        if to.is_none() {
+            let now = self.clock.now();
+            self.hearing.note(&call, &self.fleet.borrow(), now);
+        }
         let call = Box::new(call);
         self.ask(deadline, true, |reply| Request::Dispatch {
             to,

@@ -189,4 +189,43 @@ knobs! {
     task_log_bytes: u64 = 10 << 20, (1 << 10, 64 << 10);
     /// Older parts of it that are kept.
     task_logs_kept: usize = 2, (1, 3);
+    /// Longest time a manager gets to take a worker's connection, and to answer one of its calls.
+    worker_call_timeout: Duration = Duration::from_millis(2_500), (1_000, 3_000);
+    /// Longest time a manager holds a worker's question for assignments while there is nothing new.
+    worker_poll_wait: Duration = Duration::from_millis(20_000), (1_000, 20_000);
+    /// First pause of a worker before it tries the next manager; doubles with each failure, and is drawn from its upper half.
+    worker_retry_min: Duration = Duration::from_millis(100), (20, 300);
+    /// Longest such pause.
+    worker_retry_max: Duration = Duration::from_millis(5_000), (500, 5_000);
+    /// Time without an answer from any manager after which a worker gives its session up and says hello again.
+    worker_patience: Duration = Duration::from_millis(5_000), (2_000, 8_000);
+    /// Reports in one call at most.
+    worker_report_len_max: usize = 256, (1, 64);
+    /// Pause before a worker's state that could not be written is written again, and before an executor that does not answer is
+    /// asked again.
+    worker_save_retry: Duration = Duration::from_millis(1_000), (100, 2_000);
+    /// Between two looks at what tasks have written.
+    worker_tidy: Duration = Duration::from_millis(5_000), (1_000, 10_000);
+    /// Results of an executor, and news of managers, that wait for a worker's loop.
+    worker_queue_len_max: usize = 1_024, (4, 256);
+    /// Silence after which a worker is marked down (inventory T-8).
+    worker_down: Duration = Duration::from_millis(30_000), (5_000, 30_000);
+    /// Time for which a worker may run tasks with single-writer volumes after a heartbeat that was answered.
+    worker_lease: Duration = Duration::from_millis(30_000), (10_000, 30_000);
+    /// Calls of workers that wait for one step of the leader's manager; more are refused as overload.
+    worker_calls_max: usize = 4_096, (64, 1_024);
+    /// Hellos of workers that are proposed at a time; more are refused as overload.
+    worker_hellos_max: usize = 256, (8, 64);
+    /// How long workers' reports gather for one entry.
+    report_gather: Duration = Duration::from_millis(3), (1, 10);
+    /// Bytes of workers' reports in one entry, about.
+    report_bytes_max: usize = 512 << 10, (4 << 10, 64 << 10);
+    /// Changes of a plan in one entry.
+    plan_changes_max: usize = 1_000, (5, 200);
+    /// Bytes of a plan in one entry, about.
+    plan_bytes_max: usize = 512 << 10, (4 << 10, 64 << 10);
+    /// Least pause between two passes of the reconciler.
+    reconcile_pause: Duration = Duration::from_millis(5), (1, 20);
+    /// Pause of the manager after something that failed.
+    manager_retry: Duration = Duration::from_millis(500), (100, 1_000);
 }

@@ -8,7 +8,9 @@
 //! Traps: histogram samples are kept raw until somebody renders the page, so [`Metrics::upkeep`] must be called now
 //! and then (the HTTP door does); and `quanta`, which the recorder brings along, calibrates itself on first use by
 //! spinning on the clock, so the simulator must have called `quanta::Instant::now()` once before its first run.
-//! Five gauges have documented names that end in `_total`, like a counter's, and keep them: docs/decisions/gauges-named-total.md.
+//! Seven gauges have documented names that end in `_total`, like a counter's, and keep them: docs/decisions/gauges-named-total.md.
+
+mod fleet;
 
 use crate::handle::{MemberStatus, Status};
 use crate::types::Role;
@@ -182,9 +184,14 @@ const FAMILIES: &[Family] = &[
     family(
         "seaworthy_nodes_total",
         Kind::Gauge,
-        "Members by status: active, silent or learner; told by the leader alone.",
+        "Managers that are active, silent or learner, workers that are joining, ready or down; told by the leader alone.",
     ),
 ];
+
+/// Every name, those of orchestration included.
+fn families() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().chain(fleet::FAMILIES)
+}
 
 /// The numbers of one node. A clone is the same numbers.
 #[derive(Clone)]
@@ -296,7 +303,7 @@ impl Metrics {
     /// All numbers at zero.
     pub fn new() -> Self {
         let mut builder = PrometheusBuilder::new();
-        for family in FAMILIES {
+        for family in families() {
             if let Kind::Histogram(bounds) = family.kind {
                 builder = builder
                     .set_buckets_for_metric(Matcher::Full(family.name.to_owned()), bounds)
@@ -305,13 +312,15 @@ impl Metrics {
         }
         let recorder = builder.build_recorder();
         describe(&recorder);
-        Metrics(Arc::new(Inner {
+        let metrics = Metrics(Arc::new(Inner {
             page: recorder.handle(),
             plain: Plain::register(&recorder),
             recorder,
             answers: Mutex::default(),
             told: Mutex::default(),
-        }))
+        }));
+        metrics.begin_fleet();
+        metrics
     }
 
     /// The page, families and series in order of their names.
@@ -357,7 +366,7 @@ impl Metrics {
         told.retain(|peer| lags.contains_key(peer));
         for status in ["active", "silent", "learner"] {
             let count = members.iter().filter(|one| standing(one) == Some(status));
-            self.set_nodes(status, count.count() as u64);
+            self.set_nodes("manager", status, count.count() as u64);
         }
     }
 
@@ -407,9 +416,12 @@ impl Metrics {
             .set(float(entries));
     }
 
-    /// Members in `status`.
-    fn set_nodes(&self, status: &'static str, count: u64) {
-        let labels = vec![Label::from_static_parts("status", status)];
+    /// Nodes of a role in `status`.
+    fn set_nodes(&self, role: &'static str, status: &'static str, count: u64) {
+        let labels = vec![
+            Label::from_static_parts("role", role),
+            Label::from_static_parts("status", status),
+        ];
         self.gauge("seaworthy_nodes_total", labels)
             .set(float(count));
     }
@@ -529,7 +541,7 @@ impl Metrics {
 
 /// Gives every family its HELP line.
 fn describe(recorder: &PrometheusRecorder) {
-    for family in FAMILIES {
+    for family in families() {
         let (name, help) = (family.name.into(), family.help.into());
         match family.kind {
             Kind::Counter => recorder.describe_counter(name, None, help),
@@ -606,14 +618,14 @@ mod tests {
         metrics.observe_http("PUT", "/v1/kv/{key}", 200, Duration::from_millis(1));
         metrics.observe_storage("put", "success", Duration::from_micros(20));
         metrics.set_replication_lag("2", 4);
-        metrics.set_nodes("active", 3);
+        metrics.set_nodes("manager", "active", 3);
         metrics
     }
 
     #[test]
     fn every_family_is_described_and_typed() {
         let page = busy().render();
-        for family in FAMILIES {
+        for family in families() {
             let kind = match family.kind {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
@@ -640,17 +652,19 @@ mod tests {
     }
 
     /// Gauges that are called like counters in the runbooks (docs/decisions/gauges-named-total.md).
-    const CALLED_TOTAL: [&str; 5] = [
+    const CALLED_TOTAL: [&str; 7] = [
         "seaworthy_nodes_total",
         "seaworthy_raft_log_entries_total",
         "seaworthy_raft_peers_total",
+        "seaworthy_services_total",
         "seaworthy_storage_keys_total",
+        "seaworthy_tasks_total",
         "seaworthy_wal_segments_total",
     ];
 
     #[test]
     fn names_and_lines_follow_prometheus_rules() {
-        for family in FAMILIES {
+        for family in families() {
             if family.kind == Kind::Gauge && family.name.ends_with("_total") {
                 assert!(CALLED_TOTAL.contains(&family.name), "{}", family.name);
             }
@@ -688,8 +702,8 @@ mod tests {
             "seaworthy_raft_log_entries_total 4",
             "seaworthy_raft_elections_total 1",
             "seaworthy_raft_replication_lag_entries{peer=\"n2\"} 7",
-            "seaworthy_nodes_total{status=\"active\"} 1",
-            "seaworthy_nodes_total{status=\"learner\"} 1",
+            "seaworthy_nodes_total{role=\"manager\",status=\"active\"} 1",
+            "seaworthy_nodes_total{role=\"manager\",status=\"learner\"} 1",
         ] {
             assert!(page.contains(&format!("{line}\n")), "{line}: {page}");
         }
@@ -700,7 +714,7 @@ mod tests {
         metrics.observe_status(&picture);
         let page = metrics.render();
         assert!(page.contains("seaworthy_raft_replication_lag_entries{peer=\"n2\"} 0\n"));
-        assert!(page.contains("seaworthy_nodes_total{status=\"active\"} 0\n"));
+        assert!(page.contains("seaworthy_nodes_total{role=\"manager\",status=\"active\"} 0\n"));
     }
 
     #[test]

@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_util::sync::CancellationToken;
 
 /// Connections over the limit that are being told so at one time; more are closed without a word.
 const REFUSALS_MAX: usize = 64;
@@ -49,13 +48,12 @@ pub(super) async fn accept(api: Arc<Api>, tasks: Tasks, mut listener: Box<dyn Li
     let open = Counter::default();
     let refusing = Counter::default();
     let most = api.options.limits.connections_max;
-    let closing = CancellationToken::new();
     let mut stopping = pin!(stopping(Arc::clone(&api)));
     loop {
         let next = tokio::select! {
             biased; // A stopping node takes nobody in.
             () = &mut stopping => {
-                closing.cancel();
+                api.closing.cancel();
                 return;
             }
             next = listener.accept() => next,
@@ -66,8 +64,8 @@ pub(super) async fn accept(api: Arc<Api>, tasks: Tasks, mut listener: Box<dyn Li
         };
         if let Some(place) = open.take(most) {
             api.metrics.set_connections(open.count());
-            let (api, front, closing) = (Arc::clone(&api), front.clone(), closing.clone());
-            tasks.spawn(connection(api, front, stream, closing, place));
+            let (api, front) = (Arc::clone(&api), front.clone());
+            tasks.spawn(connection(api, front, stream, place));
         } else {
             api.metrics.count_refused_connection();
             if let Some(place) = refusing.take(REFUSALS_MAX) {
@@ -85,15 +83,9 @@ async fn stopping(api: Arc<Api>) {
     status.wait_for(stops).await.ok();
 }
 
-/// Serves one connection. `closing` says that the node is stopping: each connection following the node's picture itself would wake
-/// all of them with every commit.
-async fn connection(
-    api: Arc<Api>,
-    front: Front,
-    stream: Stream,
-    closing: CancellationToken,
-    place: Taken,
-) {
+/// Serves one connection. [`Api::closing`] says that the node is stopping: each connection following the node's picture itself would
+/// wake all of them with every commit.
+async fn connection(api: Arc<Api>, front: Front, stream: Stream, place: Taken) {
     let patience = Duration::from_millis(api.options.limits.slow_client_ms);
     let io = TokioIo::new(Guarded::new(stream, api.clock.clone(), patience));
     let mut server = http1::Builder::new();
@@ -108,7 +100,7 @@ async fn connection(
     let ended = tokio::select! {
         biased; // What is done is done, even if the node stops in the same instant.
         ended = serving.as_mut() => ended,
-        () = closing.cancelled() => {
+        () = api.closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -1,7 +1,7 @@
 //! The HTTP door: JSON over HTTP/1.1 for people and programs, on the streams of the seam.
 //!
 //! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
-//! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, what the routes do; `openapi` and `schemas`,
+//! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and `schemas`,
 //! the document; `door`, connections and their limits.
 //!
 //! Rules of the door:
@@ -28,6 +28,8 @@ mod table;
 pub mod txn;
 mod watch;
 pub mod wire;
+mod worker_schemas;
+mod workers;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -44,6 +46,7 @@ use crate::rt::{Clock, Env, Mono, Process, Tasks};
 use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How the door behaves.
 #[derive(Clone, Debug)]
@@ -72,6 +75,8 @@ struct Api {
     process: Process,
     /// The node's name as a header, unless it holds what a header must not.
     signature: Option<HeaderValue>,
+    /// Says that the node is stopping.
+    closing: CancellationToken,
 }
 
 /// Opens the door on `listener`: starts its tasks in `tasks` and returns at once. It closes when the node is stopping
@@ -93,6 +98,7 @@ pub fn serve(
         since: env.clock.now(),
         process: env.process.clone(),
         signature,
+        closing: CancellationToken::new(),
     });
     tasks.spawn(door::tidy(Arc::clone(&api)));
     tasks.spawn(door::accept(api, tasks.clone(), listener));

@@ -9,17 +9,18 @@ pub(super) fn all() -> Value {
     for group in [errors(), records(), transactions(), clusters(), healths()] {
         schemas.extend(group);
     }
+    schemas.extend(super::worker_schemas::meetings());
     Value::Object(schemas)
 }
 
 /// A list of named schemas.
-type Group = Vec<(String, Value)>;
+pub(super) type Group = Vec<(String, Value)>;
 
 /// A field of an object: name and schema. A name that ends in `?` may be absent.
-type Field = (&'static str, Value);
+pub(super) type Field = (&'static str, Value);
 
 /// An object with these fields and no others.
-fn object(fields: Vec<Field>) -> Value {
+pub(super) fn object(fields: Vec<Field>) -> Value {
     let required: Vec<&str> = fields
         .iter()
         .map(|(name, _)| *name)
@@ -37,36 +38,36 @@ fn object(fields: Vec<Field>) -> Value {
     })
 }
 
-fn named(name: &str, schema: Value) -> (String, Value) {
+pub(super) fn named(name: &str, schema: Value) -> (String, Value) {
     (name.to_owned(), schema)
 }
 
-fn number() -> Value {
+pub(super) fn number() -> Value {
     json!({ "type": "integer", "minimum": 0 })
 }
 
-fn text() -> Value {
+pub(super) fn text() -> Value {
     json!({ "type": "string" })
 }
 
-fn switch() -> Value {
+pub(super) fn switch() -> Value {
     json!({ "type": "boolean" })
 }
 
-fn words(words: &[&str]) -> Value {
+pub(super) fn words(words: &[&str]) -> Value {
     json!({ "type": "string", "enum": words })
 }
 
-fn reference(name: &str) -> Value {
+pub(super) fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-fn list(name: &str) -> Value {
+pub(super) fn list(name: &str) -> Value {
     json!({ "type": "array", "items": reference(name) })
 }
 
 /// An object with exactly one of these fields.
-fn one_of(fields: Vec<Field>) -> Value {
+pub(super) fn one_of(fields: Vec<Field>) -> Value {
     let choices: Vec<Value> = fields
         .into_iter()
         .map(|field| object(vec![field]))
@@ -75,7 +76,7 @@ fn one_of(fields: Vec<Field>) -> Value {
 }
 
 /// The fields of several parts, one after another.
-fn join(parts: Vec<Vec<Field>>) -> Value {
+pub(super) fn join(parts: Vec<Vec<Field>>) -> Value {
     object(parts.concat())
 }
 

@@ -3,7 +3,7 @@
 //! Nothing else adds routes, so what is documented and what is served cannot differ.
 
 use super::call::Call;
-use super::{cluster, health, kv, leases, watch};
+use super::{cluster, health, kv, leases, watch, workers};
 use crate::error::{Code, Error};
 use crate::rt::net::BoxFuture;
 use axum::response::Response;
@@ -244,6 +244,20 @@ const WATCH: &[Param] = &[
         "The last `id` seen; the watch goes on after it, whatever `from` says.",
     ),
 ];
+const WORKER: &[Param] = &[path("id", Kind::Number, "The worker.")];
+const POLL: &[Param] = &[
+    query("epoch", Kind::Number, "The worker's session."),
+    query(
+        "revision",
+        Kind::Number,
+        "Revision of the assignments that it has; 0: none.",
+    ),
+    query(
+        "wait_ms",
+        Kind::Number,
+        "How long to wait for newer ones, milliseconds; at most 60000, 0 if not said.",
+    ),
+];
 
 /// Codes of every write.
 const WRITE: &[Code] = &[
@@ -315,6 +329,19 @@ const CHANGING: &[Code] = &[
     Code::Overloaded,
     Code::ShuttingDown,
     Code::Poisoned,
+];
+/// Codes of what a worker says.
+const MEETING: &[Code] = &[
+    Code::TooLarge,
+    Code::Forbidden,
+    Code::NotFound,
+    Code::Conflict,
+    Code::NoLeader,
+    Code::NotLeader,
+    Code::Timeout,
+    Code::Overloaded,
+    Code::ReadOnly,
+    Code::ShuttingDown,
 ];
 /// Codes of a snapshot.
 const CUTTING: &[Code] = &[
@@ -667,5 +694,49 @@ pub(super) static ROUTES: &[Route] = &[
         answer: Answer::Json("RaftState"),
         errors: &[],
         handler: |call| Box::pin(cluster::raft_state(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/workers/hello",
+        id: "workerHello",
+        summary: "A worker says who it is and all it has; answered by the leader.",
+        groups: &[TIMEOUT],
+        body: Body::Json("WorkerHello"),
+        answer: Answer::Json("WorkerReply"),
+        errors: MEETING,
+        handler: |call| Box::pin(workers::hello(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/workers/beat",
+        id: "workerBeat",
+        summary: "A worker gives a sign of life, and may be granted a lease; answered by the leader.",
+        groups: &[TIMEOUT],
+        body: Body::Json("WorkerBeat"),
+        answer: Answer::Json("WorkerReply"),
+        errors: MEETING,
+        handler: |call| Box::pin(workers::beat(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/workers/report",
+        id: "workerReport",
+        summary: "A worker reports on its tasks; answered by the leader.",
+        groups: &[TIMEOUT],
+        body: Body::Json("WorkerReport"),
+        answer: Answer::Json("WorkerReply"),
+        errors: MEETING,
+        handler: |call| Box::pin(workers::report(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/workers/{id}/assignments",
+        id: "workerAssignments",
+        summary: "Waits for assignments newer than the worker has; `conflict` says that its session is over.",
+        groups: &[WORKER, POLL],
+        body: Body::None,
+        answer: Answer::Json("AssignmentsAnswer"),
+        errors: &[Code::Conflict, Code::ShuttingDown],
+        handler: |call| Box::pin(workers::assignments(call)),
     },
 ];

@@ -80,7 +80,7 @@ pub enum Output {
 pub enum Command {
     /// Run a three-node cluster on this machine, to try things out
     #[command(
-        after_help = "Examples:\n  seaworthy dev\n  seaworthy dev --data-dir ./data --port-base 18000"
+        after_help = "Examples:\n  seaworthy dev\n  seaworthy dev --workers 2\n  seaworthy dev --data-dir ./data --port-base 18000"
     )]
     Dev(Dev),
     /// Run a node
@@ -104,6 +104,9 @@ Signals: TERM or INT hands over leadership, flushes and exits 0; USR1 cuts a sna
     /// The configuration of a node
     #[command(subcommand)]
     Config(Config),
+    /// Workers: what runs tasks
+    #[command(subcommand)]
+    Worker(super::worker::Worker),
     /// Measure a running cluster
     #[command(after_help = "\
 Examples:
@@ -142,6 +145,10 @@ pub struct Dev {
     #[arg(long, default_value_t = 3, value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=9))]
     pub nodes: u16,
+    /// How many workers beside them, with their doors on port base + 201, + 202, ...; their tasks end with the cluster
+    #[arg(long, default_value_t = 0, value_name = "COUNT",
+          value_parser = clap::value_parser!(u16).range(0..=9))]
+    pub workers: u16,
     /// A level or filter for the log on standard error
     #[arg(long, default_value = "warn", value_name = "FILTER")]
     pub log: String,

@@ -4,7 +4,7 @@
 //! cluster; then one file per noun (`kv`, `cluster`, `config`, ...). [`run`] is the door.
 //!
 //! Nothing here prints, exits, reads the environment or opens a file by itself: [`World`] does, so that a scenario can
-//! type a command inside the simulation. The commands that need the operating system (`server`, `dev`, `debug wal`) are
+//! type a command inside the simulation. The commands that need the operating system (`server`, `worker`, `dev`, `debug wal`) are
 //! handed to [`world::Host`], which only the program fills in.
 
 pub mod alias;
@@ -18,6 +18,7 @@ pub mod remote;
 pub mod table;
 pub mod txn;
 pub mod watch;
+pub mod worker;
 pub mod world;
 
 #[cfg(test)]
@@ -81,6 +82,7 @@ async fn dispatch(cli: Cli, output: Output, world: &World) -> Result<Exit, Error
         Command::Cluster(command) => cluster::run(command, &remote()?, output, world).await,
         Command::Bench(options) => bench(&options, &remote()?, output, world).await,
         Command::Config(command) => config::run(command, output, world).await,
+        Command::Worker(command) => worker::run(command, world).await,
         Command::Server(settings) => config::serve(&settings, world).await,
         Command::Dev(options) => world.host(HostCommand::Dev(options)).await,
         Command::Debug(Debug::Wal { dir }) => world.host(HostCommand::Wal { dir, output }).await,

@@ -23,6 +23,8 @@ pub type Host = Box<dyn Fn(HostCommand) -> BoxFuture<'static, Result<Exit, Error
 pub enum HostCommand {
     /// Run a node until it is told to stop. The configuration is complete and valid.
     Server(Box<Config>),
+    /// Run a worker until it is told to stop.
+    Worker(Box<super::worker::Run>),
     /// Run a cluster for trying things out.
     Dev(args::Dev),
     /// Explain the log in a data directory.

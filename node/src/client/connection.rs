@@ -12,26 +12,26 @@ use hyper_util::rt::TokioIo;
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 
 /// A request's body.
-pub(super) type Outgoing = Full<Bytes>;
+pub(crate) type Outgoing = Full<Bytes>;
 
 /// An open connection. Dropping it closes it.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     /// Takes requests; the connection's task does the rest.
     requests: SendRequest<Outgoing>,
 }
 
 /// A request had no answer.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// True when the node may have seen the request.
-    pub(super) sent: bool,
+    pub(crate) sent: bool,
     /// What happened.
-    pub(super) reason: String,
+    pub(crate) reason: String,
 }
 
 impl Connection {
     /// Connects to `endpoint`.
-    pub(super) async fn open(net: &Net, tasks: &Tasks, endpoint: &str) -> Result<Self, String> {
+    pub(crate) async fn open(net: &Net, tasks: &Tasks, endpoint: &str) -> Result<Self, String> {
         let connected = net.connect(endpoint).await;
         let stream = connected.map_err(|error| error.to_string())?;
         let (requests, driver) = http1::handshake(TokioIo::new(stream))
@@ -45,12 +45,12 @@ impl Connection {
     }
 
     /// True when it can take a request.
-    pub(super) fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         !self.requests.is_closed()
     }
 
     /// Sends a request and reads the whole answer.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &mut self,
         request: http::Request<Outgoing>,
     ) -> Result<Raw, Failure> {
@@ -68,7 +68,7 @@ impl Connection {
     }
 
     /// Sends a request and gives the answer as soon as its head is there.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         &mut self,
         request: http::Request<Outgoing>,
     ) -> Result<http::Response<Incoming>, Failure> {

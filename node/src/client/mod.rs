@@ -14,7 +14,7 @@
 //!   node is silent it asks the others who leads, and goes there.
 
 mod calls;
-mod connection;
+pub(crate) mod connection;
 mod lookout;
 pub mod retry;
 pub mod watch;

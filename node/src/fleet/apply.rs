@@ -1,10 +1,24 @@
 //! What each command does to the fleet.
 //!
-//! Everything that may refuse a command happens before its first change, so a refused one changes nothing.
+//! Everything that may refuse a command happens before its first change, so a refused one changes nothing. Each change marks the
+//! records that it touches and leaves one event.
+//!
+//! Map: `services`, `workers` with `hello`, `plan`, `volumes` and `tokens`, one kind of command each; `tell`, the events.
+
+mod hello;
+mod plan;
+mod services;
+mod tell;
+mod tokens;
+mod volumes;
+mod workers;
 
 use super::Fleet;
 use super::command::{Command, Done};
-use crate::types::Term;
+use super::records::Key;
+use crate::state::command::Refusal;
+use crate::types::{ServiceId, TaskId, Term, WorkerId};
+use std::collections::BTreeSet;
 
 /// Where in the log a command stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,18 +35,124 @@ pub struct At {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Why, as a word.
-    pub why: crate::state::command::Refusal,
+    pub why: Refusal,
     /// Why, in a sentence that says what to do.
     pub message: String,
+}
+
+/// A refusal.
+fn refuse<T>(why: Refusal, message: impl Into<String>) -> Result<T, Refused> {
+    let message = message.into();
+    Err(Refused { why, message })
 }
 
 impl Fleet {
     /// Applies `command`.
     pub fn apply(&mut self, command: &Command, at: At) -> Result<Done, Refused> {
-        let _ = (command, at);
-        Err(Refused {
-            why: crate::state::command::Refusal::Invalid,
-            message: "not built yet".to_owned(),
-        })
+        let mut earlier = std::mem::take(&mut self.dirty);
+        let result = self.execute(command, at);
+        if result.is_err() {
+            assert!(self.dirty.is_empty(), "a refused command changes nothing");
+        }
+        if !self.dirty.is_empty() {
+            self.index = at.index;
+            self.mark(Key::Meta);
+        }
+        self.dirty.append(&mut earlier);
+        result
+    }
+
+    fn execute(&mut self, command: &Command, at: At) -> Result<Done, Refused> {
+        match command {
+            Command::ServiceCreate { spec } => self.create_service(spec, at),
+            Command::ServiceUpdate {
+                name,
+                spec,
+                expect_version,
+            } => self.update_service(name, spec, *expect_version, at),
+            Command::ServiceScale { name, replicas } => self.scale_service(name, *replicas, at),
+            Command::ServiceRollBack { name } => self.roll_service_back(name, at),
+            Command::ServicePause { name, paused } => self.pause_service(name, *paused, at),
+            Command::ServiceRemove { name } => self.remove_service(name, at),
+            Command::WorkerHello(said) => self.hello(said, at),
+            Command::WorkerReports { batch } => Ok(self.take_reports(batch, at)),
+            Command::WorkerStatus { term, changes } => Ok(self.set_status(*term, changes, at)),
+            Command::WorkerSet {
+                name,
+                availability,
+                labels,
+            } => self.set_worker(name, *availability, labels, at),
+            Command::WorkerRemove { name, force } => self.remove_worker(name, *force, at),
+            Command::Plan { term, changes } => Ok(self.plan(*term, changes, at)),
+            Command::VolumeCreate { name, worker } => {
+                self.create_volume(name, worker.as_deref(), at)
+            }
+            Command::VolumeRemove { name } => self.remove_volume(name, at),
+            Command::TokenCreate { hash, ttl_ms } => self.create_token(hash, *ttl_ms, at),
+            Command::TokenRevoke { id } => self.revoke_token(*id, at),
+        }
+    }
+
+    /// Notes that a record changed.
+    fn mark(&mut self, key: Key) {
+        self.dirty.insert(key);
+    }
+
+    /// Notes that the assignments of `worker` changed.
+    fn assignments_changed(&mut self, worker: WorkerId, at: At) {
+        if let Some(note) = self.workers.get_mut(&worker) {
+            note.revision = at.index;
+            self.mark(Key::Worker(worker));
+        }
+    }
+
+    /// Keeps the specification of the service's present contents, as it was when they appeared.
+    fn keep_spec(&mut self, service: ServiceId) {
+        let Some(entry) = self.snapshot.services.get(&service) else {
+            return;
+        };
+        let key = (service, entry.current.contents);
+        if !self.specs.contains_key(&key) {
+            self.specs.insert(key, entry.current.spec.clone().into());
+            self.mark(Key::Spec(key.0, key.1));
+        }
+    }
+
+    /// Drops specifications that no service and no task needs any more. Looks at every task.
+    fn drop_specs(&mut self) {
+        let services = self.snapshot.services.values();
+        let named = services.flat_map(|service| {
+            let both = std::iter::once(&service.current).chain(&service.previous);
+            both.map(|revision| (service.id, revision.contents))
+        });
+        let tasks = self.snapshot.tasks.values();
+        let needed: BTreeSet<(ServiceId, u64)> = named
+            .chain(tasks.map(|task| (task.service, task.version)))
+            .collect();
+        let kept = self.specs.keys().copied();
+        let gone: Vec<_> = kept.filter(|key| !needed.contains(key)).collect();
+        for key in gone {
+            self.specs.remove(&key);
+            self.mark(Key::Spec(key.0, key.1));
+        }
+    }
+
+    /// Ends a task on behalf of its worker, which will not say how it ended.
+    fn end_task(&mut self, id: TaskId, why: &str, at: At) {
+        use crate::service::{Desired, State};
+        let Some(task) = self.snapshot.tasks.get_mut(&id) else {
+            return;
+        };
+        if task.state.is_end() {
+            return;
+        }
+        let told = task.desired != Desired::Run;
+        task.state = if told { State::Stopped } else { State::Failed };
+        task.changed_ms = at.time_ms;
+        if let Some(note) = self.notes.get_mut(&id) {
+            why.clone_into(&mut note.message);
+        }
+        self.mark(Key::Task(id));
+        self.tell_state(id, at);
     }
 }

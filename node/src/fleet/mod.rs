@@ -19,6 +19,8 @@ pub mod command;
 pub mod event;
 pub mod meeting;
 pub mod records;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Done};
 pub use event::Event;

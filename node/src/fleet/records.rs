@@ -1,6 +1,17 @@
 //! The fleet as records: one for each service, specification, task, worker, volume, token and event, and one for the counters.
+//!
+//! Values are JSON, the same bytes for the same fleet: maps are ordered, and fields stand in the order of their types. Where a record
+//! lies is decided in `state::keys`. A fleet that is loaded from its records equals the one in memory.
 
+use super::{Event, Fleet, ServiceNote, TaskNote, Token, WorkerNote};
+use crate::scheduler::model::{Service, Task, Volume, Worker};
+use crate::service::Spec;
+use crate::state::{Error, View, fleet_key, fleet_key_parts, fleet_range};
 use crate::types::{ServiceId, TaskId, WorkerId};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Names a record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,4 +32,125 @@ pub enum Key {
     Token(u64),
     /// An event.
     Event(u64, u32),
+}
+
+/// The counters.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    /// The entry that changed anything last.
+    index: u64,
+    /// The id that the next task gets.
+    next_task: TaskId,
+}
+
+/// A thing of the scheduler's with what is known beside.
+#[derive(Serialize, Deserialize)]
+struct Noted<T, N> {
+    /// The thing.
+    is: T,
+    /// What is known beside.
+    note: N,
+}
+
+impl Fleet {
+    /// The fleet that the records of `view` say.
+    pub fn load(view: &dyn View) -> Result<Fleet, Error> {
+        let mut fleet = Fleet::default();
+        let (start, end) = fleet_range();
+        for record in view.scan(&start, &end) {
+            let (key, value) = record?;
+            let Some(key) = fleet_key_parts(&key) else {
+                let message = format!("a record of the fleet has the key {key:?}");
+                return Err(Error::corrupt(message));
+            };
+            fleet.take_record(key, &value)?;
+        }
+        Ok(fleet)
+    }
+
+    /// The records that changed since this was asked last, as they are to be written; none: removed.
+    pub(crate) fn take_changes(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let record = |key: Key| (fleet_key(&key), self.record(&key));
+        dirty.into_iter().map(record).collect()
+    }
+
+    fn take_record(&mut self, key: Key, value: &[u8]) -> Result<(), Error> {
+        match &key {
+            Key::Meta => {
+                let meta: Meta = read(&key, value)?;
+                self.index = meta.index;
+                self.snapshot.next_task = meta.next_task;
+            }
+            Key::Service(id) => {
+                let noted: Noted<Service, ServiceNote> = read(&key, value)?;
+                self.snapshot.services.insert(*id, noted.is);
+                self.services.insert(*id, noted.note);
+            }
+            Key::Spec(id, version) => {
+                let spec: Spec = read(&key, value)?;
+                self.specs.insert((*id, *version), Arc::new(spec));
+            }
+            Key::Task(id) => {
+                let noted: Noted<Task, TaskNote> = read(&key, value)?;
+                self.snapshot.tasks.insert(*id, noted.is);
+                self.notes.insert(*id, noted.note);
+            }
+            Key::Worker(id) => {
+                let noted: Noted<Worker, WorkerNote> = read(&key, value)?;
+                self.snapshot.workers.insert(*id, noted.is);
+                self.workers.insert(*id, noted.note);
+            }
+            Key::Volume(name) => {
+                let volume: Volume = read(&key, value)?;
+                self.snapshot.volumes.insert(name.clone(), volume);
+            }
+            Key::Token(id) => {
+                let token: Token = read(&key, value)?;
+                self.tokens.insert(*id, token);
+            }
+            Key::Event(index, number) => {
+                let event: Event = read(&key, value)?;
+                self.events.insert((*index, *number), Arc::new(event));
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a record as it is now; none: there is no such thing.
+    fn record(&self, key: &Key) -> Option<Bytes> {
+        match key {
+            Key::Meta => Some(write(&Meta {
+                index: self.index,
+                next_task: self.snapshot.next_task,
+            })),
+            Key::Service(id) => noted(self.snapshot.services.get(id)?, self.services.get(id)?),
+            Key::Spec(id, version) => {
+                let spec = self.specs.get(&(*id, *version))?;
+                Some(write(&**spec))
+            }
+            Key::Task(id) => noted(self.snapshot.tasks.get(id)?, self.notes.get(id)?),
+            Key::Worker(id) => noted(self.snapshot.workers.get(id)?, self.workers.get(id)?),
+            Key::Volume(name) => self.snapshot.volumes.get(name).map(write),
+            Key::Token(id) => self.tokens.get(id).map(write),
+            Key::Event(index, number) => {
+                let event = self.events.get(&(*index, *number))?;
+                Some(write(&**event))
+            }
+        }
+    }
+}
+
+fn noted<T: Serialize, N: Serialize>(is: &T, note: &N) -> Option<Bytes> {
+    Some(write(&Noted { is, note }))
+}
+
+fn write<T: Serialize>(value: &T) -> Bytes {
+    let json = serde_json::to_vec(value).expect("records are plain data with text keys");
+    json.into()
+}
+
+fn read<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(value)
+        .map_err(|error| Error::corrupt(format!("the fleet's record {key:?}: {error}")))
 }

@@ -123,6 +123,8 @@ pub(crate) struct Slot {
     dir: PathBuf,
     /// Its sizes.
     knobs: Knobs,
+    /// The fleet as the store has it; none until it was read.
+    fleet: Option<Arc<Fleet>>,
 }
 
 impl Slot {
@@ -136,6 +138,15 @@ impl Slot {
         self.store
             .as_ref()
             .ok_or_else(|| "the store could not be replaced".to_owned())
+    }
+
+    /// The fleet, read from the store if it is not known yet.
+    fn fleet(&mut self) -> Result<Arc<Fleet>, String> {
+        if let Some(fleet) = &self.fleet {
+            return Ok(Arc::clone(fleet));
+        }
+        let fleet = Fleet::load(self.own()?).map_err(|error| error.to_string())?;
+        Ok(Arc::clone(self.fleet.insert(Arc::new(fleet))))
     }
 }
 
@@ -162,6 +173,7 @@ impl Applier {
             store: Some(store),
             dir,
             knobs: knobs.clone(),
+            fleet: None,
         };
         Applier {
             store: Arc::new(Mutex::new(slot)),
@@ -268,12 +280,16 @@ fn apply_batch(slot: &mut Slot, items: Vec<Item>) -> Result<Applied, String> {
                 changed = true;
                 let position = position(slot.own()?)?;
                 applied.installed = Some(position);
+                applied.fleet = Some(slot.fleet()?);
             }
             Item::Cut => {
                 let view = slot.own()?.view();
                 applied.picture = Some(Picture { view });
             }
-            Item::Refresh => changed = true,
+            Item::Refresh => {
+                changed = true;
+                applied.fleet = Some(slot.fleet()?);
+            }
             Item::Leases => {
                 applied.all_leases = true;
                 applied.leases = all_leases(slot.own()?)?;
@@ -281,7 +297,7 @@ fn apply_batch(slot: &mut Slot, items: Vec<Item>) -> Result<Applied, String> {
         }
     }
     if !entries.is_empty() {
-        apply_entries(slot.own()?, entries, &mut applied)?;
+        apply_entries(slot, entries, &mut applied)?;
     }
     finish(
         slot.own()?,
@@ -296,6 +312,7 @@ fn install(path: &std::path::Path, slot: &mut Slot) -> Result<(), String> {
     let words = |error: crate::store::Error| error.to_string();
     // The old store lets go of its files before a new one is made in its place.
     slot.store = None;
+    slot.fleet = None;
     let store = Store::create(&slot.dir, &slot.knobs).map_err(words)?;
     snapshot::load(path, &store).map_err(|error| error.to_string())?;
     slot.store = Some(store);
@@ -307,12 +324,14 @@ type Prepared = (Entry, Option<(ConfState, Option<Member>, Option<NodeId>)>);
 
 /// Applies entries as one atomic batch.
 fn apply_entries(
-    store: &Store,
+    slot: &mut Slot,
     entries: Vec<Prepared>,
     applied: &mut Applied,
 ) -> Result<(), String> {
     let words = |error: state::Error| error.to_string();
-    let mut batch = Batch::new(store).map_err(words)?;
+    let fleet = slot.fleet()?;
+    let store = slot.own()?;
+    let mut batch = Batch::new(store).map_err(words)?.with_fleet(fleet);
     let mut touched = Vec::new();
     let mut members_changed = false;
     for (entry, change) in entries {
@@ -356,6 +375,7 @@ fn apply_entries(
             conf: conf_after,
         });
     }
+    let fleet = batch.changed_fleet();
     let writes = batch.finish();
     store.write(&writes).map_err(|error| error.to_string())?;
     for id in touched {
@@ -365,6 +385,10 @@ fn apply_entries(
     }
     if members_changed {
         applied.members = Some(Vec::new());
+    }
+    if fleet.is_some() {
+        slot.fleet.clone_from(&fleet);
+        applied.fleet = fleet;
     }
     Ok(())
 }

@@ -228,6 +228,7 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
         env.clone(),
         knobs.clone(),
         handle.clone(),
+        metrics.clone(),
         calls,
     ));
     let shared = Shared {

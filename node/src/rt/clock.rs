@@ -81,6 +81,11 @@ impl Deadline {
         self.set = None;
     }
 
+    /// True while a moment is set, come or not.
+    pub fn is_set(&self) -> bool {
+        self.set.is_some()
+    }
+
     /// True when the moment has come, for those too busy to wait for it.
     pub fn is_due(&self) -> bool {
         self.set

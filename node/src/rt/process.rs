@@ -21,6 +21,17 @@ pub struct Spent {
     pub rss_bytes: Option<u64>,
 }
 
+/// What a machine has to give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Thousandths of a processor.
+    pub cpu_milli: u64,
+    /// Memory, bytes; zero where the system does not tell.
+    pub memory_bytes: u64,
+    /// System and processor, such as `linux/amd64`.
+    pub platform: String,
+}
+
 /// Where a node asks what its process has spent.
 #[derive(Clone)]
 pub struct Process(Arc<dyn Fn() -> Option<Spent> + Send + Sync>);

@@ -11,7 +11,7 @@ use super::clock::{ClockDriver, Mono, Sleep};
 use super::journal::{Event, JournalSink};
 use super::lane::{Job, LaneDriver, LanesDriver};
 use super::net::{BoxFuture, Listener, NetDriver, Stream};
-use super::process::{Process, Spent};
+use super::process::{Host, Process, Spent};
 use super::processes::Processes;
 use super::real_processes::OsProcesses;
 use super::{Clock, Env, Journal, Lanes, Net, Rngs};
@@ -47,6 +47,30 @@ pub fn env(name: &str) -> io::Result<Env> {
         process: Process::new(spent),
         processes: Processes::new(OsProcesses::default()),
     })
+}
+
+/// This machine.
+pub fn host() -> Host {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let processor = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Host {
+        cpu_milli: 1_000 * cores as u64,
+        memory_bytes: labelled(&memory, "MemTotal:").map_or(0, |kib| kib * 1024),
+        platform: format!("{}/{processor}", std::env::consts::OS),
+    }
+}
+
+/// A text that nobody can guess: 256 bits of entropy, in hex.
+pub fn secret() -> io::Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| io::Error::other(format!("no entropy: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The operating system's clocks.
@@ -285,6 +309,14 @@ mod tests {
             labelled("rchar: 3\nwrite_bytes: 8192\n", "write_bytes:"),
             Some(8192)
         );
+    }
+
+    #[test]
+    fn this_machine_has_something_to_give() {
+        let host = host();
+        assert!(host.cpu_milli >= 1_000 && host.memory_bytes > 1 << 20);
+        assert!(host.platform.starts_with("linux/"), "{}", host.platform);
+        assert_ne!(secret().unwrap(), secret().unwrap());
     }
 
     #[test]

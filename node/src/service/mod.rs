@@ -3,12 +3,13 @@
 //! One definition for the API, the command line, files and the log: a specification travels and is stored as the JSON of
 //! [`Spec`], so that nothing can be lost between two spellings of it. `docs/orchestration.md` defines every word.
 //!
-//! Map: [`spec`], what an operator writes; [`task`], the states of a task and their order; `check`, what is wrong with a
+//! Map: [`spec`], what an operator writes; [`task`], the states of a task and their order; [`check`], what is wrong with a
 //! specification, said all at once.
 //!
 //! Pure: no clock, no disk, no network. Left out: who decides what runs where ([`crate::scheduler`]), and how it runs
 //! ([`crate::worker`]).
 
+pub mod check;
 pub mod spec;
 pub mod task;
 

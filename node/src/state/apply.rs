@@ -8,9 +8,11 @@ use super::keys;
 use super::record::{self, Applied, Meta};
 use super::view::{Error, View};
 use super::writes::{Overlay, Writes, record_hash};
+use crate::fleet::Fleet;
 use crate::types::{Index, Revision, Term};
 use bytes::Bytes;
 use prost::Message;
+use std::sync::Arc;
 
 /// A committed entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +71,11 @@ pub struct Batch<'a> {
     /// Position as the view has it.
     applied_before: Bytes,
     /// Position after the last entry; its hash is not kept up to date.
-    applied: Applied,
+    pub(super) applied: Applied,
+    /// The fleet as of the last entry; none until it is needed.
+    pub(super) fleet: Option<Arc<Fleet>>,
+    /// Whether the fleet is another than before the batch.
+    pub(super) fleet_changed: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -88,7 +94,20 @@ impl<'a> Batch<'a> {
             meta_before,
             applied_before,
             applied,
+            fleet: None,
+            fleet_changed: false,
         })
+    }
+
+    /// Spares the batch to load the fleet: `fleet` is what the records of its view say.
+    pub fn with_fleet(mut self, fleet: Arc<Fleet>) -> Self {
+        self.fleet = Some(fleet);
+        self
+    }
+
+    /// The fleet after the last entry, if the batch changed it.
+    pub fn changed_fleet(&self) -> Option<Arc<Fleet>> {
+        self.fleet.clone().filter(|_| self.fleet_changed)
     }
 
     /// Applies the next entry. Its index must be the one after the last applied.
@@ -214,7 +233,7 @@ impl<'a> Batch<'a> {
             Some(Op::Compact(compact)) => self.compact(compact),
             Some(Op::MemberUpdate(member)) => self.member_update(member),
             Some(Op::SetLimits(limits)) => self.set_limits(limits),
-            Some(Op::Fleet(_)) => Err(refuse(Refusal::Invalid, "not built yet")),
+            Some(Op::Fleet(command)) => self.fleet_command(step, command),
             None => Err(refuse(Refusal::Invalid, "unknown operation")),
         }
     }

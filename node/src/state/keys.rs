@@ -3,6 +3,8 @@
 //!
 //! These bytes are on disk and in snapshots: a family's number is never reused (`docs/format/store.md`).
 
+use crate::fleet::records::Key;
+use crate::types::{ServiceId, TaskId, WorkerId};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// How far the log was applied: the only record outside the state hash.
@@ -19,9 +21,19 @@ const LEASE_KEY: u8 = 0x31;
 const SESSION: u8 = 0x40;
 const SESSION_USE: u8 = 0x41;
 const MEMBER: u8 = 0x50;
+const FLEET_META: u8 = 0x60;
+const FLEET_SERVICE: u8 = 0x61;
+const FLEET_SPEC: u8 = 0x62;
+const FLEET_TASK: u8 = 0x63;
+const FLEET_WORKER: u8 = 0x64;
+const FLEET_VOLUME: u8 = 0x65;
+const FLEET_TOKEN: u8 = 0x66;
+const FLEET_EVENT: u8 = 0x67;
+/// Families up to here, exclusive, are kept for the fleet.
+const FLEET_END: u8 = 0x70;
 
 /// A range of records: from the first key to before the second.
-pub(super) type Bounds = (Bytes, Bytes);
+pub(crate) type Bounds = (Bytes, Bytes);
 
 /// A family byte, numbers, and a tail.
 fn key(family: u8, numbers: &[u64], tail: &[u8]) -> Bytes {
@@ -148,4 +160,46 @@ pub(super) fn member(id: u64) -> Bytes {
 /// All members.
 pub(super) fn member_range() -> Bounds {
     (key(MEMBER, &[], &[]), key(MEMBER + 1, &[], &[]))
+}
+
+/// A record of the fleet.
+pub(crate) fn fleet(of: &Key) -> Bytes {
+    match of {
+        Key::Meta => key(FLEET_META, &[], &[]),
+        Key::Service(id) => key(FLEET_SERVICE, &[id.0], &[]),
+        Key::Spec(id, version) => key(FLEET_SPEC, &[id.0, *version], &[]),
+        Key::Task(id) => key(FLEET_TASK, &[id.0], &[]),
+        Key::Worker(id) => key(FLEET_WORKER, &[id.0], &[]),
+        Key::Volume(name) => key(FLEET_VOLUME, &[], name.as_bytes()),
+        Key::Token(id) => key(FLEET_TOKEN, &[*id], &[]),
+        Key::Event(index, number) => key(FLEET_EVENT, &[*index], &number.to_be_bytes()),
+    }
+}
+
+/// All records of the fleet.
+pub(crate) fn fleet_range() -> Bounds {
+    (key(FLEET_META, &[], &[]), key(FLEET_END, &[], &[]))
+}
+
+/// What a record of the fleet is about; none if it was never written by [`fleet`].
+pub(crate) fn fleet_parts(record_key: &[u8]) -> Option<Key> {
+    let (&family, rest) = record_key.split_first()?;
+    let first = || number(record_key, 1);
+    match (family, rest.len()) {
+        (FLEET_META, 0) => Some(Key::Meta),
+        (FLEET_SERVICE, 8) => Some(Key::Service(ServiceId(first()))),
+        (FLEET_SPEC, 16) => Some(Key::Spec(ServiceId(first()), number(record_key, 9))),
+        (FLEET_TASK, 8) => Some(Key::Task(TaskId(first()))),
+        (FLEET_WORKER, 8) => Some(Key::Worker(WorkerId(first()))),
+        (FLEET_VOLUME, _) => {
+            let name = String::from_utf8(rest.to_vec()).ok()?;
+            Some(Key::Volume(name))
+        }
+        (FLEET_TOKEN, 8) => Some(Key::Token(first())),
+        (FLEET_EVENT, 12) => {
+            let (_, number) = history_position(record_key);
+            Some(Key::Event(first(), number))
+        }
+        _ => None,
+    }
 }

@@ -10,7 +10,7 @@
 //!
 //! Map, in reading order: [`command`], what goes in and comes out; `keys` and `record`, what is kept and where;
 //! `view` and `writes`, how it is read and changed; `apply`, the entry's way through; `kv`, `lease`, `session`,
-//! `conf` and `compact`, one kind of command each; [`read()`] and [`history()`], the readers.
+//! `conf`, `compact` and `fleet`, one kind of command each; [`read()`] and [`history()`], the readers.
 //!
 //! Invariants:
 //! - A command that changes a key gets one revision, the next one; any other leaves the revision alone.
@@ -24,6 +24,7 @@ mod apply;
 pub mod command;
 mod compact;
 mod conf;
+mod fleet;
 mod keys;
 mod kv;
 mod lease;
@@ -44,6 +45,7 @@ pub use view::{Error, Memory, Record, Scan, View};
 pub use writes::Writes;
 
 pub(crate) use keys::{APPLIED as APPLIED_KEY, END as END_KEY, is_history};
+pub(crate) use keys::{fleet as fleet_key, fleet_parts as fleet_key_parts, fleet_range};
 pub(crate) use writes::record_hash;
 
 /// Longest key, bytes; a longer one is refused. The doors have a lower limit of their own.

@@ -5,6 +5,8 @@
 //! to look at and the worker begins with nothing: it says so in its next hello by a new life, and managers replace what it had. A
 //! file of a newer version is refused, since a newer program could still read it.
 //!
+//! Beside it lies a list of managers, which is worth nothing but a shorter way back into the cluster.
+//!
 //! No bytes, however damaged, make a reader panic. Everything that touches files runs on the worker's lane.
 #![expect(
     clippy::disallowed_methods,
@@ -15,6 +17,7 @@
 use super::exchange::Saved;
 use crate::rt::Lane;
 use crate::rt::lane::Closed;
+use crate::rt::net::BoxFuture;
 use crate::types::Incarnation;
 use std::fs::{self, File};
 use std::io::Write;
@@ -32,6 +35,10 @@ const NAME: &str = "worker.state";
 const TEMPORARY: &str = "worker.state.tmp";
 /// Name under which a damaged one is kept; only the newest is.
 const DAMAGED: &str = "worker.state.damaged";
+/// Name of the file that remembers where managers are: a JSON list of addresses.
+const MANAGERS: &str = "managers.json";
+/// Name under which that is written.
+const MANAGERS_TEMPORARY: &str = "managers.json.tmp";
 
 /// Why the worker's file could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -166,10 +173,26 @@ impl Disk {
         self.lane.run(move || open(&dir, life)).await?
     }
 
-    /// Makes a state durable.
-    pub async fn save(&self, saved: &Saved) -> Result<(), Error> {
+    /// Makes a state durable, as it is at the call. Dropping the future does not recall the work.
+    pub fn save(&self, saved: &Saved) -> BoxFuture<'static, Result<(), Error>> {
         let (dir, bytes) = (self.dir.clone(), encode(saved));
-        self.lane.run(move || write(&dir, &bytes)).await?
+        let written = self.lane.run(move || write(&dir, &bytes));
+        Box::pin(async move { written.await? })
+    }
+
+    /// The managers that were remembered. They are a help and no promise: what cannot be read counts as none.
+    pub async fn managers(&self) -> Vec<String> {
+        let path = self.dir.join(MANAGERS);
+        let read = self.lane.run(move || fs::read(path).unwrap_or_default());
+        let bytes = read.await.unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Remembers where managers are.
+    pub async fn remember(&self, managers: &[String]) -> Result<(), Error> {
+        let (dir, json) = (self.dir.clone(), serde_json::json!(managers).to_string());
+        let work = move || replace(&dir, MANAGERS, MANAGERS_TEMPORARY, json.as_bytes());
+        self.lane.run(work).await?
     }
 }
 
@@ -206,9 +229,14 @@ fn open(dir: &Path, life: Incarnation) -> Result<Opened, Error> {
     Ok(Opened { saved, damage })
 }
 
-/// Replaces the file, whole or not at all.
+/// Replaces the worker's file, whole or not at all.
 fn write(dir: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let (temporary, path) = (dir.join(TEMPORARY), dir.join(NAME));
+    replace(dir, NAME, TEMPORARY, bytes)
+}
+
+/// Replaces a file, whole or not at all.
+fn replace(dir: &Path, name: &str, temporary: &str, bytes: &[u8]) -> Result<(), Error> {
+    let (temporary, path) = (dir.join(temporary), dir.join(name));
     let written = write_synced(&temporary, bytes)
         .map_err(Error::io("write", &temporary))
         .and_then(|()| fs::rename(&temporary, &path).map_err(Error::io("rename", &path)));

@@ -4,7 +4,7 @@ use super::report::{Report, Reports};
 use super::task::Task;
 use super::words::{self, Assignment, Handle, Observation};
 use crate::types::{ClusterId, Epoch, Incarnation, TaskId, WorkerId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// Who the worker is.
@@ -52,6 +52,16 @@ impl Saved {
         self.identity
     }
 
+    /// The highest epoch it has heard.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Revision of its assignments in that epoch.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Whether what was read from a disk makes sense.
     pub(super) fn is_sound(&self) -> bool {
         let named = self
@@ -96,9 +106,20 @@ pub struct Hello {
     /// Whether its process has been away since that epoch began: the next epoch must be a greater one.
     pub is_anew: bool,
     /// Every task it has.
+    #[serde(deserialize_with = "by_task")]
     pub tasks: BTreeMap<TaskId, Observation>,
     /// Number of its newest report: all of those are in `tasks`, or about tasks that managers had removed.
     pub newest_report: u64,
+}
+
+/// Reads a map by task. Inside an enum with a tag, serde no longer takes the text of a JSON key for a number.
+fn by_task<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<TaskId, Observation>, D::Error> {
+    let by_text: BTreeMap<String, Observation> = Deserialize::deserialize(from)?;
+    let entry = |(key, seen): (String, Observation)| {
+        let id = key.parse().map_err(serde::de::Error::custom)?;
+        Ok((TaskId(id), seen))
+    };
+    by_text.into_iter().map(entry).collect()
 }
 
 /// What happens to a worker.

@@ -4,6 +4,7 @@
 //! have to know after its own restart; what runs is found again by the mark that each process carries.
 
 use super::exchange::Found;
+use super::logs::{LogPage, LogQuery};
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::rt::net::BoxFuture;
 use crate::types::TaskId;
@@ -43,4 +44,16 @@ pub trait Executor: Send + Sync {
 
     /// Keeps what tasks have written within its bounds; called now and then.
     fn tidy(&self) -> BoxFuture<'static, ()>;
+
+    /// A part of what a task has written. A permanent refusal means that there is nothing of it here.
+    fn logs(&self, task: TaskId, query: LogQuery) -> BoxFuture<'static, Result<LogPage, Refusal>> {
+        let stream = query.stream.file_name();
+        let message = format!("what runs tasks here keeps no {stream} of task {task}");
+        Box::pin(async move {
+            Err(Refusal {
+                is_permanent: true,
+                message,
+            })
+        })
+    }
 }

@@ -3,15 +3,64 @@
 //! A task's process has its files open itself, because it outlives the worker; so a file cannot be renamed under it. It is copied and
 //! cut to nothing instead; the process appends, so its next line is the first. What it writes between the copy and the cut is lost,
 //! and between two looks a file may grow past its bound: both are the price of tasks that need no worker to run.
+//!
+//! Readers count bytes from the first that the task ever wrote: beside each file that was cut lies one (`*.log.base`) that says how many
+//! were before its present beginning. So a reader goes on where it was, into older parts if it must, and sees by the offset
+//! when something is missing. A loss of power between the two may make some bytes count twice.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "files of tasks; runs on a lane and is simulated underneath"
 )]
 
-use std::fs::{self, OpenOptions};
-use std::io;
+use bytes::Bytes;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+/// Bytes of output in one page at most.
+const PAGE_BYTES_MAX: u64 = 256 << 10;
+
+/// Which of a task's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// What it says.
+    Stdout,
+    /// What it complains of.
+    Stderr,
+}
+
+impl Tell {
+    /// Name of its file.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Tell::Stdout => "stdout.log",
+            Tell::Stderr => "stderr.log",
+        }
+    }
+}
+
+/// Which part of a task's output is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Which output.
+    pub stream: Tell,
+    /// Its last lines, as many as fit into a page; none: as much as fits. Without meaning when there is an offset.
+    pub tail: Option<usize>,
+    /// From this offset on: bytes since the task's first.
+    pub since_offset: Option<u64>,
+}
+
+/// A part of a task's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPage {
+    /// What it wrote.
+    pub bytes: Bytes,
+    /// Offset of the first of them. Greater than what was asked for when that is gone.
+    pub from_offset: u64,
+    /// Offset to go on with.
+    pub next_offset: u64,
+}
 
 /// Rotates every `*.log` below `tasks` (one directory a task) that is longer than `bytes_max`, keeping `kept` older parts of each.
 /// A file that cannot be handled does not keep the others waiting; the first error is given.
@@ -53,10 +102,86 @@ fn rotate(file: &Path, bytes_max: u64, kept: usize) -> io::Result<()> {
             _ => {}
         }
     }
-    if kept > 0 {
-        fs::copy(file, part(1))?;
-    }
+    let length = match kept {
+        0 => fs::metadata(file)?.len(),
+        _ => fs::copy(file, part(1))?,
+    };
+    set_base(file, base(file).saturating_add(length))?;
     OpenOptions::new().write(true).open(file)?.set_len(0)
+}
+
+/// Where the number of bytes is kept that were before a file's present beginning.
+fn base_path(file: &Path) -> PathBuf {
+    file.with_extension("log.base")
+}
+
+/// Bytes before a file's present beginning; none for one that was never cut.
+fn base(file: &Path) -> u64 {
+    let text = fs::read_to_string(base_path(file)).unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
+}
+
+/// Notes how many bytes are before a file's present beginning.
+fn set_base(file: &Path, base: u64) -> io::Result<()> {
+    let new = file.with_extension("log.base.tmp");
+    fs::write(&new, base.to_string())?;
+    fs::rename(new, base_path(file))
+}
+
+/// A part of the output in `file`, which has at most `kept` older parts.
+pub(super) fn read(file: &Path, kept: usize, query: &LogQuery) -> io::Result<LogPage> {
+    let length = |path: &Path| fs::metadata(path).map(|found| found.len());
+    let (base, now) = (base(file), length(file)?);
+    let end = base.saturating_add(now);
+    // Parts from the oldest on, each with the offset of its first byte.
+    let mut parts = vec![(base, file.to_owned())];
+    for number in 1..=kept {
+        let part = file.with_extension(format!("log.{number}"));
+        let Ok(length) = length(&part) else { break };
+        let Some(first) = parts[0].0.checked_sub(length) else {
+            break;
+        };
+        parts.insert(0, (first, part));
+    }
+    let oldest = parts[0].0;
+    let from = match query.since_offset {
+        Some(offset) => offset.clamp(oldest, end),
+        None => end.saturating_sub(PAGE_BYTES_MAX).max(oldest),
+    };
+    let mut bytes = Vec::new();
+    for (first, path) in parts {
+        let at = from.saturating_add(bytes.len() as u64);
+        let room = PAGE_BYTES_MAX.saturating_sub(bytes.len() as u64);
+        if at >= first && room > 0 {
+            let mut part = File::open(path)?;
+            part.seek(SeekFrom::Start(at - first))?;
+            part.take(room.min(end.saturating_sub(at)))
+                .read_to_end(&mut bytes)?;
+        }
+    }
+    let next_offset = from.saturating_add(bytes.len() as u64);
+    if let (Some(lines), None) = (query.tail, query.since_offset) {
+        bytes.drain(..bytes.len() - tail_len(&bytes, lines));
+    }
+    Ok(LogPage {
+        from_offset: next_offset - bytes.len() as u64,
+        next_offset,
+        bytes: bytes.into(),
+    })
+}
+
+/// Length of the last `lines` lines; a last one without an end counts.
+fn tail_len(bytes: &[u8], lines: usize) -> usize {
+    if lines == 0 {
+        return 0;
+    }
+    let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let ends = body.iter().enumerate().rev();
+    let mut ends = ends.filter(|(_, byte)| **byte == b'\n');
+    match ends.nth(lines - 1) {
+        Some((at, _)) => bytes.len() - at - 1,
+        None => bytes.len(),
+    }
 }
 
 #[cfg(test)]
@@ -89,11 +214,61 @@ mod tests {
             .iter()
             .map(|name| name.file_name().unwrap().to_str().unwrap())
             .collect();
-        assert_eq!(names, ["stdout.log", "stdout.log.1", "stdout.log.2"]);
+        let wanted = [
+            "stdout.log",
+            "stdout.log.1",
+            "stdout.log.2",
+            "stdout.log.base",
+        ];
+        assert_eq!(names, wanted);
         assert_eq!(fs::read_to_string(&path).unwrap(), "end");
         let part = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
         assert!(part("stdout.log.1").starts_with("round 4"));
         assert!(part("stdout.log.2").starts_with("round 3"));
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_it_was_through_older_parts() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("7");
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join("stdout.log");
+        let write = |text: &str| {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&path)
+                .unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        let page = |since_offset, tail| {
+            let query = LogQuery {
+                stream: Tell::Stdout,
+                tail,
+                since_offset,
+            };
+            let page = read(&path, 2, &query).unwrap();
+            let text = String::from_utf8(page.bytes.to_vec()).unwrap();
+            (page.from_offset, text, page.next_offset)
+        };
+        write("one\ntwo\n");
+        assert_eq!(page(Some(4), None), (4, "two\n".to_owned(), 8));
+        rotate_all(root.path(), 1, 2).unwrap();
+        assert_eq!(page(Some(8), None), (8, String::new(), 8), "nothing new");
+        write("three\n");
+        assert_eq!(page(Some(4), None), (4, "two\nthree\n".to_owned(), 14));
+        rotate_all(root.path(), 1, 2).unwrap();
+        write("four");
+        assert_eq!(page(None, Some(2)), (8, "three\nfour".to_owned(), 18));
+        assert_eq!(page(None, Some(0)), (18, String::new(), 18));
+        rotate_all(root.path(), 1, 2).unwrap();
+        let rest = (8, "three\nfour".to_owned(), 18);
+        assert_eq!(
+            page(Some(0), None),
+            rest,
+            "the first part is gone, and seen to be"
+        );
+        assert_eq!(page(Some(99), None), (18, String::new(), 18));
     }
 
     #[test]

@@ -65,11 +65,14 @@
 //! # Map
 //!
 //! [`words`] and [`exchange`], what is said; [`task`] with `attempt`, `restart` and `health`, one task's life; [`core`] with `lease` and
-//! `report`, the worker; [`disk`], its file; [`executor`], the seam; [`process`] with `logs`, tasks as processes.
+//! `report`, the worker; [`disk`], its file; [`executor`], the seam; [`process`] with [`logs`], tasks as processes. Then the
+//! program: [`config`]; `running`, where it begins and ends; `shell`, the loop; `link` with `outbox` and `managers`, its talk with
+//! managers; `door` with [`status`], what it tells of itself.
 //!
 //! # Caveats
 //!
-//! - The shell is not here yet: the loop that ties this to connections, the disk and an executor.
+//! - A worker whose disk is full keeps its session, but cannot begin another one: a hello names reports that are not written yet. If
+//!   managers are away then too, it is marked down when they are back, until there is room.
 //! - A worker that is stopped without ending (`SIGSTOP`, a suspended machine whose clock stands still) does not keep its
 //!   lease's end: its guards live on too. Whoever suspends machines must not put single writers on them.
 //! - A process that cannot be killed (uninterruptible sleep on a dead disk) outlives its lease; the task stays `stopping` and says so.
@@ -81,19 +84,29 @@
 //! - Output is rotated by copying and cutting: lines written in between are lost ([`process`], `logs`).
 
 mod attempt;
+pub mod config;
 pub mod core;
 pub mod disk;
+mod door;
 pub mod exchange;
 pub mod executor;
 mod health;
 mod lease;
-mod logs;
+mod link;
+pub mod logs;
+mod managers;
+mod outbox;
 pub mod process;
 mod report;
 mod restart;
+mod running;
+mod shell;
+pub mod status;
 pub mod task;
 pub mod words;
+pub use config::WorkerConfig;
 pub use core::Worker;
 pub use report::Report;
+pub use running::{RunningWorker, StartError, start};
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@
 
 use super::exchange::Found;
 use super::executor::Executor;
-use super::logs;
+use super::logs::{self, LogPage, LogQuery};
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
@@ -391,6 +391,24 @@ impl Executor for ProcessExecutor {
                 .await;
             if let Ok(Err(error)) = rotated {
                 tracing::warn!(%error, "cannot rotate what tasks have written");
+            }
+        })
+    }
+
+    fn logs(&self, task: TaskId, query: LogQuery) -> BoxFuture<'static, Result<LogPage, Refusal>> {
+        let file = self.task_dir(task).join(query.stream.file_name());
+        let kept = self.logs_kept;
+        let read = self.lane.run(move || logs::read(&file, kept, &query));
+        Box::pin(async move {
+            match read.await {
+                Ok(Ok(page)) => Ok(page),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(never(format!(
+                    "task {task} has written nothing on this worker"
+                ))),
+                Ok(Err(error)) => Err(not_now(format!(
+                    "what task {task} has written cannot be read: {error}"
+                ))),
+                Err(closed) => Err(not_now(closed.to_string())),
             }
         })
     }

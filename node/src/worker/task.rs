@@ -124,6 +124,15 @@ impl Task {
         }
     }
 
+    /// Its process, while one is known.
+    pub fn handle(&self) -> Option<&Handle> {
+        match &self.phase {
+            Phase::Up { handle, .. } => Some(handle),
+            Phase::Ending { handle, .. } => handle.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Attempts begun; the number of the newest.
     pub fn attempts(&self) -> u32 {
         self.attempts

@@ -2,11 +2,13 @@
 
 mod disk;
 mod facts;
+mod harbour;
 mod managers;
 mod meetings;
 mod model;
 mod properties;
 mod real;
+mod shell;
 
 use super::words::{Assignment, Timing};
 use crate::knobs::Knobs;

@@ -1,5 +1,6 @@
 //! `dev`: a cluster in one process, on loopback, to try things out. Ctrl-C ends it cleanly.
 
+use crate::crew;
 use crate::logs;
 use crate::start::{Running, start};
 use node::cli::args::Dev;
@@ -31,11 +32,14 @@ pub(crate) async fn run(options: &Dev) -> Result<Exit, Error> {
         free(&env, &member.http, options).await?;
         free(&env, &member.peer, options).await?;
     }
+    for number in 1..=options.workers {
+        free(&env, &crew::address(number, options.port_base), options).await?;
+    }
     let mut nodes = Vec::new();
     for member in &members {
         nodes.push(one(member, &members, home.path()).await?);
     }
-    serve(nodes, &members, &home, &env.clock).await
+    serve(nodes, &members, &home, &env.clock, options).await
 }
 
 async fn serve(
@@ -43,32 +47,40 @@ async fn serve(
     members: &[Founder],
     home: &Home,
     clock: &Clock,
+    options: &Dev,
 ) -> Result<Exit, Error> {
     let mut stop = Stop::new()?;
     let handles: Vec<Handle> = nodes.iter().map(|one| one.handle.clone()).collect();
     let tasks = Tasks::default();
     let mut ends = follow_ends(nodes, &tasks);
+    let mut workers = Vec::new();
     let served = async {
         let leader = leader(&handles[0], clock).await;
-        say(&greeting(members, home, leader.as_deref()));
+        let (count, base) = (options.workers, options.port_base);
+        workers = crew::start(count, base, &handles[0], members, home.path()).await?;
+        say(&greeting(members, options, home, leader.as_deref()));
         for _ in &handles {
             if let Some(end) = ends.recv().await {
                 say(&format!("a node ended: {end}\n"));
             }
         }
-    };
-    let all_are_gone = tokio::select! {
-        biased; // Whoever asked for the end gets the clean one.
-        () = stop.asked() => false,
-        () = served => true,
-    };
-    if all_are_gone {
-        return Err(Error::local(
+        Err(Error::local(
             "every node has ended",
             "start again with --log info",
-        ));
+        ))
+    };
+    let failed = tokio::select! {
+        biased; // Whoever asked for the end gets the clean one.
+        () = stop.asked() => None,
+        failed = served => Some(failed),
+    };
+    if failed.is_none() {
+        say("\nstopping ...\n");
     }
-    say("\nstopping ...\n");
+    crew::stop(workers).await; // First: nobody shall be left that runs tasks.
+    if let Some(failed) = failed {
+        return failed;
+    }
     for handle in &handles {
         handle.stop("the end of dev").await;
     }
@@ -238,7 +250,7 @@ async fn leader(handle: &Handle, clock: &Clock) -> Option<String> {
     clock.timeout(LEADER_WAIT, known).await.ok().flatten()
 }
 
-fn greeting(members: &[Founder], home: &Home, leader: Option<&str>) -> String {
+fn greeting(members: &[Founder], options: &Dev, home: &Home, leader: Option<&str>) -> String {
     let mut text = match leader {
         Some(name) => format!("A cluster of {} is up; {name} leads.\n\n", members.len()),
         None => format!(
@@ -248,6 +260,10 @@ fn greeting(members: &[Founder], home: &Home, leader: Option<&str>) -> String {
     };
     for member in members {
         text += &format!("  {}   http://{}\n", member.name, member.http);
+    }
+    for number in 1..=options.workers {
+        let address = crew::address(number, options.port_base);
+        text += &format!("  w{number}   http://{address}   (worker)\n");
     }
     let kept = match home {
         Home::Passing(_) => "goes when you stop; --data-dir keeps it",

@@ -1,17 +1,20 @@
 //! The program `seaworthy`: a runtime, the real world, signals and logs around the command line of `node`.
 //!
-//! Reading order: here; [`server`], a node under the operating system's signals; [`dev`], several nodes to try things out;
+//! Reading order: here; [`server`], a node under the operating system's signals; [`worker`], a worker under them;
+//! [`dev`] with [`crew`], several of both to try things out;
 //! [`start`], where a node begins; [`logs`]; [`wal`]. Everything a scenario could want to type lives in `node::cli`.
 #![expect(
     clippy::disallowed_methods,
     reason = "the program is where the operating system is named: runtime, files, environment"
 )]
 
+mod crew;
 mod dev;
 mod logs;
 mod server;
 mod start;
 mod wal;
+mod worker;
 
 use node::cli::{self, HostCommand, World};
 use node::rt::{Tasks, real};
@@ -63,7 +66,9 @@ const ONE_THREAD_CORES: usize = 2;
 
 /// Nodes use every core; a command that asks one, or loads one on the same machine, should leave the cores to it.
 fn runtime(args: &[String]) -> io::Result<Runtime> {
-    let runs_nodes = args.iter().any(|word| word == "server" || word == "dev");
+    let runs_nodes = args
+        .iter()
+        .any(|word| ["server", "worker", "dev"].contains(&word.as_str()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = match runs_nodes && cores > ONE_THREAD_CORES {
         true => Builder::new_multi_thread(),
@@ -89,6 +94,7 @@ fn read(name: &str) -> io::Result<Vec<u8>> {
 async fn host(command: HostCommand) -> Result<cli::Exit, cli::Error> {
     match command {
         HostCommand::Server(config) => server::run(*config).await,
+        HostCommand::Worker(run) => worker::run(*run).await,
         HostCommand::Dev(options) => dev::run(&options).await,
         HostCommand::Wal { dir, output } => wal::run(&dir, output).await,
     }

@@ -1,0 +1,92 @@
+//! What workers say to managers: hellos, heartbeats and reports, which go to the leader, and assignments, which any manager has.
+//!
+//! A body is a [`crate::fleet::meeting::Call`]; its `call` may be left out, since the path says it.
+
+use super::call::{Call, invalid, json};
+use crate::error::{Code, Error};
+use crate::fleet::meeting::{self, AssignmentsAnswer};
+use crate::manager::{assignments, managers};
+use crate::types::{Epoch, WorkerId};
+use axum::response::Response;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Longest wait for assignments, milliseconds.
+const WAIT_MS_MAX: u64 = 60_000;
+
+/// `POST /v1/workers/hello`.
+pub(super) async fn hello(call: Call) -> Result<Response, Error> {
+    pass_on(call, "hello").await
+}
+
+/// `POST /v1/workers/beat`.
+pub(super) async fn beat(call: Call) -> Result<Response, Error> {
+    pass_on(call, "beat").await
+}
+
+/// `POST /v1/workers/report`.
+pub(super) async fn report(call: Call) -> Result<Response, Error> {
+    pass_on(call, "report").await
+}
+
+/// Asks the leader.
+async fn pass_on(call: Call, word: &str) -> Result<Response, Error> {
+    let said = said(call.json()?, word)?;
+    let timeout = call.timeout()?;
+    json(&call.api.handle.dispatch(None, said, timeout).await?)
+}
+
+/// The call that a body is, which must be a `word`.
+fn said(mut body: Value, word: &str) -> Result<meeting::Call, Error> {
+    if let Some(fields) = body.as_object_mut() {
+        let told = fields.entry("call").or_insert_with(|| word.into());
+        if told != word {
+            return Err(invalid(format!("this route takes a `{word}`, not {told}")));
+        }
+    }
+    serde_json::from_value(body).map_err(|error| {
+        invalid(format!(
+            "the body is not the JSON this route takes: {error}"
+        ))
+        .hint("GET /openapi.json describes every route")
+    })
+}
+
+/// `GET /v1/workers/{id}/assignments`: answers as soon as there are newer ones than the worker has, or when the wait is over. A
+/// session that is over is a conflict: the worker says hello again.
+pub(super) async fn assignments(call: Call) -> Result<Response, Error> {
+    let need = |name: &str, value: Option<u64>| {
+        value.ok_or_else(|| invalid(format!("`{name}` is missing")))
+    };
+    let worker = WorkerId(call.path_number("id")?);
+    let epoch = Epoch(need("epoch", call.number("epoch")?)?);
+    let revision = need("revision", call.number("revision")?)?;
+    let wait = call.number("wait_ms")?.unwrap_or(0).min(WAIT_MS_MAX);
+    let handle = &call.api.handle;
+    let mut fleets = handle.follow_fleet();
+    let status = handle.follow_status();
+    let mut waited = call.api.clock.sleep(Duration::from_millis(wait));
+    let found = loop {
+        let fleet = fleets.borrow_and_update().clone();
+        let applied = status.borrow().applied_index;
+        let newer = assignments::newer(&fleet, applied, (worker, epoch), revision)?;
+        if newer.is_some() {
+            break newer;
+        }
+        tokio::select! {
+            biased; // A stopping node lets everybody go; what is there goes before a wait that ends.
+            () = call.api.closing.cancelled() => return Err(stopping()),
+            changed = fleets.changed() => changed.map_err(|_| stopping())?,
+            () = &mut waited => break None,
+        }
+    };
+    let managers = managers(&status.borrow());
+    json(&AssignmentsAnswer {
+        assignments: found,
+        managers,
+    })
+}
+
+fn stopping() -> Error {
+    Error::new(Code::ShuttingDown, "this node is stopping").hint("ask another manager")
+}

@@ -1,0 +1,595 @@
+//! One leader's term: what it knows beside the log, what waits for what, and what is to be done next.
+//!
+//! Nothing here waits. Calls, ended errands and the time come in; answers go out at once, and errands are handed to the loop by
+//! [`Reign::act`], at most one of a kind at a time but for hellos.
+
+use super::errands::{self, Beat, Errand, Told, What};
+use super::leases::Leases;
+use super::meeting::{self, Greeting};
+use super::sessions::{Sessions, Verdict, Witness, verdict};
+use super::{Answer, Asked, Hands, leads, not_leader};
+use crate::error::{Code, Error};
+use crate::fleet::Fleet;
+use crate::fleet::command::WorkerReports;
+use crate::fleet::meeting::{Call, HelloCall, Reply};
+use crate::rt::Mono;
+use crate::scheduler::model::Limits;
+use crate::scheduler::{Moment, reconcile};
+use crate::types::{Epoch, Term, WorkerId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The manager looks up this often within the bound of silence, if only to notice that it was held up.
+const LOOKS: u32 = 6;
+
+/// What a leader has under way for itself, one of each at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Busy {
+    /// It waits for what leaders before it committed.
+    settling: bool,
+    /// It asks whether it leads.
+    confirming: bool,
+    /// Reports are on their way.
+    reporting: bool,
+    /// A plan is.
+    planning: bool,
+    /// It judges the silent.
+    judging: bool,
+}
+
+/// When the reconciler looks next.
+#[derive(Debug)]
+struct Pace {
+    /// The fleet that it looked at last; none: it has not looked, or must again.
+    seen: Option<u64>,
+    /// Not before this.
+    not_before: Mono,
+    /// When it wants to look although nothing changed, milliseconds of the wall clock.
+    wake_ms: Option<u64>,
+    /// Whether its last plan is on its way or has only just been applied.
+    had_changes: bool,
+}
+
+/// One leader's term.
+pub(super) struct Reign {
+    hands: Hands,
+    term: Term,
+    /// The fleet as applied.
+    fleet: Arc<Fleet>,
+    /// Whether all that leaders before it committed is applied.
+    settled: bool,
+    busy: Busy,
+    /// When it looked last.
+    looked: Mono,
+    sessions: Sessions,
+    leases: Leases,
+    /// Workers that need a lease, and the fleet that this was read off.
+    writers: (Option<u64>, BTreeSet<WorkerId>),
+    /// Calls that came before it was settled.
+    early: Vec<Asked>,
+    /// Heartbeats that want a lease and wait for a confirmation.
+    beats: Vec<Beat>,
+    /// Those that have it, and wait for the plan that is on its way.
+    confirmed: Vec<Beat>,
+    /// Reports that wait for an entry, with their bytes.
+    told: Vec<(Told, usize)>,
+    /// When the oldest of them has waited long enough.
+    told_until: Mono,
+    /// Hellos that were taken and are handed out as errands next.
+    greeting: Vec<Errand>,
+    /// Hellos under way.
+    hellos: usize,
+    pace: Pace,
+    /// The last entry whose events were counted.
+    counted: u64,
+    /// Silence is not judged again before this.
+    judge_not_before: Mono,
+    /// Who shall lead instead.
+    heir: Option<crate::types::NodeId>,
+    /// Not again before this: it failed.
+    retry_at: Mono,
+    /// What went wrong and was told, by what was tried.
+    troubles: BTreeMap<&'static str, Code>,
+    /// When suspicion was told last.
+    suspicion_told: Mono,
+}
+
+impl Reign {
+    /// The first moment of `term`.
+    pub(super) fn new(hands: Hands, term: Term) -> Self {
+        let now = hands.clock.now();
+        Reign {
+            term,
+            fleet: Arc::default(),
+            settled: false,
+            busy: Busy::default(),
+            looked: now,
+            sessions: Sessions::default(),
+            leases: Leases::new(hands.knobs.worker_lease, now),
+            writers: (None, BTreeSet::new()),
+            early: Vec::new(),
+            beats: Vec::new(),
+            confirmed: Vec::new(),
+            told: Vec::new(),
+            told_until: now,
+            greeting: Vec::new(),
+            hellos: 0,
+            pace: Pace {
+                seen: None,
+                not_before: now,
+                wake_ms: None,
+                had_changes: false,
+            },
+            counted: 0,
+            judge_not_before: now,
+            heir: None,
+            retry_at: now,
+            troubles: BTreeMap::new(),
+            suspicion_told: now,
+            hands,
+        }
+    }
+
+    /// Its term.
+    pub(super) fn term(&self) -> Term {
+        self.term
+    }
+
+    /// It is over: whoever waits is sent away. What is on its way answers for itself.
+    pub(super) fn end(self) {
+        let hands = self.hands;
+        let early = self.early.into_iter().map(|one| one.answer);
+        let beats = self.beats.into_iter().chain(self.confirmed);
+        let told = self.told.into_iter().map(|(told, _)| told.answer);
+        for answer in early.chain(beats.map(|beat| beat.answer)).chain(told) {
+            answer(Err(not_leader(&hands)));
+        }
+        hands.metrics.forget_fleet();
+    }
+
+    /// Takes over the fleet as applied, and the time.
+    pub(super) fn look(&mut self, fleet: Arc<Fleet>) {
+        let now = self.now();
+        let knobs = &self.hands.knobs;
+        let longest = knobs.worker_down / LOOKS + 2 * knobs.worker_heartbeat;
+        let is_news = !Arc::ptr_eq(&fleet, &self.fleet);
+        self.fleet = fleet;
+        if !self.settled {
+            self.looked = now;
+            return;
+        }
+        if now.since(self.looked) > longest && self.sessions.next(Duration::ZERO).is_some() {
+            tracing::warn!(
+                "this manager was held up for {:.1?}: workers count as heard just now",
+                now.since(self.looked)
+            );
+            self.sessions.pardon(now);
+        }
+        self.looked = now;
+        if is_news {
+            self.sessions.follow(&self.fleet.snapshot, now);
+        }
+    }
+
+    /// Answers a worker, at once or later.
+    pub(super) fn asked(&mut self, asked: Asked) {
+        if !self.settled {
+            return match self.early.len() < self.hands.knobs.worker_calls_max {
+                true => self.early.push(asked),
+                false => (asked.answer)(Err(overloaded())),
+            };
+        }
+        match asked.call {
+            Call::Hello(hello) => self.hello(*hello, asked.answer),
+            Call::Beat {
+                worker,
+                number,
+                epoch,
+                revision: _,
+            } => self.beat(Beat {
+                worker,
+                number,
+                epoch,
+                answer: asked.answer,
+            }),
+            Call::Report(reports) => self.report(reports, asked.answer),
+            Call::Heard { workers } => (asked.answer)(Ok(self.hands.heard(&workers))),
+        }
+    }
+
+    fn hello(&mut self, call: HelloCall, answer: Answer) {
+        let now = self.now();
+        let cluster = self.hands.status.borrow().cluster_id;
+        match meeting::greet(call, cluster, &self.fleet, &self.leases, now) {
+            Err(error) => answer(Err(error)),
+            Ok(Greeting::Known { worker, epoch }) => {
+                self.sessions.heard(worker, now);
+                answer(Ok(self.hands.welcome(worker, epoch)));
+            }
+            Ok(Greeting::Propose(_)) if self.hellos >= self.hands.knobs.worker_hellos_max => {
+                answer(Err(overloaded()));
+            }
+            Ok(Greeting::Propose(hello)) => {
+                self.hellos += 1;
+                let errand = errands::hello(self.hands.clone(), self.term, hello, answer);
+                self.greeting.push(errand);
+            }
+        }
+    }
+
+    fn beat(&mut self, beat: Beat) {
+        let now = self.now();
+        self.hands.metrics.count_heartbeat();
+        let revision = match meeting::session(&self.fleet, beat.worker, beat.epoch) {
+            Ok(note) => note.revision,
+            Err(over) => return (beat.answer)(Ok(*over)),
+        };
+        self.sessions.heard(beat.worker, now);
+        if !self.is_writer(beat.worker) {
+            return (beat.answer)(Ok(Reply::Beat {
+                number: beat.number,
+                epoch: beat.epoch,
+                revision,
+                lease_ms: 0,
+            }));
+        }
+        match self.beats.len() + self.confirmed.len() < self.hands.knobs.worker_calls_max {
+            true => self.beats.push(beat),
+            false => (beat.answer)(Err(overloaded())),
+        }
+    }
+
+    /// Whether a worker has a task that needs a lease.
+    fn is_writer(&mut self, worker: WorkerId) -> bool {
+        if self.writers.0 != Some(self.fleet.index) {
+            self.writers = (Some(self.fleet.index), meeting::writers(&self.fleet));
+        }
+        self.writers.1.contains(&worker)
+    }
+
+    fn report(&mut self, reports: WorkerReports, answer: Answer) {
+        let now = self.now();
+        match meeting::session(&self.fleet, reports.worker, reports.epoch) {
+            Ok(note) if note.life == reports.life && !reports.reports.is_empty() => {}
+            Ok(_) => return answer(Ok(meeting::acknowledged(&self.fleet, &reports))),
+            Err(over) => return answer(Ok(*over)),
+        }
+        self.sessions.heard_elsewhere(reports.worker, now);
+        if self.told.len() >= self.hands.knobs.worker_calls_max {
+            return answer(Err(overloaded()));
+        }
+        if self.told.is_empty() {
+            self.told_until = now.plus(self.hands.knobs.report_gather);
+        }
+        let bytes = serde_json::to_vec(&reports).map_or(0, |json| json.len());
+        self.told.push((Told { reports, answer }, bytes));
+    }
+
+    /// An errand of this term has ended.
+    pub(super) fn finished(&mut self, what: What) {
+        let now = self.now();
+        match what {
+            What::Settled(result) => {
+                self.busy.settling = false;
+                // Another leader may have answered; then this term is over, and the status says so.
+                self.settled = self.is_well("take over", result);
+                if self.settled {
+                    self.counted = self.fleet.index;
+                    self.sessions.follow(&self.fleet.snapshot, now);
+                    let early = std::mem::take(&mut self.early);
+                    early.into_iter().for_each(|asked| self.asked(asked));
+                }
+            }
+            What::Confirmed(beats, result) => {
+                self.busy.confirming = false;
+                match result {
+                    Ok(()) => self.confirmed.extend(beats),
+                    Err(error) => beats
+                        .into_iter()
+                        .for_each(|beat| (beat.answer)(Err(error.clone()))),
+                }
+            }
+            What::Greeted => self.hellos -= 1,
+            What::Reported => self.busy.reporting = false,
+            What::Planned(result) => {
+                self.busy.planning = false;
+                if !self.is_well("apply a plan", result) {
+                    self.pace.seen = None;
+                    self.pace.not_before = self.retry_at;
+                }
+            }
+            What::Marked(silent, result) => {
+                self.busy.judging = false;
+                match self.is_well("mark silent workers down", result) {
+                    true => self.marked(&silent, now),
+                    false => self.judge_not_before = self.retry_at,
+                }
+            }
+            What::Doubted(silent, result) => {
+                self.busy.judging = false;
+                match result {
+                    Ok(witnesses) => self.judged(&silent, &witnesses),
+                    Err(error) => {
+                        self.is_well(
+                            "reach a majority before workers are marked down",
+                            Err(error),
+                        );
+                        self.judge_not_before = self.retry_at;
+                    }
+                }
+            }
+            What::HandedOver(result) => {
+                self.is_well(
+                    "hand over leadership to a manager that hears more workers",
+                    result,
+                );
+            }
+        }
+        if !self.busy.planning {
+            self.grant();
+        }
+    }
+
+    /// Notes whether something went well; trouble is told once per cause.
+    fn is_well(&mut self, tried: &'static str, result: Result<(), Error>) -> bool {
+        let Err(error) = result else {
+            self.troubles.remove(tried);
+            return true;
+        };
+        self.retry_at = self.now().plus(self.hands.knobs.manager_retry);
+        if self.troubles.insert(tried, error.code) != Some(error.code) {
+            tracing::warn!(%error, "this manager could not {tried}; it goes on trying");
+        }
+        false
+    }
+
+    /// Answers the heartbeats that were confirmed. The term is looked at after the confirmation: whoever deposed this leader would
+    /// have answered the read in its stead.
+    fn grant(&mut self) {
+        if self.confirmed.is_empty() {
+            return;
+        }
+        let fleet = self.hands.handle.fleet();
+        let leads = leads(&self.hands.status.borrow()) == Some(self.term);
+        for beat in std::mem::take(&mut self.confirmed) {
+            if !leads {
+                (beat.answer)(Err(not_leader(&self.hands)));
+                continue;
+            }
+            let revision = match meeting::session(&fleet, beat.worker, beat.epoch) {
+                Ok(note) => note.revision,
+                Err(over) => {
+                    (beat.answer)(Ok(*over));
+                    continue;
+                }
+            };
+            let lease_ms = self.hands.knobs.worker_lease.as_millis();
+            (beat.answer)(Ok(Reply::Beat {
+                number: beat.number,
+                epoch: beat.epoch,
+                revision,
+                lease_ms: u64::try_from(lease_ms).unwrap_or(u64::MAX),
+            }));
+            self.leases.granted(beat.worker, self.now());
+        }
+    }
+
+    /// The witnesses have spoken about the `silent`.
+    fn judged(&mut self, silent: &[(WorkerId, Epoch)], witnesses: &[Witness]) {
+        let (now, bound) = (self.now(), self.hands.knobs.worker_down);
+        // Some may have been heard meanwhile.
+        let still: BTreeSet<_> = self.sessions.silent(now, bound).into_iter().collect();
+        let silent: Vec<_> = silent
+            .iter()
+            .copied()
+            .filter(|one| still.contains(one))
+            .collect();
+        let ready = self.sessions.ready().len();
+        let Verdict { down, alive, heir } = verdict(&silent, ready, witnesses, bound);
+        for (worker, ago) in &alive {
+            let at = Mono(now.0.saturating_sub(*ago));
+            self.sessions.heard_elsewhere(*worker, at);
+        }
+        if !alive.is_empty() {
+            tracing::warn!(
+                "{} workers do not reach this leader, but other managers hear them: they are not marked down",
+                alive.len()
+            );
+        }
+        self.heir = heir;
+        self.mark(down);
+    }
+
+    /// Marks workers down.
+    fn mark(&mut self, silent: Vec<(WorkerId, Epoch)>) {
+        if silent.is_empty() {
+            return;
+        }
+        self.busy.judging = true;
+        let errand = errands::mark(self.hands.clone(), self.term, silent);
+        self.greeting.push(errand);
+    }
+
+    /// Workers were marked down.
+    fn marked(&mut self, silent: &[(WorkerId, Epoch)], now: Mono) {
+        self.sessions.marked(silent.len(), now);
+        self.hands.metrics.count_downs(silent.len() as u64);
+        for (worker, _) in silent {
+            let found = self.fleet.snapshot.workers.get(worker);
+            let name = found.map_or("", |worker| worker.name.as_str());
+            let bound = self.hands.knobs.worker_down;
+            tracing::warn!("worker {name} was silent for {bound:.1?} and was marked down");
+        }
+    }
+
+    /// What is to be done now.
+    pub(super) fn act(&mut self, all_heard: bool) -> Vec<Errand> {
+        let now = self.now();
+        let mut errands = Vec::new();
+        if !self.settled {
+            if !self.busy.settling && now >= self.retry_at {
+                self.busy.settling = true;
+                errands.push(errands::settle(self.hands.clone(), self.term));
+            }
+            return errands;
+        }
+        if !self.busy.confirming && !self.beats.is_empty() {
+            self.busy.confirming = true;
+            let beats = std::mem::take(&mut self.beats);
+            errands.push(errands::confirm(self.hands.clone(), self.term, beats));
+        }
+        if !self.busy.reporting && self.reports_due(now) {
+            self.busy.reporting = true;
+            let told = self.take_reports();
+            errands.push(errands::report(self.hands.clone(), self.term, told));
+        }
+        if !self.busy.judging && all_heard && now >= self.judge_not_before {
+            errands.extend(self.judge(now));
+        }
+        if let Some(heir) = self.heir.take() {
+            errands.push(errands::hand_over(self.hands.clone(), self.term, heir));
+        }
+        if !self.busy.planning && self.pass_due(now).is_some_and(|due| now >= due) {
+            errands.extend(self.pass(now));
+        }
+        self.tell_suspicion(now);
+        errands.append(&mut self.greeting);
+        errands
+    }
+
+    fn reports_due(&self, now: Mono) -> bool {
+        let bytes: usize = self.told.iter().map(|(_, bytes)| bytes).sum();
+        let full = bytes >= self.hands.knobs.report_bytes_max;
+        !self.told.is_empty() && (full || now >= self.told_until)
+    }
+
+    /// The oldest reports, as many as go into one entry.
+    fn take_reports(&mut self) -> Vec<Told> {
+        let mut bytes = 0;
+        let mut fits = |(_, length): &(Told, usize)| {
+            bytes += length;
+            bytes <= self.hands.knobs.report_bytes_max
+        };
+        let count = self.told.iter().take_while(|one| fits(one)).count().max(1);
+        let taken = self.told.drain(..count);
+        taken.map(|(told, _)| told).collect()
+    }
+
+    /// Marks whoever is silent, or asks first whether this manager is the one that is deaf.
+    fn judge(&mut self, now: Mono) -> Option<Errand> {
+        let bound = self.hands.knobs.worker_down;
+        let silent = self.sessions.silent(now, bound);
+        if silent.is_empty() {
+            return None;
+        }
+        if !self.sessions.is_mass(silent.len(), now, bound) {
+            self.mark(silent);
+            return None;
+        }
+        self.busy.judging = true;
+        let ready = self.sessions.ready();
+        Some(errands::doubt(self.hands.clone(), self.term, silent, ready))
+    }
+
+    /// When the reconciler shall look, if it shall.
+    fn pass_due(&self, now: Mono) -> Option<Mono> {
+        let not_before = self.pace.not_before;
+        if self.pace.seen != Some(self.fleet.index) {
+            return Some(not_before);
+        }
+        if self.pace.had_changes {
+            // Nothing came of its last plan: it would propose the same at once.
+            return Some(not_before.plus(self.hands.knobs.manager_retry));
+        }
+        let left = self
+            .pace
+            .wake_ms?
+            .saturating_sub(self.hands.clock.wall_ms());
+        Some(not_before.max(now.plus(Duration::from_millis(left))))
+    }
+
+    /// One pass of the reconciler.
+    fn pass(&mut self, now: Mono) -> Option<Errand> {
+        let moment = Moment {
+            now_ms: self.hands.clock.wall_ms(),
+            leases: self.leases.at(now),
+            limits: Limits::default(),
+        };
+        let plan = reconcile(&self.fleet.snapshot, &moment);
+        let took = self.now().since(now);
+        self.tell_fleet(took);
+        // Never busy for more than half of the time.
+        let pause = self.hands.knobs.reconcile_pause.max(took);
+        self.pace = Pace {
+            seen: Some(self.fleet.index),
+            not_before: now.plus(took + pause),
+            wake_ms: plan.wake_ms,
+            had_changes: !plan.changes.is_empty(),
+        };
+        if plan.changes.is_empty() {
+            return None;
+        }
+        self.busy.planning = true;
+        Some(errands::plan(self.hands.clone(), self.term, plan.changes))
+    }
+
+    /// Counts a pass, what there is, and what has happened since the last one.
+    fn tell_fleet(&mut self, took: Duration) {
+        let metrics = &self.hands.metrics;
+        metrics.observe_pass(took, &self.fleet);
+        for event in self.fleet.events.range((self.counted + 1, 0)..) {
+            metrics.observe_event(event.1, &self.fleet);
+        }
+        self.counted = self.fleet.index;
+    }
+
+    fn tell_suspicion(&mut self, now: Mono) {
+        if now.since(self.suspicion_told) >= self.hands.knobs.worker_heartbeat {
+            self.suspicion_told = now;
+            let phi = self.sessions.most_suspect(now).map_or(0.0, |(_, phi)| phi);
+            self.hands.metrics.set_suspicion(phi);
+        }
+    }
+
+    /// When there is something to do although nothing else happens.
+    pub(super) fn wake(&self) -> Option<Mono> {
+        let now = self.now();
+        if !self.settled {
+            return (!self.busy.settling).then_some(self.retry_at);
+        }
+        let bound = self.hands.knobs.worker_down;
+        let silent = self.sessions.next(bound);
+        let all = [
+            // While it watches somebody it looks up often enough to know that it was awake.
+            silent.map(|_| now.plus(bound / LOOKS)),
+            silent
+                .filter(|_| !self.busy.judging)
+                .map(|at| at.max(self.judge_not_before)),
+            (!self.busy.reporting && !self.told.is_empty()).then_some(self.told_until),
+            self.pass_due(now).filter(|_| !self.busy.planning),
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    fn now(&self) -> Mono {
+        self.hands.clock.now()
+    }
+}
+
+/// An errand of a term that is over has ended: heartbeats that it carried get no lease.
+pub(super) fn late(hands: &Hands, what: What) {
+    if let What::Confirmed(beats, _) = what {
+        for beat in beats {
+            (beat.answer)(Err(not_leader(hands)));
+        }
+    }
+}
+
+fn overloaded() -> Error {
+    Error::new(
+        Code::Overloaded,
+        "too many workers wait for the leader's manager",
+    )
+    .hint("try again in a moment")
+}

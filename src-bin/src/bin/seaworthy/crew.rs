@@ -1,0 +1,91 @@
+//! The workers of `dev`: a token, and workers w1..wN in the same process, whose tasks end with them.
+
+use crate::worker;
+use node::cli::Error;
+use node::config::Founder;
+use node::fleet::Command;
+use node::fleet::command::Machine;
+use node::handle::Handle;
+use node::knobs::Knobs;
+use node::rt::real;
+use node::service::spec::Amounts;
+use node::worker::{RunningWorker, WorkerConfig};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the token is good: workers join at once.
+const TOKEN_TTL: Duration = Duration::from_secs(600);
+/// Longest wait for the cluster to take the token.
+const TOKEN_WAIT: Duration = Duration::from_secs(10);
+
+/// Where a worker listens.
+pub(crate) fn address(number: u16, base: u16) -> String {
+    format!("127.0.0.1:{}", base + 200 + number)
+}
+
+/// Makes a token and starts `count` workers that share the machine.
+pub(crate) async fn start(
+    count: u16,
+    base: u16,
+    handle: &Handle,
+    members: &[Founder],
+    home: &Path,
+) -> Result<Vec<RunningWorker>, Error> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let token = token(handle).await?;
+    let host = real::host();
+    let share = |amount: u64| (amount / u64::from(count)).max(1);
+    let mut workers = Vec::new();
+    for number in 1..=count {
+        let name = format!("w{number}");
+        let config = WorkerConfig {
+            machine: Machine {
+                name: name.clone(),
+                capacity: Amounts {
+                    cpu_milli: share(host.cpu_milli),
+                    memory_bytes: share(host.memory_bytes),
+                },
+                ..Machine::default()
+            },
+            join: members.iter().map(|one| one.http.clone()).collect(),
+            token: Some(token.clone()),
+            data_dir: home.join(name),
+            listen: address(number, base),
+        };
+        workers.push(worker::start(config, Knobs::default()).await?);
+    }
+    Ok(workers)
+}
+
+/// Ends the workers and their tasks.
+pub(crate) async fn stop(workers: Vec<RunningWorker>) {
+    for worker in workers {
+        worker.stop_with_tasks(worker::GRACE).await;
+    }
+}
+
+/// A new token that the cluster has taken.
+async fn token(handle: &Handle) -> Result<String, Error> {
+    let token = real::secret().map_err(|error| Error::local(error.to_string(), ""))?;
+    let create = Command::TokenCreate {
+        hash: hex(&Sha256::digest(token.as_bytes())),
+        ttl_ms: u64::try_from(TOKEN_TTL.as_millis()).unwrap_or(u64::MAX),
+    };
+    match handle.command(&create, Some(TOKEN_WAIT)).await {
+        Ok(_) => Ok(token),
+        Err(error) => Err(Error::local(
+            format!("the cluster takes no token for the workers: {error}"),
+            "start again with --log info",
+        )),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        text += &format!("{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,83 @@
+//! `worker start`: one worker under the operating system's signals.
+//!
+//! TERM and INT stop it in order, and leave its tasks running unless it was told otherwise; a second one ends the process at once. Tasks
+//! survive that too: the next start takes them up again.
+
+use crate::logs;
+use node::cli::worker::Run;
+use node::cli::{Error, Exit};
+use node::config::LogFormat;
+use node::knobs::Knobs;
+use node::rt::real;
+use node::service::spec::Amounts;
+use node::worker::process::ProcessExecutor;
+use node::worker::{RunningWorker, WorkerConfig};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long tasks get to end in order when they end with their worker.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs a worker until it is told to stop.
+pub(crate) async fn run(run: Run) -> Result<Exit, Error> {
+    logs::begin(&run.log, LogFormat::Text)?;
+    let listen = |kind| {
+        signal(kind)
+            .map_err(|error| Error::local(format!("cannot listen for signals: {error}"), ""))
+    };
+    let (mut terminate, mut interrupt) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
+    let worker = start(run.config, Knobs::default()).await?;
+    tracing::info!(http = worker.http_address, "worker runs");
+    tokio::select! {
+        biased; // A worker that has ended needs no signal any more.
+        () = worker.ended() => return Err(Error::local("the worker has ended", "its log says why")),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    let stopping = async {
+        match run.stops_tasks {
+            true => worker.stop_with_tasks(GRACE).await,
+            false => worker.stop().await,
+        }
+    };
+    tokio::select! {
+        biased; // A worker that has stopped in order counts as such.
+        () = stopping => Ok(Exit::Ok),
+        _ = terminate.recv() => Err(cut_off()),
+        _ = interrupt.recv() => Err(cut_off()),
+    }
+}
+
+/// Starts a worker that runs tasks as processes of this machine.
+pub(crate) async fn start(mut config: WorkerConfig, knobs: Knobs) -> Result<RunningWorker, Error> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        let message = format!("worker {} cannot start: {error}", config.machine.name);
+        Error::local(message, "")
+    };
+    let env = real::env(&config.machine.name).map_err(|error| wrong(&error))?;
+    let host = real::host();
+    let dir = std::path::absolute(&config.data_dir).map_err(|error| wrong(&error))?;
+    let (machine, name) = (&mut config.machine, config.data_dir.display().to_string());
+    machine.platform = host.platform;
+    let given = |said: u64, has: u64| if said == 0 { has } else { said };
+    machine.capacity = Amounts {
+        cpu_milli: given(machine.capacity.cpu_milli, host.cpu_milli),
+        memory_bytes: given(machine.capacity.memory_bytes, host.memory_bytes),
+    };
+    config.data_dir = dir.clone();
+    let executor = Arc::new(ProcessExecutor::new(&env, dir, &knobs));
+    let started = node::worker::start(env, config, knobs, executor).await;
+    started.map_err(|error| Error::local(format!("the worker in {name} cannot start: {error}"), ""))
+}
+
+fn cut_off() -> Error {
+    Error::local(
+        "the worker was cut off by a second signal",
+        "its tasks run on, and are taken up again at the next start",
+    )
+}
