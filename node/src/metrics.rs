@@ -601,8 +601,12 @@ fn series_of(line: &str) -> String {
         .split_once('{')
         .and_then(|(_, rest)| rest.rsplit_once('}'));
     let labels = labels.map_or("", |(inside, _)| inside);
-    let bucket = labels.find("le=\"").unwrap_or(labels.len());
-    labels[..bucket].trim_end_matches(',').to_owned()
+    // Its own label, not the end of another's name.
+    let bucket = match labels.starts_with("le=\"") {
+        true => Some(0),
+        false => labels.find(",le=\""),
+    };
+    labels[..bucket.unwrap_or(labels.len())].to_owned()
 }
 
 #[cfg(test)]

@@ -77,6 +77,16 @@ impl Call {
         number(name, &self.path(name))
     }
 
+    /// A path parameter that is a name.
+    pub(super) fn path_text(&self, name: &str) -> Result<String, Error> {
+        text(name, &self.path(name))
+    }
+
+    /// A query parameter that is text, if given.
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        self.bytes(name).map(|bytes| text(name, &bytes)).transpose()
+    }
+
     /// A query parameter's bytes, if given.
     pub(super) fn bytes(&self, name: &str) -> Option<Bytes> {
         debug_assert!(
@@ -246,6 +256,13 @@ fn body_too_large(most: usize) -> Error {
 /// The request makes no sense.
 pub(super) fn invalid(message: String) -> Error {
     Error::new(Code::InvalidArgument, message)
+}
+
+/// Text of a parameter.
+fn text(name: &str, bytes: &[u8]) -> Result<String, Error> {
+    let text = std::str::from_utf8(bytes);
+    text.map(str::to_owned)
+        .map_err(|_| invalid(format!("`{name}` is not UTF-8")))
 }
 
 /// A decimal number.

@@ -3,17 +3,20 @@
 use super::{Options, serve};
 use crate::config::Limits;
 use crate::error::{Code, Error};
+use crate::fleet::Fleet;
+use crate::fleet::apply::At;
+use crate::fleet::meeting;
 use crate::handle::{
     Condition, Handle, MemberChange, MemberStatus, Request, SnapshotInfo, Stamp, Status, WatchBatch,
 };
 use crate::metrics::Metrics;
 use crate::rt::{Env, Tasks};
 use crate::state::command::{
-    Command, Delete, DeleteDone, Done, Get, GetDone, KeyEvent, KeyValue, LeaseDone, Member,
-    Nothing, Op, Outcome, Put, PutDone, Refusal, Refused, SessionDone, Step, StepDone, Txn,
-    TxnDone, TxnStep,
+    Command, Delete, DeleteDone, Done, FleetCommand, FleetDone, Get, GetDone, KeyEvent, KeyValue,
+    LeaseDone, Member, Nothing, Op, Outcome, Put, PutDone, Refusal, Refused, SessionDone, Step,
+    StepDone, Txn, TxnDone, TxnStep,
 };
-use crate::types::{ClusterId, Incarnation, Index, NodeId, Revision, Role, Term};
+use crate::types::{ClusterId, Epoch, Incarnation, Index, NodeId, Revision, Role, Term, WorkerId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -53,6 +56,8 @@ pub(crate) struct Fake {
     pub(crate) moods: VecDeque<Mood>,
     /// Changes of membership asked for.
     pub(crate) changes: Vec<MemberChange>,
+    /// Orchestration.
+    pub(crate) fleet: Fleet,
 }
 
 /// A served fake.
@@ -67,6 +72,8 @@ pub(crate) struct World {
     pub(crate) fake: Arc<Mutex<Fake>>,
     /// The picture.
     pub(crate) status: Arc<watch::Sender<Status>>,
+    /// The fleet, as followers see it.
+    pub(crate) fleet: Arc<watch::Sender<Arc<Fleet>>>,
 }
 
 /// A picture of a healthy leader. Its addresses lead nowhere: a client under test follows them, and whatever happens to listen on
@@ -125,16 +132,23 @@ impl World {
         let page = metrics.clone();
         let clock = env.clock.clone();
         let render = Arc::new(move || page.render());
-        let (_, fleet) = watch::channel(Arc::default());
+        let (fleet, followed) = watch::channel(Arc::default());
+        let fleet = Arc::new(fleet);
         let timeout = Duration::from_secs(5);
-        let handle = Handle::new(requests, picture, fleet, clock, timeout, render);
+        let handle = Handle::new(requests, picture, followed, clock, timeout, render);
         let listener = env.net.listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_address();
         let fake = Arc::new(Mutex::new(Fake::default()));
         let status = Arc::new(status);
         // The leader the door names is the door itself.
         status.send_modify(|status| status.members[0].member.http.clone_from(&address));
-        tasks.spawn(run(queue, Arc::clone(&fake), Arc::clone(&status)));
+        let loop_fleet = Arc::clone(&fleet);
+        tasks.spawn(run(
+            queue,
+            Arc::clone(&fake),
+            Arc::clone(&status),
+            loop_fleet,
+        ));
         let options = Options {
             name: "n1".to_owned(),
             limits,
@@ -147,7 +161,15 @@ impl World {
             address,
             fake,
             status,
+            fleet,
         }
+    }
+
+    /// Changes the fleet by hand, and tells followers.
+    pub(crate) fn fleet(&self, change: impl FnOnce(&mut Fleet)) {
+        let mut fake = self.fake.lock().unwrap();
+        change(&mut fake.fleet);
+        self.fleet.send_replace(Arc::new(fake.fleet.clone()));
     }
 
     /// Sends bytes on a connection of their own and gives all that comes back until the node closes it or is silent for long.
@@ -224,13 +246,18 @@ async fn run(
     mut queue: mpsc::Receiver<Request>,
     fake: Arc<Mutex<Fake>>,
     status: Arc<watch::Sender<Status>>,
+    fleet: Arc<watch::Sender<Arc<Fleet>>>,
 ) {
     while let Some(request) = queue.recv().await {
         let mut fake = fake.lock().unwrap();
         // An asker that has given up does not matter to the loop.
         match request {
             Request::Propose { command, reply, .. } => {
-                reply.send(fake.propose(command)).ok();
+                let answer = fake.propose(command);
+                if fake.fleet != **fleet.borrow() {
+                    fleet.send_replace(Arc::new(fake.fleet.clone()));
+                }
+                reply.send(answer).ok();
                 let revision = Revision(fake.revision);
                 status.send_modify(|status| status.revision = revision);
             }
@@ -262,9 +289,8 @@ async fn run(
                 fake.changes.push(change);
                 reply.send(id).ok();
             }
-            Request::Dispatch { reply, .. } => {
-                let none = Error::new(Code::NotFound, "no workers here");
-                reply.send(Err(none)).ok();
+            Request::Dispatch { call, reply, .. } => {
+                reply.send(Ok(meet(&call))).ok();
             }
             Request::Snapshot { reply } => {
                 let done = SnapshotInfo {
@@ -288,6 +314,31 @@ fn inside(key: &Bytes, start: &Bytes, end: &Bytes) -> bool {
         [] => key == start,
         [0] => key >= start,
         _ => key >= start && key < end,
+    }
+}
+
+/// An answer to a worker that has the right form.
+fn meet(call: &meeting::Call) -> meeting::Reply {
+    match call {
+        meeting::Call::Hello(hello) => meeting::Reply::Welcome {
+            cluster: ClusterId(7),
+            worker: WorkerId(1),
+            epoch: Epoch(hello.hello.epoch.0 + 1),
+            managers: vec!["n1.invalid:8000".to_owned()],
+        },
+        meeting::Call::Beat { number, epoch, .. } => meeting::Reply::Beat {
+            number: *number,
+            epoch: *epoch,
+            revision: 4,
+            lease_ms: 0,
+        },
+        meeting::Call::Report(reports) => meeting::Reply::Acknowledged {
+            life: reports.life,
+            number: reports.reports.last().map_or(0, |report| report.number),
+        },
+        meeting::Call::Heard { .. } => meeting::Reply::Over {
+            reason: "nobody was heard here".to_owned(),
+        },
     }
 }
 
@@ -380,9 +431,29 @@ impl Fake {
                 self.compacted = compact.revision;
                 Done::Nothing(Nothing {})
             }
+            Op::Fleet(command) => self.command(&command),
             _ => Done::Nothing(Nothing {}),
         };
         self.outcome(done)
+    }
+
+    fn command(&mut self, command: &FleetCommand) -> Done {
+        let at = At {
+            index: self.index,
+            term: Term(2),
+            time_ms: 1_000,
+        };
+        let command = serde_json::from_slice(&command.json).unwrap();
+        match self.fleet.apply(&command, at) {
+            Ok(done) => Done::Fleet(FleetDone {
+                json: serde_json::to_vec(&done).unwrap().into(),
+            }),
+            Err(refused) => Done::Refused(Refused {
+                why: refused.why as i32,
+                message: refused.message,
+                current: None,
+            }),
+        }
     }
 
     fn check(&self, key: &Bytes, expect: Option<crate::state::command::Expect>) -> Option<Done> {

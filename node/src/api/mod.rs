@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
 //! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and `schemas`,
-//! the document; `door`, connections and their limits.
+//! the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], `fleet_table`,
+//! `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`.
 //!
 //! Rules of the door:
 //! - It talks to the node through [`Handle`] alone; forwarding to the leader is the node's business.
@@ -18,14 +19,21 @@
 mod call;
 mod cluster;
 mod door;
+mod fleet_schemas;
+mod fleet_table;
+pub mod fleet_wire;
 mod health;
 mod kv;
 mod leases;
+mod nodes;
 mod openapi;
 mod routes;
 mod schemas;
+mod services;
 mod table;
+mod tokens;
 pub mod txn;
+mod volumes;
 mod watch;
 pub mod wire;
 mod worker_schemas;
@@ -33,6 +41,8 @@ mod workers;
 
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod fleet_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
@@ -44,7 +54,8 @@ use crate::metrics::Metrics;
 use crate::rt::net::Listener;
 use crate::rt::{Clock, Env, Mono, Process, Tasks};
 use http::HeaderValue;
-use std::sync::Arc;
+use rand_chacha::ChaCha8Rng;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +86,8 @@ struct Api {
     process: Process,
     /// The node's name as a header, unless it holds what a header must not.
     signature: Option<HeaderValue>,
+    /// Chance for tokens.
+    chance: Mutex<ChaCha8Rng>,
     /// Says that the node is stopping.
     closing: CancellationToken,
 }
@@ -90,6 +103,8 @@ pub fn serve(
     options: Options,
 ) {
     let signature = HeaderValue::from_str(&options.name).ok();
+    // Named by the time too: a node that starts again from the same seed must not draw the same tokens.
+    let chance = env.rngs.stream(&format!("tokens {}", env.clock.wall_ms()));
     let api = Arc::new(Api {
         handle,
         clock: env.clock.clone(),
@@ -98,6 +113,7 @@ pub fn serve(
         since: env.clock.now(),
         process: env.process.clone(),
         signature,
+        chance: Mutex::new(chance),
         closing: CancellationToken::new(),
     });
     tasks.spawn(door::tidy(Arc::clone(&api)));

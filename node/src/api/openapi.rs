@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 document, made from the route table and the schemas.
 
 use super::schemas;
-use super::table::{Answer, Body, Kind, Param, Place, ROUTES, Route};
+use super::table::{self, Answer, Body, Kind, Param, Place, Route};
 use crate::error::Code;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ const ANYWHERE: [Code; 2] = [Code::InvalidArgument, Code::Internal];
 /// The document.
 pub(super) fn document() -> Value {
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
-    for route in ROUTES {
+    for route in table::all() {
         let path = route.path.replace("{*", "{");
         let method = route.method.as_str().to_lowercase();
         paths

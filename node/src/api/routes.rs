@@ -2,7 +2,7 @@
 
 use super::Api;
 use super::call::{Call, refuse};
-use super::table::{ROUTES, Route};
+use super::table::{self, Route};
 use crate::error::{Code, Error};
 use crate::rt::net::BoxFuture;
 use axum::Router;
@@ -17,7 +17,7 @@ use tower::ServiceExt;
 /// The router over the table.
 fn router(api: &Arc<Api>) -> Router {
     let mut router = Router::new();
-    for route in ROUTES {
+    for route in table::all() {
         let filter = MethodFilter::try_from(route.method.clone())
             .expect("the table has common methods alone");
         let api = Arc::clone(api);
@@ -49,7 +49,7 @@ impl Front {
     /// The front of `api`.
     pub(super) fn new(api: &Arc<Api>) -> Self {
         let route = |method| {
-            let mut routes = ROUTES.iter();
+            let mut routes = table::all();
             routes.find(|one| one.method == method && one.path == "/v1/kv/{*key}")
         };
         Front {
@@ -103,8 +103,7 @@ async fn answer(api: Arc<Api>, route: &'static Route, request: axum::extract::Re
 /// Answers a request that no route takes: wrong path (404) or wrong method (405).
 async fn stray(api: Arc<Api>, request: axum::extract::Request) -> Response {
     let (method, path) = (request.method(), request.uri().path());
-    let methods: Vec<&str> = ROUTES
-        .iter()
+    let methods: Vec<&str> = table::all()
         .filter(|route| matches(route.path, path))
         .map(|route| route.method.as_str())
         .collect();
@@ -161,7 +160,7 @@ pub(super) fn matches(template: &str, path: &str) -> bool {
 
 /// The route whose path looks most like `path`.
 fn nearest(path: &str) -> String {
-    let closest = ROUTES.iter().min_by_key(|route| distance(route.path, path));
+    let closest = table::all().min_by_key(|route| distance(route.path, path));
     let route = closest.expect("the table is not empty");
     format!("{} {}", route.method, route.path.replace("{*", "{"))
 }
@@ -226,8 +225,9 @@ mod tests {
 
     #[test]
     fn ids_and_parameters_are_unique() {
-        for (position, route) in ROUTES.iter().enumerate() {
-            assert!(ROUTES[..position].iter().all(|other| other.id != route.id));
+        for (position, route) in table::all().enumerate() {
+            let mut before = table::all().take(position);
+            assert!(before.all(|other| other.id != route.id), "{}", route.id);
             let names: Vec<_> = route.params().map(|param| param.name).collect();
             for (at, name) in names.iter().enumerate() {
                 assert!(!names[..at].contains(name), "{} has {name} twice", route.id);

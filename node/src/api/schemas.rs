@@ -9,6 +9,9 @@ pub(super) fn all() -> Value {
     for group in [errors(), records(), transactions(), clusters(), healths()] {
         schemas.extend(group);
     }
+    for group in super::fleet_schemas::groups() {
+        schemas.extend(group);
+    }
     schemas.extend(super::worker_schemas::meetings());
     Value::Object(schemas)
 }
@@ -111,7 +114,7 @@ fn record() -> Vec<Field> {
     [key(), value(), numbers].concat()
 }
 
-fn place() -> Vec<Field> {
+pub(super) fn place() -> Vec<Field> {
     vec![
         ("revision", number()),
         ("index", number()),
@@ -119,7 +122,7 @@ fn place() -> Vec<Field> {
     ]
 }
 
-fn fresh() -> Vec<Field> {
+pub(super) fn fresh() -> Vec<Field> {
     vec![
         ("revision", number()),
         ("applied_index", number()),
@@ -147,7 +150,7 @@ fn range_result() -> Vec<Field> {
     ]
 }
 
-fn id() -> Vec<Field> {
+pub(super) fn id() -> Vec<Field> {
     vec![("id", number())]
 }
 

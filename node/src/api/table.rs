@@ -1,9 +1,9 @@
 //! The route table: every route of the door, with all that the router, the parameter check and the OpenAPI document need.
 //!
-//! Nothing else adds routes, so what is documented and what is served cannot differ.
+//! Nothing but this and `fleet_table` adds routes, so what is documented and what is served cannot differ.
 
 use super::call::Call;
-use super::{cluster, health, kv, leases, watch, workers};
+use super::{cluster, fleet_table, health, kv, leases, watch, workers};
 use crate::error::{Code, Error};
 use crate::rt::net::BoxFuture;
 use axum::response::Response;
@@ -109,7 +109,7 @@ pub(super) enum Answer {
     Metrics,
 }
 
-const fn query(name: &'static str, kind: Kind, about: &'static str) -> Param {
+pub(super) const fn query(name: &'static str, kind: Kind, about: &'static str) -> Param {
     let place = Place::Query;
     Param {
         name,
@@ -119,7 +119,7 @@ const fn query(name: &'static str, kind: Kind, about: &'static str) -> Param {
     }
 }
 
-const fn path(name: &'static str, kind: Kind, about: &'static str) -> Param {
+pub(super) const fn path(name: &'static str, kind: Kind, about: &'static str) -> Param {
     let place = Place::Path;
     Param {
         name,
@@ -147,7 +147,7 @@ const KEY: &[Param] = &[path(
 const LEASE: &[Param] = &[path("id", Kind::Number, "The lease.")];
 const SESSION_ID: &[Param] = &[path("id", Kind::Number, "The session.")];
 const MEMBER: &[Param] = &[path("id", Kind::Number, "The member.")];
-const TIMEOUT: &[Param] = &[query(
+pub(super) const TIMEOUT: &[Param] = &[query(
     "timeout_ms",
     Kind::Number,
     "Longest time to wait for the outcome, milliseconds.",
@@ -361,7 +361,12 @@ const WAITING: &[Code] = &[
 ];
 
 /// Every route of the door.
-pub(super) static ROUTES: &[Route] = &[
+pub(super) fn all() -> impl Iterator<Item = &'static Route> + Clone {
+    ROUTES.iter().chain(fleet_table::ROUTES)
+}
+
+/// The routes of keys, of the cluster and of the node itself; those of orchestration are in `fleet_table`.
+static ROUTES: &[Route] = &[
     Route {
         method: Method::PUT,
         path: "/v1/kv/{*key}",

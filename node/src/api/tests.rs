@@ -7,7 +7,7 @@
 use super::fake::{World, status};
 use super::health::{judge, not_ready};
 use super::routes::matches;
-use super::table::{Answer, ROUTES};
+use super::table::{self, Answer};
 use super::wire::Health;
 use crate::error::Code;
 use crate::handle::Condition;
@@ -38,7 +38,7 @@ fn mismatch(document: &Value, schema: &Value, value: &Value) -> Option<String> {
         "object" => value.is_object(),
         "array" => value.is_array(),
         "string" => value.is_string(),
-        "integer" => value.is_u64(),
+        "integer" => value.is_u64() || value.is_i64(),
         "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         other => panic!("unknown type {other}"),
@@ -74,7 +74,7 @@ fn mismatch(document: &Value, schema: &Value, value: &Value) -> Option<String> {
 }
 
 /// Asserts that `value` is what the document says of `schema`.
-fn fits(schema: &str, value: &Value) {
+pub(super) fn fits(schema: &str, value: &Value) {
     let document = super::openapi();
     let reference = json!({ "$ref": format!("#/components/schemas/{schema}") });
     if let Some(wrong) = mismatch(&document, &reference, value) {
@@ -120,14 +120,32 @@ fn sample(id: &str) -> (&'static str, &'static str) {
         "runbookLeader" => ("/cluster/leader", ""),
         "runbookSnapshot" => ("/admin/snapshot", ""),
         "raftState" => ("/raft/state", ""),
-        other => panic!("no sample request for {other}"),
+        "workerHello" => (
+            "/v1/workers/hello",
+            r#"{"token":"t","machine":{"name":"w1","address":"h:1","platform":"linux/amd64","capacity":{}},"hello":{"identity":
+            {"cluster":"0","worker":0,"life":"7"},"epoch":0,"revision":0,"is_anew":true,"tasks":{},"newest_report":0}}"#,
+        ),
+        "workerBeat" => (
+            "/v1/workers/beat",
+            r#"{"call":"beat","worker":1,"number":2,"epoch":3,"revision":4}"#,
+        ),
+        "workerReport" => (
+            "/v1/workers/report",
+            r#"{"worker":1,"epoch":3,"life":"7","reports":[{"number":5,"task":6,"state":"running","attempts":1,"message":""}]}"#,
+        ),
+        "workerAssignments" => (
+            "/v1/workers/900/assignments?epoch=1&revision=0&wait_ms=10",
+            "",
+        ),
+        other => super::fleet_tests::sample(other),
     }
 }
 
 #[tokio::test]
 async fn every_route_answers_as_the_document_says() {
     let world = World::new().await;
-    for route in ROUTES {
+    super::fleet_tests::settle(&world);
+    for route in table::all() {
         let (target, body) = sample(route.id);
         let path = target.split('?').next().unwrap();
         assert!(matches(route.path, path), "{target} is not {}", route.path);
@@ -167,8 +185,7 @@ async fn document_and_routes_are_the_same_set() {
             }
         }
     }
-    let mut served: Vec<_> = ROUTES
-        .iter()
+    let mut served: Vec<_> = table::all()
         .map(|route| (route.method.to_string(), route.path.replace("{*", "{")))
         .collect();
     documented.sort();
@@ -180,7 +197,10 @@ async fn document_and_routes_are_the_same_set() {
         if path == "/v1/watch" {
             continue;
         }
-        let target = path.replace("{key}", "k").replace("{id}", "3");
+        let target = path
+            .replace("{key}", "k")
+            .replace("{id}", "3")
+            .replace("{name}", "n");
         let (status, text) = world.ask(&method, &target, b"").await;
         let lost = status == 405 || text.contains("no route");
         assert!(!lost, "{method} {target}: {status} {text}");

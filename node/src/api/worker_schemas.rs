@@ -171,6 +171,6 @@ fn assignment() -> Value {
         ("slot", number()),
         ("version", number()),
         ("desired", words(&["run", "stop", "remove"])),
-        ("spec", json!({ "type": "object" })),
+        ("spec", reference("Spec")),
     ])
 }

@@ -1,14 +1,15 @@
 //! Other words for the same commands, as the runbooks of the products before us wrote them.
 //!
 //! An alias is expanded before the grammar sees the line; it adds no behaviour. Only words at the front count, so a key
-//! called `node` is safe.
+//! called `raft` is safe.
 
 /// Words as typed, and the words they stand for.
 pub const ALIASES: &[(&[&str], &[&str])] = &[
-    (&["node", "ls"], &["cluster", "members"]),
-    (&["node", "list"], &["cluster", "members"]),
-    (&["node", "rm"], &["cluster", "members", "remove"]),
     (&["cluster", "join"], &["cluster", "members", "add"]),
+    (
+        &["cluster", "join-token", "worker"],
+        &["cluster", "token", "create"],
+    ),
     (&["cluster", "status"], &["cluster", "info"]),
     (&["cluster", "verify"], &["cluster", "health"]),
     (&["raft", "status"], &["cluster", "info"]),
@@ -51,12 +52,15 @@ mod tests {
     fn runbook_words_are_understood() {
         let table = [
             (
-                "seaworthy node ls --output json",
-                "seaworthy cluster members --output json",
+                "seaworthy raft status --output json",
+                "seaworthy cluster info --output json",
             ),
-            ("seaworthy node rm 3", "seaworthy cluster members remove 3"),
-            ("seaworthy kv get node", "seaworthy kv get node"),
-            ("seaworthy node", "seaworthy node"),
+            (
+                "seaworthy cluster join-token worker --ttl 1h",
+                "seaworthy cluster token create --ttl 1h",
+            ),
+            ("seaworthy kv get raft", "seaworthy kv get raft"),
+            ("seaworthy raft", "seaworthy raft"),
             ("seaworthy", "seaworthy"),
         ];
         for (typed, meant) in table {

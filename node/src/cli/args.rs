@@ -3,6 +3,7 @@
 //! The environment is not read here (the library has none): [`crate::cli::remote`] and [`output_of`] look at the map in
 //! [`crate::cli::World`]. Widths are fixed so that help reads the same on every terminal and in golden tests.
 
+use super::args_fleet;
 use super::exit::Error;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::collections::BTreeMap;
@@ -92,6 +93,15 @@ Examples:
 
 Signals: TERM or INT hands over leadership, flushes and exits 0; USR1 cuts a snapshot.")]
     Server(Settings),
+    /// Services: what shall run, how often, where
+    #[command(subcommand)]
+    Service(args_fleet::Service),
+    /// Nodes: managers and workers
+    #[command(subcommand)]
+    Node(args_fleet::Node),
+    /// Volumes: what tasks keep
+    #[command(subcommand)]
+    Volume(args_fleet::Volume),
     /// Keys and values
     #[command(subcommand)]
     Kv(Kv),
@@ -409,6 +419,12 @@ A new member is a learner first: promote it when it has caught up.")]
     },
     /// Cut a snapshot on the node that is asked
     Snapshot,
+    /// Tokens by which workers join; without a verb, make one that is good for a day
+    Token {
+        /// The verb
+        #[command(subcommand)]
+        verb: Option<args_fleet::Token>,
+    },
 }
 
 /// The member verbs.

@@ -23,6 +23,7 @@ pub async fn run(
         Cluster::Members { verb } => members(verb.unwrap_or(Members::List), remote).await?,
         Cluster::Transfer { to } => transfer(to.as_deref(), remote).await?,
         Cluster::Snapshot => snapshot(remote).await?,
+        Cluster::Token { verb } => super::token::run(verb, remote, world).await?,
     };
     world.answer(output, &answer)?;
     Ok(Exit::Ok)

@@ -1,6 +1,6 @@
 //! The operator's command line, as a library: the program and the simulator run the very same commands.
 //!
-//! Reading order: [`args`], the grammar; [`world`], what a command may touch; [`exit`], how it ends; [`remote`], how it asks a
+//! Reading order: [`args`] and [`args_fleet`], the grammar; [`world`], what a command may touch; [`exit`], how it ends; [`remote`], how it asks a
 //! cluster; then one file per noun (`kv`, `cluster`, `config`, ...). [`run`] is the door.
 //!
 //! Nothing here prints, exits, reads the environment or opens a file by itself: [`World`] does, so that a scenario can
@@ -9,14 +9,20 @@
 
 pub mod alias;
 pub mod args;
+pub mod args_fleet;
 pub mod cluster;
 pub mod config;
 pub mod exit;
 pub mod kv;
 pub mod lease;
+pub mod node;
 pub mod remote;
+pub mod service;
+mod spec_flags;
 pub mod table;
+mod token;
 pub mod txn;
+pub mod volume;
 pub mod watch;
 pub mod worker;
 pub mod world;
@@ -80,6 +86,9 @@ async fn dispatch(cli: Cli, output: Output, world: &World) -> Result<Exit, Error
         Command::Kv(command) => kv::run(command, &remote()?, output, world).await,
         Command::Lease(command) => lease::run(command, &remote()?, output, world).await,
         Command::Cluster(command) => cluster::run(command, &remote()?, output, world).await,
+        Command::Service(command) => service::run(command, &remote()?, output, world).await,
+        Command::Node(command) => node::run(command, &remote()?, output, world).await,
+        Command::Volume(command) => volume::run(command, &remote()?, output, world).await,
         Command::Bench(options) => bench(&options, &remote()?, output, world).await,
         Command::Config(command) => config::run(command, output, world).await,
         Command::Worker(command) => worker::run(command, world).await,

@@ -51,6 +51,15 @@ impl Ask {
         })
     }
 
+    /// Changes something by `PUT`; the body is JSON.
+    pub fn put(path: impl Into<String>, body: &Value) -> Self {
+        let ask = Ask::write(Method::PUT, path, body.to_string());
+        Ask(client::Ask {
+            json: true,
+            ..ask.0
+        })
+    }
+
     /// True when it may change something.
     fn writes(&self) -> bool {
         self.0.again == Again::Never
@@ -324,6 +333,14 @@ impl Path {
     pub fn key(key: &str) -> Self {
         let mut path = "/v1/kv/".to_owned();
         encode(key, true, &mut path);
+        Path(path)
+    }
+
+    /// The path `before`, a name as one segment, then `after`.
+    pub fn under(before: &str, name: &str, after: &str) -> Self {
+        let mut path = before.to_owned();
+        encode(name, false, &mut path);
+        path.push_str(after);
         Path(path)
     }
 

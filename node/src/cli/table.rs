@@ -88,6 +88,45 @@ pub fn size(bytes: u64) -> String {
     format!("{number:.1} {unit}")
 }
 
+/// How long ago `then_ms` was, in one unit: `12s`, `5m`, `3h`, `2d`.
+pub fn ago(now_ms: u64, then_ms: u64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// A time in UTC, such as `2026-11-21T15:04:05Z`; `-` for the beginning of time, which means that there is none.
+pub fn time(unix_ms: u64) -> String {
+    if unix_ms == 0 {
+        return "-".to_owned();
+    }
+    let (days, seconds) = (unix_ms / 86_400_000, unix_ms / 1000 % 86_400);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of the Gregorian calendar, `days` after the first of January 1970. Years begin in March here, so that
+/// the day that is sometimes there is the last.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    (era * 400 + year + next, month, day)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +162,17 @@ mod tests {
             Some(vec![0xff])
         );
         assert_eq!(bytes(&json!({}), "value"), None);
+    }
+
+    #[test]
+    fn times_are_told_in_utc() {
+        assert_eq!(time(951_782_399_000), "2000-02-28T23:59:59Z");
+        assert_eq!(time(951_868_799_999), "2000-02-29T23:59:59Z");
+        assert_eq!(time(1_795_359_845_000), "2026-11-22T15:04:05Z");
+        assert_eq!(time(1_704_067_199_000), "2023-12-31T23:59:59Z");
+        assert_eq!(time(0), "-");
+        assert_eq!(ago(100_000, 40_000), "1m");
+        assert_eq!(ago(0, 40_000), "0s");
     }
 
     #[test]

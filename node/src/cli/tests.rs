@@ -305,7 +305,7 @@ async fn cluster_info_and_members_are_tables() {
         "{}",
         info.out
     );
-    let members = fake.types("node ls").await;
+    let members = fake.types("cluster members").await;
     let lines: Vec<&str> = members.out.lines().collect();
     assert_eq!(lines.len(), 3);
     assert!(lines[0].starts_with("ID  NAME  ROLE      LAG  ACTIVE  HTTP"));

@@ -19,6 +19,7 @@ use super::records::Key;
 use crate::state::command::Refusal;
 use crate::types::{ServiceId, TaskId, Term, WorkerId};
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 /// Where in the log a command stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +74,7 @@ impl Fleet {
             Command::ServiceScale { name, replicas } => self.scale_service(name, *replicas, at),
             Command::ServiceRollBack { name } => self.roll_service_back(name, at),
             Command::ServicePause { name, paused } => self.pause_service(name, *paused, at),
+            Command::ServiceRebalance { name } => self.rebalance_service(name, at),
             Command::ServiceRemove { name } => self.remove_service(name, at),
             Command::WorkerHello(said) => self.hello(said, at),
             Command::WorkerReports { batch } => Ok(self.take_reports(batch, at)),
@@ -112,8 +114,8 @@ impl Fleet {
             return;
         };
         let key = (service, entry.current.contents);
-        if !self.specs.contains_key(&key) {
-            self.specs.insert(key, entry.current.spec.clone().into());
+        if let Entry::Vacant(place) = self.specs.entry(key) {
+            place.insert(entry.current.spec.clone().into());
             self.mark(Key::Spec(key.0, key.1));
         }
     }

@@ -51,6 +51,11 @@ pub enum Command {
         /// Whether it pauses; otherwise it continues.
         paused: bool,
     },
+    /// Moves copies of a replicated service, one at a time, until they are spread as well as they can be. Answers [`Done::Service`].
+    ServiceRebalance {
+        /// Name.
+        name: String,
+    },
     /// Removes a service with all its tasks; their ends are waited for. Answers [`Done::Service`].
     ServiceRemove {
         /// Name.
@@ -63,7 +68,8 @@ pub enum Command {
         /// Each worker's.
         batch: Vec<WorkerReports>,
     },
-    /// The leader changes what it believes of workers. Void for another epoch or when `term` is over. Answers [`Done::Nothing`].
+    /// The leader says which workers are down; nothing but its hello makes one ready again, so any other status does nothing. Void for
+    /// another epoch or when `term` is over. Answers [`Done::Nothing`].
     WorkerStatus {
         /// The term in which this was decided.
         term: Term,
@@ -81,11 +87,12 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         labels: BTreeMap<String, Option<String>>,
     },
-    /// Removes a worker. Refused unless it is down or has no task, or `force` says that its machine is dead. Answers [`Done::Nothing`].
+    /// Removes a worker; its tasks end with it, as lost. Refused while it is ready and has tasks, or is down and may run tasks with
+    /// single-writer volumes, unless `force` says that its machine is dead. Answers [`Done::Nothing`].
     WorkerRemove {
         /// Its name.
         name: String,
-        /// Whether it is known to be dead: its single-writer tasks are replaced at once.
+        /// Whether it is known to be dead: no lease of its is waited for.
         #[serde(default)]
         force: bool,
     },
@@ -105,7 +112,8 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         worker: Option<String>,
     },
-    /// Forgets a volume that no service names and no task has. Answers [`Done::Nothing`].
+    /// Forgets a volume that no service names and no task has, or one whose worker was removed: then what names it begins with an
+    /// empty one elsewhere. Answers [`Done::Nothing`].
     VolumeRemove {
         /// Name.
         name: String,
@@ -141,7 +149,7 @@ pub struct WorkerHello {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// Its name, unique among workers.
+    /// Its name, unique among workers; the one with which it joined stays.
     pub name: String,
     /// Its HTTP address, `host:port`.
     pub address: String,

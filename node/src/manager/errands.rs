@@ -4,7 +4,7 @@
 
 use super::meeting::acknowledged;
 use super::sessions::Witness;
-use super::{Answer, Hands};
+use super::{Answer, Hands, leads};
 use crate::error::{Code, Error};
 use crate::fleet::command::{Command, Done, WorkerHello, WorkerReports};
 use crate::fleet::meeting::{Call, Reply};
@@ -128,6 +128,9 @@ pub(super) fn plan(hands: Hands, term: Term, changes: Vec<Change>) -> Errand {
         let (most, bytes_max) = (hands.knobs.plan_changes_max, hands.knobs.plan_bytes_max);
         let mut result = Ok(());
         for changes in chunks(changes, most, bytes_max) {
+            if leads(&hands.status.borrow()) != Some(term) {
+                break; // Void for whoever leads now.
+            }
             let done = hands.command(&Command::Plan { term, changes }).await;
             result = done.map(drop);
             if result.is_err() {

@@ -55,11 +55,15 @@ pub(super) fn greet(
     let note = found.and_then(|worker| fleet.workers.get(&worker.id));
     if let (Some(worker), Some(note)) = (found, note) {
         if note.life != identity.life {
-            may_take_over(worker, fleet, leases, now)?;
+            // Without a token the log refuses it, and waiting helps nothing.
+            if call.token.is_some() {
+                may_take_over(worker, fleet, leases, now)?;
+            }
         } else if worker.id == identity.worker
             && worker.status == Status::Ready
             && worker.epoch == call.hello.epoch
             && !call.hello.is_anew
+            && call.hello.newest_report >= note.acknowledged
             && is_same(worker, note, &call.machine)
         {
             return Ok(Greeting::Known {
@@ -75,10 +79,9 @@ pub(super) fn greet(
     })))
 }
 
-/// Whether a machine is as it was. Labels are left out: operators set them.
+/// Whether a machine is as it was. Its name stays that with which it joined, and its labels are set by operators.
 fn is_same(worker: &Worker, note: &WorkerNote, machine: &Machine) -> bool {
-    worker.name == machine.name
-        && worker.platform == machine.platform
+    worker.platform == machine.platform
         && worker.containers == machine.containers
         && worker.capacity == machine.capacity
         && note.address == machine.address
@@ -269,7 +272,9 @@ mod tests {
         older.hello.epoch = Epoch(1);
         let mut moved = hello(5, 9);
         moved.machine.address = "elsewhere:1".to_owned();
-        for call in [anew, older, moved] {
+        let mut restored = hello(5, 9);
+        restored.hello.newest_report = 3;
+        for call in [anew, older, moved, restored] {
             let greeting = judge(call, &fleet, 0).unwrap();
             assert!(matches!(greeting, Greeting::Propose(_)));
         }
@@ -294,6 +299,14 @@ mod tests {
             task.state = State::Failed;
             assert!(judge(hello(worker, 1), &ended, 4).is_ok());
         }
+    }
+
+    #[test]
+    fn another_life_without_a_token_does_not_wait() {
+        let mut call = hello(5, 1);
+        call.token = None;
+        let greeting = judge(call, &fleet(Status::Ready), 0).unwrap();
+        assert!(matches!(greeting, Greeting::Propose(_)));
     }
 
     #[test]

@@ -24,7 +24,8 @@
 //! - *No grant between a decision and its entry.* While a plan is on its way no lease is granted: the plan may rest on one that ended.
 //! - *A leader acts on what all leaders before it did*: its first act is a linearizable read, and calls wait for that.
 //! - *One pass at a time*, each on the fleet with the last plan applied.
-//! - *Silence is judged by a manager that listened.* When this task itself was held up, every worker gets a full bound anew.
+//! - *Silence is judged by a manager that listened.* When this task itself was held up, every worker gets a full bound anew; and a
+//!   leader that no majority answers steps down (check quorum), so one that led all through a silence had one all through it.
 //!
 //! # Map
 //!

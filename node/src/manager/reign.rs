@@ -15,7 +15,7 @@ use crate::fleet::meeting::{Call, HelloCall, Reply};
 use crate::rt::Mono;
 use crate::scheduler::model::Limits;
 use crate::scheduler::{Moment, reconcile};
-use crate::types::{Epoch, Term, WorkerId};
+use crate::types::{Epoch, NodeId, Term, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,10 +74,12 @@ pub(super) struct Reign {
     confirmed: Vec<Beat>,
     /// Reports that wait for an entry, with their bytes.
     told: Vec<(Told, usize)>,
+    /// The bytes of all of them.
+    told_bytes: usize,
     /// When the oldest of them has waited long enough.
     told_until: Mono,
-    /// Hellos that were taken and are handed out as errands next.
-    greeting: Vec<Errand>,
+    /// Errands that were made and are handed to the loop next.
+    made: Vec<Errand>,
     /// Hellos under way.
     hellos: usize,
     pace: Pace,
@@ -86,7 +88,7 @@ pub(super) struct Reign {
     /// Silence is not judged again before this.
     judge_not_before: Mono,
     /// Who shall lead instead.
-    heir: Option<crate::types::NodeId>,
+    heir: Option<NodeId>,
     /// Not again before this: it failed.
     retry_at: Mono,
     /// What went wrong and was told, by what was tried.
@@ -112,8 +114,9 @@ impl Reign {
             beats: Vec::new(),
             confirmed: Vec::new(),
             told: Vec::new(),
+            told_bytes: 0,
             told_until: now,
-            greeting: Vec::new(),
+            made: Vec::new(),
             hellos: 0,
             pace: Pace {
                 seen: None,
@@ -213,7 +216,7 @@ impl Reign {
             Ok(Greeting::Propose(hello)) => {
                 self.hellos += 1;
                 let errand = errands::hello(self.hands.clone(), self.term, hello, answer);
-                self.greeting.push(errand);
+                self.made.push(errand);
             }
         }
     }
@@ -263,6 +266,7 @@ impl Reign {
             self.told_until = now.plus(self.hands.knobs.report_gather);
         }
         let bytes = serde_json::to_vec(&reports).map_or(0, |json| json.len());
+        self.told_bytes += bytes;
         self.told.push((Told { reports, answer }, bytes));
     }
 
@@ -301,22 +305,21 @@ impl Reign {
             }
             What::Marked(silent, result) => {
                 self.busy.judging = false;
-                match self.is_well("mark silent workers down", result) {
-                    true => self.marked(&silent, now),
-                    false => self.judge_not_before = self.retry_at,
+                if self.is_well("mark silent workers down", result) {
+                    self.marked(&silent, now);
                 }
+                self.judge_not_before = now.plus(self.hands.knobs.manager_retry);
             }
             What::Doubted(silent, result) => {
                 self.busy.judging = false;
-                match result {
-                    Ok(witnesses) => self.judged(&silent, &witnesses),
-                    Err(error) => {
-                        self.is_well(
-                            "reach a majority before workers are marked down",
-                            Err(error),
-                        );
-                        self.judge_not_before = self.retry_at;
-                    }
+                let (result, witnesses) = match result {
+                    Ok(witnesses) => (Ok(()), witnesses),
+                    Err(error) => (Err(error), Vec::new()),
+                };
+                if self.is_well("reach a majority before it marks workers down", result) {
+                    self.judged(&silent, &witnesses);
+                } else {
+                    self.judge_not_before = self.retry_at;
                 }
             }
             What::HandedOver(result) => {
@@ -408,7 +411,7 @@ impl Reign {
         }
         self.busy.judging = true;
         let errand = errands::mark(self.hands.clone(), self.term, silent);
-        self.greeting.push(errand);
+        self.made.push(errand);
     }
 
     /// Workers were marked down.
@@ -423,7 +426,7 @@ impl Reign {
         }
     }
 
-    /// What is to be done now.
+    /// What is to be done now. Silence is judged only if `all_heard`, no call waiting.
     pub(super) fn act(&mut self, all_heard: bool) -> Vec<Errand> {
         let now = self.now();
         let mut errands = Vec::new();
@@ -454,13 +457,12 @@ impl Reign {
             errands.extend(self.pass(now));
         }
         self.tell_suspicion(now);
-        errands.append(&mut self.greeting);
+        errands.append(&mut self.made);
         errands
     }
 
     fn reports_due(&self, now: Mono) -> bool {
-        let bytes: usize = self.told.iter().map(|(_, bytes)| bytes).sum();
-        let full = bytes >= self.hands.knobs.report_bytes_max;
+        let full = self.told_bytes >= self.hands.knobs.report_bytes_max;
         !self.told.is_empty() && (full || now >= self.told_until)
     }
 
@@ -472,8 +474,9 @@ impl Reign {
             bytes <= self.hands.knobs.report_bytes_max
         };
         let count = self.told.iter().take_while(|one| fits(one)).count().max(1);
-        let taken = self.told.drain(..count);
-        taken.map(|(told, _)| told).collect()
+        let taken: Vec<_> = self.told.drain(..count).collect();
+        self.told_bytes -= taken.iter().map(|(_, bytes)| bytes).sum::<usize>();
+        taken.into_iter().map(|(told, _)| told).collect()
     }
 
     /// Marks whoever is silent, or asks first whether this manager is the one that is deaf.

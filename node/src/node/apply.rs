@@ -452,3 +452,104 @@ fn all_leases(store: &Store) -> Result<Vec<LeaseChange>, String> {
         })
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet;
+    use crate::state::command::{FleetCommand, Limits};
+    use crate::state::{Genesis, genesis};
+    use crate::types::{ClusterId, GroupId};
+
+    fn slot(dir: &std::path::Path) -> Slot {
+        let knobs = Knobs::default();
+        Slot {
+            store: Some(Store::create(dir, &knobs).unwrap()),
+            dir: dir.to_owned(),
+            knobs,
+            fleet: None,
+        }
+    }
+
+    fn founded(dir: &std::path::Path) -> Slot {
+        let slot = slot(dir);
+        let genesis = genesis(&Genesis {
+            cluster_id: ClusterId(7),
+            members: Vec::new(),
+            limits: Limits {
+                sessions_max: 10,
+                history_revisions: 100,
+            },
+            position: (Index(0), Term(0)),
+        });
+        slot.own().unwrap().write(&genesis).unwrap();
+        slot
+    }
+
+    fn volume(index: u64, name: &str) -> Item {
+        let command = fleet::Command::VolumeCreate {
+            name: name.to_owned(),
+            worker: None,
+        };
+        let json = serde_json::to_vec(&command).unwrap();
+        let command = Command {
+            op: Some(Op::Fleet(FleetCommand { json: json.into() })),
+            ..Command::default()
+        };
+        Item::Entry(Entry {
+            index,
+            term: 1,
+            data: command.encode_to_vec().into(),
+            ..Entry::default()
+        })
+    }
+
+    fn names(applied: &Applied) -> Option<Vec<&str>> {
+        let fleet = applied.fleet.as_ref()?;
+        Some(fleet.snapshot.volumes.keys().map(String::as_str).collect())
+    }
+
+    #[test]
+    fn a_batch_tells_of_the_fleet_when_it_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slot = founded(&dir.path().join("store"));
+        let applied = apply_batch(&mut slot, vec![volume(1, "a"), volume(2, "b")]).unwrap();
+        assert_eq!(names(&applied), Some(vec!["a", "b"]));
+        // A name that is taken changes nothing.
+        let applied = apply_batch(&mut slot, vec![volume(3, "a")]).unwrap();
+        assert_eq!(names(&applied), None);
+        let applied = apply_batch(&mut slot, vec![volume(4, "c")]).unwrap();
+        assert_eq!(names(&applied), Some(vec!["a", "b", "c"]));
+        let loaded = Fleet::load(slot.own().unwrap()).unwrap();
+        assert_eq!(Some(&Arc::new(loaded)), applied.fleet.as_ref());
+    }
+
+    #[test]
+    fn who_begins_reads_the_fleet_from_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slot = founded(&dir.path().join("store"));
+        let applied = apply_batch(&mut slot, vec![Item::Refresh]).unwrap();
+        assert_eq!(names(&applied), Some(vec![]));
+        apply_batch(&mut slot, vec![volume(1, "a")]).unwrap();
+        slot.fleet = None;
+        let applied = apply_batch(&mut slot, vec![Item::Refresh]).unwrap();
+        assert_eq!(names(&applied), Some(vec!["a"]));
+    }
+
+    #[test]
+    fn a_snapshot_brings_its_fleet_and_takes_the_old_one_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut from = founded(&dir.path().join("from"));
+        apply_batch(&mut from, vec![volume(1, "a"), volume(2, "b")]).unwrap();
+        let view = from.own().unwrap().view();
+        let info = snapshot::write(dir.path(), GroupId(0), 0, &view).unwrap();
+        let name = snapshot::file_name(info.index.0, info.term.0);
+        let mut to = founded(&dir.path().join("to"));
+        apply_batch(&mut to, vec![volume(1, "other")]).unwrap();
+        let item = Item::Install(dir.path().join(name));
+        let applied = apply_batch(&mut to, vec![item]).unwrap();
+        assert_eq!(names(&applied), Some(vec!["a", "b"]));
+        let applied = apply_batch(&mut to, vec![volume(3, "c")]).unwrap();
+        assert_eq!(names(&applied), Some(vec!["a", "b", "c"]));
+    }
+}

@@ -329,6 +329,19 @@ impl Spec {
     }
 }
 
+impl Health {
+    /// A health check with every default.
+    pub fn new(check: HealthCheck) -> Self {
+        Health {
+            check,
+            interval_ms: health_interval_ms(),
+            timeout_ms: health_timeout_ms(),
+            retries: health_retries(),
+            start_period_ms: 0,
+        }
+    }
+}
+
 impl Default for Restart {
     fn default() -> Self {
         Restart {

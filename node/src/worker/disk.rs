@@ -39,6 +39,8 @@ const DAMAGED: &str = "worker.state.damaged";
 const MANAGERS: &str = "managers.json";
 /// Name under which that is written.
 const MANAGERS_TEMPORARY: &str = "managers.json.tmp";
+/// Name of the file that a living worker holds locked.
+const LOCK: &str = "lock";
 
 /// Why the worker's file could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,9 @@ pub enum Error {
         /// Its version.
         version: u32,
     },
+    /// Another worker has the directory.
+    #[error("{} is in use by another worker: stop that one first", .0.display())]
+    InUse(PathBuf),
     /// The lane has closed.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -152,6 +157,13 @@ pub fn decode(bytes: &[u8]) -> Decoded {
     }
 }
 
+/// A directory that is this worker's alone for as long as this lives, and as the process does.
+#[derive(Debug)]
+pub struct Claim {
+    /// The locked file.
+    _locked: File,
+}
+
 /// The worker's file and the lane on which it is read and written.
 #[derive(Clone)]
 pub struct Disk {
@@ -165,6 +177,12 @@ impl Disk {
     /// The file in `dir`.
     pub fn new(lane: Lane, dir: PathBuf) -> Self {
         Disk { lane, dir }
+    }
+
+    /// Makes the directory and claims it: two workers on one file would each take the other's tasks for orphans.
+    pub async fn claim(&self) -> Result<Claim, Error> {
+        let dir = self.dir.clone();
+        self.lane.run(move || claim(&dir)).await?
     }
 
     /// Reads the file. Where there is none or a damaged one, a new life begins under the name `life`, and is made durable.
@@ -193,6 +211,20 @@ impl Disk {
         let (dir, json) = (self.dir.clone(), serde_json::json!(managers).to_string());
         let work = move || replace(&dir, MANAGERS, MANAGERS_TEMPORARY, json.as_bytes());
         self.lane.run(work).await?
+    }
+}
+
+/// Makes the directory and locks a file in it.
+fn claim(dir: &Path) -> Result<Claim, Error> {
+    fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+    let path = dir.join(LOCK);
+    let mut options = fs::OpenOptions::new();
+    let options = options.create(true).truncate(false).write(true);
+    let file = options.open(&path).map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Claim { _locked: file }),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse(dir.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
     }
 }
 

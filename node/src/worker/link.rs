@@ -30,6 +30,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -40,6 +41,9 @@ const HELLO: &str = "/v1/workers/hello";
 const BEAT: &str = "/v1/workers/beat";
 /// Where reports go.
 const REPORT: &str = "/v1/workers/report";
+
+/// Reasons without a session that are told between two sessions at most.
+const REASONS_MAX: usize = 16;
 
 /// What the link tells the worker's loop.
 #[derive(Debug)]
@@ -131,6 +135,8 @@ struct Side {
     turn: u64,
     /// Its connection, while it has one.
     line: Option<Line>,
+    /// Whether there was a welcome since this was looked at last.
+    is_welcome: bool,
 }
 
 /// What a link needs beside the world.
@@ -179,18 +185,20 @@ impl Link {
     pub(super) async fn run(self) {
         let turn = lock(&self.pauses[0]).any(); // Not all workers begin with the same manager.
         let mut calls = Side::new(0, turn);
-        let mut told = String::new();
+        let mut told = BTreeSet::new();
         loop {
             let (reason, moves_on) = match self.meet(&mut calls).await {
                 Failure::Elsewhere(reason) => (reason, true),
                 Failure::Over(reason) => (reason, false),
                 Failure::Gone => return,
             };
-            if reason != told {
-                // Each once: the same reason comes again with each try.
+            if std::mem::take(&mut calls.is_welcome) {
+                told.clear();
+            }
+            if told.len() < REASONS_MAX && told.insert(reason.clone()) {
+                // Each once until the next session: the same comes again with each try.
                 let (worker, manager) = (&self.machine.name, self.manager(&calls));
                 tracing::warn!(worker, manager, reason, "no session with the cluster");
-                told.clone_from(&reason);
             }
             if self.tell(News::Disconnected { reason }).await.is_err() {
                 return;
@@ -207,6 +215,7 @@ impl Link {
             Err(failure) => return failure,
         };
         lock(&self.pauses[0]).reset();
+        calls.is_welcome = true;
         let mut polls = Side::new(1, calls.turn);
         tokio::select! {
             biased; // What ends first is the reason; at once, the calls know more.
@@ -508,6 +517,7 @@ impl Side {
             number,
             turn,
             line: None,
+            is_welcome: false,
         }
     }
 

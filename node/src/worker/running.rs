@@ -3,7 +3,7 @@
 //! It runs unchanged under the operating system and in the simulator: both give it a world ([`Env`]) and an executor.
 
 use super::config::WorkerConfig;
-use super::disk::{self, Disk};
+use super::disk::{self, Claim, Disk};
 use super::door;
 use super::executor::Executor;
 use super::link::{Link, Plan};
@@ -86,6 +86,7 @@ pub async fn start(
     let listener = env.net.listen(&config.listen).await;
     let listener = listener.map_err(StartError::Listen)?;
     let disk = Disk::new(env.lanes.open("worker"), config.data_dir.clone());
+    let claim = disk.claim().await?;
     let life = Incarnation(env.rngs.stream("worker.life").next_u64() | 1);
     let opened = disk.open(life).await?;
     if let Some(damage) = &opened.damage {
@@ -104,6 +105,7 @@ pub async fn start(
         Opening {
             listener,
             disk,
+            claim,
             saved: opened.saved,
             managers,
         },
@@ -116,6 +118,8 @@ struct Opening {
     listener: Box<dyn Listener>,
     /// The worker's file.
     disk: Disk,
+    /// The claim to its directory.
+    claim: Claim,
     /// What it held.
     saved: super::exchange::Saved,
     /// Where managers are.
@@ -166,11 +170,11 @@ fn begin(
         token: config.token,
         managers: opening.managers,
     };
-    let ends = gone.clone().drop_guard();
+    let (ends, claim) = (gone.clone().drop_guard(), opening.claim);
     let round = shell::run(opening.saved, Timing::of(knobs), around, inputs);
     tasks.spawn(async move {
         round.await;
-        drop(ends);
+        drop((ends, claim));
     });
     tasks.spawn(Link::new(env, &tasks, knobs, plan).run());
     tasks.spawn(door::serve(

@@ -29,6 +29,7 @@ use crate::rt::net::BoxFuture;
 use crate::rt::{Clock, Mono, Tasks};
 use crate::types::TaskId;
 use std::collections::{BTreeSet, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -174,7 +175,7 @@ pub(super) async fn run(
     around: Surroundings,
     mut inputs: Inputs,
 ) {
-    let Some(found) = look(&around).await else {
+    let Some(found) = look(&around, &mut inputs).await else {
         return; // Stopped before anything began.
     };
     let (worker, effects) = Worker::resume(saved, found.clone(), timing);
@@ -199,15 +200,23 @@ pub(super) async fn run(
 }
 
 /// What runs, as soon as the executor knows: before that nothing may be started. None when the worker shall stop.
-async fn look(around: &Surroundings) -> Option<Vec<Found>> {
+async fn look(around: &Surroundings, inputs: &mut Inputs) -> Option<Vec<Found>> {
+    let mut found = pin!(found(around));
     loop {
-        let found = tokio::select! {
-            biased; // A worker that shall stop looks for nothing.
+        tokio::select! {
+            biased; // A worker that shall stop looks for nothing; questions are of no account here.
             () = around.stop.cancelled() => return None,
-            found = around.executor.found() => found,
-        };
-        match found {
-            Ok(found) => return Some(found),
+            found = &mut found => return Some(found),
+            Some(ask) = inputs.asks.recv() => drop(ask), // Which says that nothing is known yet.
+        }
+    }
+}
+
+/// What runs. Asks again until the executor can say.
+async fn found(around: &Surroundings) -> Vec<Found> {
+    loop {
+        match around.executor.found().await {
+            Ok(found) => return found,
             Err(error) => tracing::error!(
                 worker = around.name,
                 error,
@@ -291,6 +300,11 @@ impl Shell {
             }
             News::Input(input) => {
                 if matches!(input, Input::Welcome { .. }) {
+                    tracing::info!(
+                        worker = self.around.name,
+                        manager = self.contact.manager,
+                        "welcomed"
+                    );
                     self.refused = None;
                     self.contact.welcomed();
                 }
@@ -307,9 +321,21 @@ impl Shell {
             match effect {
                 Effect::Persist => {}
                 effect if at_once => self.carry_out(effect),
-                effect => self.held.push_back((self.wanted, effect)),
+                effect => self.hold(effect),
             }
         }
+    }
+
+    /// Holds an effect back until what was asked for is durable. A hello, or a report of the same task, that waits already is older and
+    /// not needed any more: however long the disk takes nothing, a bounded number waits.
+    fn hold(&mut self, effect: Effect) {
+        let replaces = |held: &Effect| match (held, &effect) {
+            (Effect::Hello(_), Effect::Hello(_)) => true,
+            (Effect::Report(older), Effect::Report(newer)) => older.task == newer.task,
+            _ => false,
+        };
+        self.held.retain(|(_, held)| !replaces(held));
+        self.held.push_back((self.wanted, effect));
     }
 
     /// Begins to save if there is something to save and nothing in the way.

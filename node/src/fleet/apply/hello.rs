@@ -66,6 +66,9 @@ impl Fleet {
             self.observe(id, task, seen, at);
         }
         self.end_missing(id, said, at);
+        if before.1 != Status::Ready {
+            self.spread_on_join(&said.machine.name, at);
+        }
         Ok(Done::Welcome { worker: id, epoch })
     }
 

@@ -78,6 +78,7 @@ impl Fleet {
                     self.roll_back(service, "too many tasks of the new one failed", at);
                 }
             }
+            Change::EndRebalance { service } => self.end_rebalance(change, service, at),
             Change::ForgetService { service } => self.forget_service(change, service, at),
         }
     }
@@ -126,18 +127,20 @@ impl Fleet {
             .collect();
         let mut rooms = Rooms::new(&self.snapshot, &self.moment(at));
         for change in assigns {
-            if let Change::Assign {
+            let Change::Assign {
                 task,
                 worker,
                 epoch,
             } = *change
-            {
-                if self.fits(&needs, &rooms, task, (worker, epoch)) {
-                    self.assign(change, task, worker, at);
-                    if let Some(task) = self.snapshot.tasks.get(&task) {
-                        rooms.place(task, worker);
-                    }
-                }
+            else {
+                continue;
+            };
+            if !self.fits(&needs, &rooms, task, (worker, epoch)) {
+                continue;
+            }
+            self.assign(change, task, worker, at);
+            if let Some(task) = self.snapshot.tasks.get(&task) {
+                rooms.place(task, worker);
             }
         }
     }
@@ -342,6 +345,18 @@ impl Fleet {
             _ => return,
         };
         self.tell(kind, id, says, at);
+    }
+
+    fn end_rebalance(&mut self, change: &Change, id: ServiceId, at: At) {
+        let service = self.snapshot.services.get(&id);
+        if service.is_none_or(|service| !service.rebalancing) {
+            return;
+        }
+        self.snapshot.apply(change, at.time_ms);
+        self.mark(Key::Service(id));
+        let name = self.service_name(id);
+        let message = format!("the tasks of service {name} are spread as well as they can be");
+        self.tell("service.rebalanced", id, message, at);
     }
 
     fn forget_service(&mut self, change: &Change, id: ServiceId, at: At) {

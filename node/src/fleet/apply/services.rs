@@ -7,7 +7,7 @@ use crate::fleet::{Fleet, SPEC_BYTES_MAX, ServiceNote};
 use crate::scheduler::model::{Phase, Rollout, Service};
 use crate::service::Spec;
 use crate::service::check::REPLICAS_MAX;
-use crate::service::spec::Mode;
+use crate::service::spec::{Mode, Rebalance};
 use crate::state::command::Refusal;
 use crate::types::{ServiceId, TaskId};
 
@@ -154,6 +154,40 @@ impl Fleet {
         let message = format!("the rollout of service {name} {word}: somebody asked for it");
         self.tell(kind, id, message, at);
         self.service_done(id)
+    }
+
+    pub(super) fn rebalance_service(&mut self, name: &str, at: At) -> Result<Done, Refused> {
+        let service = self.present_service(name)?;
+        let id = service.id;
+        if service.current.spec.mode == Mode::Global {
+            let message = format!("service {name} is global: its tasks belong where they are");
+            return refuse(Refusal::Invalid, message);
+        }
+        self.spread_anew(id, "somebody asked for it", at);
+        self.service_done(id)
+    }
+
+    /// A worker came or came back: services that want it are spread anew.
+    pub(super) fn spread_on_join(&mut self, worker: &str, at: At) {
+        let wants = |service: &&Service| {
+            let spec = &service.current.spec;
+            spec.placement.rebalance == Rebalance::OnJoin && !service.removing
+        };
+        let services = self.snapshot.services.values().filter(wants);
+        let services: Vec<ServiceId> = services.map(|service| service.id).collect();
+        for id in services {
+            self.spread_anew(id, &format!("worker {worker} is there"), at);
+        }
+    }
+
+    fn spread_anew(&mut self, id: ServiceId, why: &str, at: At) {
+        let service = self.snapshot.services.get(&id);
+        if service.is_some_and(|service| !service.rebalancing) {
+            self.with_service(id, |service| service.rebalancing = true);
+            let name = self.service_name(id);
+            let message = format!("the tasks of service {name} are spread anew: {why}");
+            self.tell("service.rebalancing", id, message, at);
+        }
     }
 
     pub(super) fn remove_service(&mut self, name: &str, at: At) -> Result<Done, Refused> {

@@ -83,8 +83,9 @@ fn the_original_of_an_older_version_stops_if_the_new_one_has_its_slot() {
         expect_version: None,
     });
     crew.settle();
-    crew.report(2, State::Running);
+    crew.report(2, State::Stopped);
     crew.settle();
+    assert_eq!(crew.task(3).version, 2);
     crew.hello("w1").unwrap();
     crew.settle();
     assert_eq!(crew.task(1).desired, Desired::Stop);
@@ -161,4 +162,23 @@ fn a_new_disk_under_the_name_has_lost_what_ran_and_gets_what_had_not_arrived() {
     assert_eq!(crew.fleet.workers[&crew.worker("w1").id].acknowledged, 0);
     crew.report(2, State::Running);
     assert_eq!(crew.task(2).state, State::Running);
+}
+
+#[test]
+fn the_original_of_an_older_version_stays_until_the_new_one_comes_to_its_slot() {
+    let mut crew = one_running();
+    crew.down("w1");
+    let mut new = spec("web", 1);
+    new.command.push("2".to_owned());
+    crew.good(Command::ServiceUpdate {
+        name: "web".to_owned(),
+        spec: new,
+        expect_version: None,
+    });
+    crew.hello("w1").unwrap();
+    assert_eq!(crew.task(1).desired, Desired::Run);
+    crew.settle();
+    let live = crew.fleet.snapshot.tasks.values();
+    assert!(live.clone().any(|task| task.version == 2), "start-first");
+    assert_eq!(crew.task(1).desired, Desired::Run);
 }

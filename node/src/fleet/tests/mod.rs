@@ -4,6 +4,7 @@
 
 mod meeting;
 mod plan;
+mod random;
 
 mod services;
 mod workers;

@@ -238,3 +238,17 @@ fn a_rollout_tells_its_steps() {
         .collect();
     assert!(kinds.contains(&"service.rollout.completed"), "{kinds:?}");
 }
+
+#[test]
+fn a_failure_counts_once_against_its_rollout() {
+    let mut crew = Crew::with_workers(&["w1"]);
+    let task = pending(&mut crew, spec("web", 1));
+    let change = assign(&crew, task, "w1");
+    crew.plan(vec![change]);
+    crew.report(1, State::Failed);
+    for told in [&["task.counted"] as &[&str], &[]] {
+        crew.plan(vec![Change::CountFailure { task }]);
+        assert_eq!(crew.told(), told);
+        assert_eq!(crew.service("web").rollout.failures, 1);
+    }
+}

@@ -335,3 +335,32 @@ fn a_token_ends_by_time_or_by_will() {
     word.token_hash = Some(hash('c'));
     assert_eq!(crew.hello_refused(word, "unknown"), Refusal::Forbidden);
 }
+
+#[test]
+fn copies_are_spread_anew_when_somebody_asks_or_a_worker_joins() {
+    let mut crew = Crew::with_workers(&["w1"]);
+    let mut web = spec("web", 4);
+    web.placement.rebalance = crate::service::spec::Rebalance::OnJoin;
+    crew.create(web);
+    crew.create(spec("api", 2));
+    crew.settle();
+    (1..=6).for_each(|task| crew.report(task, State::Running));
+    crew.hello("w2").unwrap();
+    assert_eq!(crew.told(), ["node.joined", "service.rebalancing"]);
+    assert!(crew.service("web").rebalancing && !crew.service("api").rebalancing);
+    let ask = |name: &str| Command::ServiceRebalance {
+        name: name.to_owned(),
+    };
+    crew.good(ask("api"));
+    assert_eq!(crew.told(), ["service.rebalancing"]);
+    crew.good(ask("api"));
+    assert_eq!(crew.told(), [] as [&str; 0]);
+    crew.settle();
+    let second = crew.worker("w2").id;
+    let tasks = crew.fleet.snapshot.tasks.values();
+    assert_eq!(tasks.filter(|task| task.worker == Some(second)).count(), 2);
+    let mut global = spec("each", 1);
+    global.mode = Mode::Global;
+    crew.create(global);
+    assert_eq!(crew.refused(ask("each"), "is global"), Refusal::Invalid);
+}

@@ -12,7 +12,7 @@ use crate::worker::exchange::{Assignments, Found, Hello};
 use crate::worker::executor::Executor;
 use crate::worker::status::Status;
 use crate::worker::words::{Assignment, Exit, Handle, Refusal, Signal};
-use crate::worker::{Report, RunningWorker, WorkerConfig, start};
+use crate::worker::{Report, RunningWorker, StartError, WorkerConfig, start};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -310,6 +310,11 @@ impl Harbour {
 
     /// The worker's process begins.
     pub(super) async fn start(&self) -> RunningWorker {
+        self.try_start().await.unwrap()
+    }
+
+    /// The worker's process begins, if it can.
+    pub(super) async fn try_start(&self) -> Result<RunningWorker, StartError> {
         let config = WorkerConfig {
             machine: Machine {
                 name: "w1".to_owned(),
@@ -325,8 +330,7 @@ impl Harbour {
             listen: "127.0.0.1:0".to_owned(),
         };
         let executor = Arc::new(self.table.clone());
-        let started = start(self.env.clone(), config, self.knobs.clone(), executor);
-        started.await.unwrap()
+        start(self.env.clone(), config, self.knobs.clone(), executor).await
     }
 
     /// Waits until `holds`.

@@ -41,7 +41,7 @@ async fn a_worker_that_is_killed_takes_its_tasks_up_again() {
     harbour.hears(2, State::Running).await;
     worker.cut_off().await;
     harbour.table.end(2, 1, 0);
-    harbour.table.lock().found_fails = 2;
+    harbour.table.lock().found_fails = 2; // Until it answers, nothing is started.
     let worker = harbour.start().await;
     harbour
         .until("task 2 again", |harbour| {
@@ -284,5 +284,45 @@ async fn the_door_tells_how_it_stands() {
         );
         assert!(answer.contains("\"message\""), "{answer}");
     }
+    worker.cut_off().await;
+}
+
+#[tokio::test]
+async fn a_directory_has_one_worker() {
+    let harbour = Harbour::new(1).await;
+    let worker = harbour.start().await;
+    let error = harbour.try_start().await.err().unwrap().to_string();
+    assert!(error.contains("in use by another worker"), "{error}");
+    worker.cut_off().await;
+    harbour.start().await.stop().await;
+}
+
+#[tokio::test]
+async fn without_disk_and_session_little_waits_and_both_come_back() {
+    let harbour = Harbour::new(1).await;
+    let worker = harbour.start().await;
+    harbour.script().assign(vec![web(1)]);
+    harbour.hears(1, State::Running).await;
+    let obstacle = harbour.dir().join("worker.state.tmp");
+    std::fs::create_dir(&obstacle).unwrap();
+    harbour.script().assign(vec![web(1), web(2)]);
+    harbour.script().is_over = true;
+    for _ in 0..3 {
+        let status = harbour
+            .until_status(&worker, "a hello that waits", |status| {
+                let lost = status.contact.lost.as_deref().unwrap_or_default();
+                lost.contains("cannot be written")
+            })
+            .await;
+        assert!(status.effects_held < 5, "{status:?}");
+        harbour
+            .until_status(&worker, "another try", |status| {
+                status.contact.lost.is_some() && status.unsaved.is_some()
+            })
+            .await;
+    }
+    assert_eq!(harbour.script().hellos.len(), 1);
+    std::fs::remove_dir(&obstacle).unwrap();
+    harbour.hears(2, State::Running).await;
     worker.cut_off().await;
 }

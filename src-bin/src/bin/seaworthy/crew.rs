@@ -7,17 +7,21 @@ use node::fleet::Command;
 use node::fleet::command::Machine;
 use node::handle::Handle;
 use node::knobs::Knobs;
-use node::rt::real;
+use node::rt::{Clock, Tasks, real};
 use node::service::spec::Amounts;
 use node::worker::{RunningWorker, WorkerConfig};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// How long the token is good: workers join at once.
 const TOKEN_TTL: Duration = Duration::from_secs(600);
 /// Longest wait for the cluster to take the token.
 const TOKEN_WAIT: Duration = Duration::from_secs(10);
+
+/// Longest end of all workers and their tasks.
+const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// Where a worker listens.
 pub(crate) fn address(number: u16, base: u16) -> String {
@@ -60,10 +64,21 @@ pub(crate) async fn start(
     Ok(workers)
 }
 
-/// Ends the workers and their tasks.
-pub(crate) async fn stop(workers: Vec<RunningWorker>) {
+/// Ends the workers and their tasks, all at once, within a bound.
+pub(crate) async fn stop(workers: Vec<RunningWorker>, clock: &Clock) {
+    let (tasks, (stopped, mut all_stopped)) = (Tasks::default(), mpsc::channel::<()>(1));
     for worker in workers {
-        worker.stop_with_tasks(worker::GRACE).await;
+        let stopped = stopped.clone();
+        tasks.spawn(async move {
+            worker.stop_with_tasks(worker::GRACE).await;
+            drop(stopped);
+        });
+    }
+    drop(stopped);
+    // It closes when the last has stopped.
+    let stopping = clock.timeout(STOP_MAX, all_stopped.recv()).await;
+    if stopping.is_err() {
+        tracing::error!("not all tasks have ended: look for SEAWORTHY_MARK in /proc/*/environ");
     }
 }
 

@@ -77,7 +77,7 @@ async fn serve(
     if failed.is_none() {
         say("\nstopping ...\n");
     }
-    crew::stop(workers).await; // First: nobody shall be left that runs tasks.
+    crew::stop(workers, clock).await; // First: nobody shall be left that runs tasks.
     if let Some(failed) = failed {
         return failed;
     }

@@ -1,0 +1,274 @@
+//! The door's routes of orchestration, against a loop with a fleet of its own.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each test builds the runtime it runs on"
+)]
+
+use super::fake::World;
+use super::tests::fits;
+use crate::fleet::Fleet;
+use crate::fleet::{Token, WorkerNote};
+use crate::scheduler::model::{Status, Task, Volume, Worker};
+use crate::service::spec::{Amounts, Mount};
+use crate::service::{Spec, State};
+use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
+use crate::worker::words::Exit;
+use serde_json::{Value, json};
+
+/// A request that each route of orchestration takes, in the order of the table, by its name in the document.
+pub(super) fn sample(id: &str) -> (&'static str, &'static str) {
+    match id {
+        "createService" => ("/v1/services", r#"{"name":"new","command":["sleep","1"]}"#),
+        "listServices" => ("/v1/services?consistency=local", ""),
+        "showService" => ("/v1/services/web", ""),
+        "updateService" => (
+            "/v1/services/web?expect_version=1",
+            r#"{"name":"web","command":["sleep","2"]}"#,
+        ),
+        "removeService" => ("/v1/services/new", ""),
+        "scaleService" => ("/v1/services/web/scale", r#"{"replicas":3}"#),
+        "rollBackService" => ("/v1/services/web/rollback", ""),
+        "pauseService" => ("/v1/services/web/pause", ""),
+        "continueService" => ("/v1/services/web/continue", ""),
+        "listServiceTasks" => ("/v1/services/web/tasks", ""),
+        "listTasks" => ("/v1/tasks", ""),
+        "showTask" => ("/v1/tasks/7", ""),
+        "listNodes" => ("/v1/nodes", ""),
+        "showNode" => ("/v1/nodes/w1", ""),
+        "removeNode" => ("/v1/nodes/w2", ""),
+        "drainNode" => ("/v1/nodes/w1/drain", ""),
+        "activateNode" => ("/v1/nodes/w1/activate", ""),
+        "labelNode" => (
+            "/v1/nodes/w1/labels",
+            r#"{"labels":{"zone":"north","old":null}}"#,
+        ),
+        "createVolume" => ("/v1/volumes", r#"{"name":"more","node":"w1"}"#),
+        "listVolumes" => ("/v1/volumes", ""),
+        "showVolume" => ("/v1/volumes/data", ""),
+        "removeVolume" => ("/v1/volumes/more", ""),
+        "createToken" => ("/v1/tokens", r#"{"ttl_ms":1000}"#),
+        "listTokens" => ("/v1/tokens", ""),
+        "revokeToken" => ("/v1/tokens/5", ""),
+        other => panic!("no sample request for {other}"),
+    }
+}
+
+/// A fleet with something of everything.
+pub(super) fn settle(world: &World) {
+    world.fleet(|fleet| *fleet = harbour());
+}
+
+/// Two workers, the second one down; `web` with a running task and one that failed; a volume and a token.
+fn harbour() -> Fleet {
+    let mut fleet = Fleet::default();
+    for (id, status) in [(1, Status::Ready), (2, Status::Down)] {
+        let id = WorkerId(id);
+        let worker = Worker {
+            id,
+            name: format!("w{}", id.0),
+            platform: "linux/amd64".to_owned(),
+            labels: [("zone".to_owned(), "south".to_owned())].into(),
+            capacity: Amounts {
+                cpu_milli: 4_000,
+                memory_bytes: 8 << 30,
+            },
+            status,
+            epoch: Epoch(1),
+            ..Worker::default()
+        };
+        fleet.snapshot.workers.insert(id, worker);
+        let note = WorkerNote {
+            address: "127.0.0.1:1".to_owned(),
+            ..WorkerNote::default()
+        };
+        fleet.workers.insert(id, note);
+    }
+    let mut spec = Spec::new("web", &["sleep", "1"]);
+    spec.volumes.push(Mount {
+        volume: "data".to_owned(),
+        target: "/data".to_owned(),
+        shared: true,
+    });
+    let web = crate::scheduler::model::Service::new(ServiceId(3), spec.clone());
+    fleet.snapshot.services.insert(web.id, web);
+    fleet.services.insert(ServiceId(3), Default::default());
+    fleet.specs.insert((ServiceId(3), 1), spec.clone().into());
+    for (id, state) in [(6, State::Failed), (7, State::Running)] {
+        let task = Task {
+            id: TaskId(id),
+            service: ServiceId(3),
+            slot: 1,
+            version: 1,
+            worker: Some(WorkerId(1)),
+            epoch: Epoch(1),
+            state,
+            volumes: spec.volumes.clone(),
+            reservations: Amounts {
+                cpu_milli: 500,
+                memory_bytes: 1 << 20,
+            },
+            ..Task::default()
+        };
+        fleet.snapshot.tasks.insert(task.id, task);
+        let note = fleet.notes.entry(TaskId(id)).or_default();
+        note.attempts = 1;
+        note.message = format!("story of {id}");
+        note.exit = (state == State::Failed).then_some(Exit {
+            signal: Some(9),
+            ..Exit::UNSEEN
+        });
+    }
+    fleet.snapshot.next_task = TaskId(8);
+    let volume = Volume {
+        name: "data".to_owned(),
+        worker: Some(WorkerId(1)),
+    };
+    fleet.snapshot.volumes.insert("data".to_owned(), volume);
+    let token = Token {
+        hash: "00".repeat(32),
+        expires_ms: 5_000,
+        ..Token::default()
+    };
+    fleet.tokens.insert(5, token);
+    fleet
+}
+
+#[tokio::test]
+async fn a_service_is_made_changed_scaled_and_removed() {
+    let world = World::new().await;
+    let web = r#"{"name":"web","command":["sleep","1"],"replicas":2}"#;
+    let (status, made) = world.json("POST", "/v1/services", web).await;
+    assert_eq!((status, &made["version"]), (200, &json!(1)), "{made}");
+    let (status, again) = world.json("POST", "/v1/services", web).await;
+    assert_eq!((status, &again["code"]), (409, &json!("conflict")));
+    let (status, scaled) = world
+        .json("POST", "/v1/services/web/scale", r#"{"replicas":5}"#)
+        .await;
+    assert_eq!((status, &scaled["version"]), (200, &json!(2)));
+    let (_, shown) = world.json("GET", "/v1/services/web", "").await;
+    assert_eq!(shown["wanted"], 5);
+    assert_eq!(shown["converged"], false);
+    let changed = r#"{"name":"web","command":["sleep","2"]}"#;
+    let (status, stale) = world
+        .json("PUT", "/v1/services/web?expect_version=1", changed)
+        .await;
+    assert_eq!(
+        (status, &stale["code"]),
+        (412, &json!("precondition_failed"))
+    );
+    let (status, _) = world
+        .json("PUT", "/v1/services/web?expect_version=2", changed)
+        .await;
+    assert_eq!(status, 200);
+    let (status, other) = world.json("PUT", "/v1/services/api", changed).await;
+    assert_eq!(status, 400, "{other}");
+    assert!(
+        other["message"]
+            .as_str()
+            .unwrap()
+            .contains("keeps its name")
+    );
+    let (status, _) = world.json("DELETE", "/v1/services/web", "").await;
+    assert_eq!(status, 200);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_with_what_is() {
+    let world = World::new().await;
+    settle(&world);
+    for (path, hint) in [
+        ("/v1/services/wob", "the services are web"),
+        ("/v1/nodes/w9", "the nodes are n1, n2, w1, w2"),
+        ("/v1/volumes/dota", "the volumes are data"),
+        (
+            "/v1/tasks/99",
+            "ended tasks are forgotten after a while; GET /v1/events tells what became of it",
+        ),
+    ] {
+        let (status, error) = world.json("GET", path, "").await;
+        assert_eq!((status, &error["hint"]), (404, &json!(hint)), "{path}");
+    }
+    let (status, error) = world.json("POST", "/v1/nodes/n1/drain", "").await;
+    assert_eq!(status, 409);
+    assert_eq!(error["message"], "n1 is a manager, and no worker");
+    let (status, error) = world
+        .json(
+            "POST",
+            "/v1/services",
+            r#"{"name":"a","command":["b"],"replica":3}"#,
+        )
+        .await;
+    assert_eq!(status, 400);
+    assert!(
+        error["message"].as_str().unwrap().contains("replica"),
+        "{error}"
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn answers_name_what_ids_stand_for() {
+    let world = World::new().await;
+    settle(&world);
+    let (_, tasks) = world.json("GET", "/v1/services/web/tasks", "").await;
+    let newest = &tasks["tasks"][0];
+    assert_eq!(newest["id"], 7);
+    assert_eq!(
+        (&newest["service"], &newest["node"]),
+        (&json!("web"), &json!("w1"))
+    );
+    assert_eq!(
+        tasks["tasks"][1]["exit"],
+        json!({"signal": 9, "oom": false})
+    );
+    let (_, web) = world.json("GET", "/v1/services/web", "").await;
+    assert_eq!(
+        (&web["running"], &web["converged"]),
+        (&json!(1), &json!(true))
+    );
+    let (_, volume) = world.json("GET", "/v1/volumes/data", "").await;
+    assert_eq!(volume["node"], "w1");
+    assert_eq!(
+        (&volume["services"], &volume["tasks"]),
+        (&json!(["web"]), &json!([7]))
+    );
+    let (_, node) = world.json("GET", "/v1/nodes/w1", "").await;
+    assert_eq!(node["worker"]["reserved"]["cpu_milli"], 500);
+    assert_eq!(node["tasks"][0]["id"], 7);
+    fits("NodeAnswer", &node);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_token_is_told_once_and_kept_as_its_hash() {
+    use sha2::{Digest, Sha256};
+    let world = World::new().await;
+    let (status, made) = world.json("POST", "/v1/tokens", "").await;
+    assert_eq!(status, 200, "{made}");
+    let text = made["token"].as_str().unwrap();
+    assert!(text.starts_with("swt-") && text.len() == 68, "{text}");
+    assert_eq!(made["expires_ms"], 1_000 + 24 * 3_600_000);
+    let hash: String = Sha256::digest(text.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    {
+        let fake = world.fake.lock().unwrap();
+        assert_eq!(fake.fleet.tokens.values().next().unwrap().hash, hash);
+    }
+    let (_, listed) = world.json("GET", "/v1/tokens", "").await;
+    assert_eq!(listed["tokens"].as_array().map(Vec::len), Some(1));
+    assert!(!listed.to_string().contains(&hash) && !listed.to_string().contains(text));
+    let (_, other) = world.json("POST", "/v1/tokens", "").await;
+    assert_ne!(other["token"], made["token"]);
+    let (status, _) = world.json("POST", "/v1/tokens", r#"{"ttl_ms":0}"#).await;
+    assert_eq!(status, 400);
+    let (status, _) = world
+        .json("DELETE", &format!("/v1/tokens/{}", made["id"]), "")
+        .await;
+    assert_eq!(status, 200);
+    let (_, left): (u16, Value) = world.json("GET", "/v1/tokens", "").await;
+    assert_eq!(left["tokens"].as_array().map(Vec::len), Some(1));
+    world.end().await;
+}

@@ -1,0 +1,123 @@
+//! Nodes: managers and workers listed, workers drained, labelled and removed.
+
+use super::call::{Call, json};
+use super::fleet_wire::{LabelsRequest, NodeAnswer, NodeInfo, NodesAnswer, TaskInfo};
+use super::services::{absent, commit, read};
+use crate::error::{Code, Error};
+use crate::fleet::{Command, Fleet};
+use crate::handle::Status;
+use crate::scheduler::model::{Availability, Worker};
+use axum::response::Response;
+use std::collections::BTreeMap;
+
+/// `GET /v1/nodes`.
+pub(super) async fn list(call: Call) -> Result<Response, Error> {
+    let (fleet, fresh) = read(&call).await?;
+    let status = call.api.handle.status();
+    let managers = status.members.iter().map(NodeInfo::of_member);
+    let workers = fleet.snapshot.workers.values();
+    let workers = workers.map(|worker| NodeInfo::of_worker(&fleet, worker));
+    let nodes = managers.chain(workers).collect();
+    json(&NodesAnswer { nodes, fresh })
+}
+
+/// `GET /v1/nodes/{name}`: the worker of that name, or else the manager.
+pub(super) async fn show(call: Call) -> Result<Response, Error> {
+    let name = call.path_text("name")?;
+    let (fleet, fresh) = read(&call).await?;
+    let status = call.api.handle.status();
+    let (node, tasks) = match fleet.worker(&name) {
+        Some(worker) => {
+            let here = fleet.snapshot.tasks.values();
+            let here = here.filter(|task| task.worker == Some(worker.id) && !task.state.is_end());
+            let tasks = here.map(|task| TaskInfo::of(&fleet, task)).collect();
+            (NodeInfo::of_worker(&fleet, worker), tasks)
+        }
+        None => (manager(&fleet, &status, &name)?, Vec::new()),
+    };
+    json(&NodeAnswer { node, tasks, fresh })
+}
+
+/// The manager called `name`.
+fn manager(fleet: &Fleet, status: &Status, name: &str) -> Result<NodeInfo, Error> {
+    let mut members = status.members.iter();
+    let found = members.find(|one| one.member.name == name);
+    found.map(NodeInfo::of_member).ok_or_else(|| {
+        let members = status.members.iter().map(|one| one.member.name.as_str());
+        let workers = fleet.snapshot.workers.values();
+        absent("node", name, members.chain(workers.map(|one| &*one.name)))
+    })
+}
+
+/// The worker called `name`; a manager of that name is told apart.
+pub(super) fn worker<'a>(
+    fleet: &'a Fleet,
+    status: &Status,
+    name: &str,
+) -> Result<&'a Worker, Error> {
+    fleet.worker(name).ok_or_else(|| {
+        let mut members = status.members.iter();
+        if members.any(|one| one.member.name == name) {
+            return Error::new(
+                Code::Conflict,
+                format!("{name} is a manager, and no worker"),
+            )
+            .hint("`seaworthy cluster members` is about managers");
+        }
+        let workers = fleet.snapshot.workers.values();
+        absent("worker", name, workers.map(|one| one.name.as_str()))
+    })
+}
+
+/// `DELETE /v1/nodes/{name}`.
+pub(super) async fn remove(call: Call) -> Result<Response, Error> {
+    let name = known(&call).await?;
+    let force = call.flag("force")?;
+    done(&call, Command::WorkerRemove { name, force }).await
+}
+
+/// `POST /v1/nodes/{name}/drain`.
+pub(super) async fn drain(call: Call) -> Result<Response, Error> {
+    set(call, Some(Availability::Drain), BTreeMap::new()).await
+}
+
+/// `POST /v1/nodes/{name}/activate`.
+pub(super) async fn activate(call: Call) -> Result<Response, Error> {
+    set(call, Some(Availability::Active), BTreeMap::new()).await
+}
+
+/// `PUT /v1/nodes/{name}/labels`.
+pub(super) async fn label(call: Call) -> Result<Response, Error> {
+    let LabelsRequest { labels } = call.json()?;
+    set(call, None, labels).await
+}
+
+async fn set(
+    call: Call,
+    availability: Option<Availability>,
+    labels: BTreeMap<String, Option<String>>,
+) -> Result<Response, Error> {
+    let name = known(&call).await?;
+    let command = Command::WorkerSet {
+        name,
+        availability,
+        labels,
+    };
+    done(&call, command).await
+}
+
+/// The worker's name in the path. This node may not know it yet, so it is only told apart from managers here.
+async fn known(call: &Call) -> Result<String, Error> {
+    let name = call.path_text("name")?;
+    let (fleet, status) = (call.api.handle.fleet(), call.api.handle.status());
+    match worker(&fleet, &status, &name) {
+        Err(error) if error.code == Code::Conflict => Err(error),
+        _ => Ok(name),
+    }
+}
+
+/// Commits a command that has nothing more to say.
+pub(super) async fn done(call: &Call, command: Command) -> Result<Response, Error> {
+    let (_, place) = commit(call, &command).await?;
+    json(&place)
+}

@@ -1,0 +1,163 @@
+//! Workers as processes: they join a real cluster, run real tasks, and lose none of them when they are killed.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these tests run the program as the operating system does"
+)]
+
+mod common;
+
+use common::{Server, ask, free_ports, three, whole};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What `look` finds, as soon as it finds something.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "never came: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The program on `line`, with its log in `home`.
+fn program(home: &Path, line: &str) -> Command {
+    let log = File::options()
+        .append(true)
+        .create(true)
+        .open(home.join("log"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seaworthy"));
+    command
+        .args(line.split_whitespace())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log.unwrap());
+    command
+}
+
+/// A worker's process; it is killed when this is dropped, and its tasks with it.
+struct Worker {
+    http: SocketAddr,
+    line: String,
+    home: std::path::PathBuf,
+    child: Child,
+}
+
+impl Worker {
+    fn start(home: &Path, servers: &[Server], token: &str) -> Self {
+        let http = free_ports(1)[0];
+        let join: Vec<String> = servers
+            .iter()
+            .map(|one| format!("http://{}", one.http))
+            .collect();
+        let (join, data) = (join.join(","), home.join("worker").display().to_string());
+        let line = format!(
+            "worker start --join {join} --token {token} --name w1 --data-dir {data} --listen {http} --cpu 2 --memory 1GiB"
+        );
+        let child = program(home, &line).spawn().unwrap();
+        Worker {
+            http,
+            line,
+            home: home.to_owned(),
+            child,
+        }
+    }
+
+    /// SIGKILL, and another process in its place.
+    fn kill_and_start(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = program(&self.home, &self.line).spawn().unwrap();
+    }
+
+    /// Task by slot: number, state, attempts, process.
+    fn tasks(&self) -> Option<Vec<Value>> {
+        let answer: Value = ask(self.http, "GET", "/v1/tasks", "").ok()?;
+        answer["tasks"].as_array().cloned()
+    }
+
+    /// The processes of its tasks, when there are `count` and all run.
+    fn running(&self, count: usize) -> Option<Vec<String>> {
+        let tasks = self.tasks()?;
+        let runs = |task: &Value| {
+            let process = task["process"].as_str()?;
+            (task["state"] == "running").then(|| process.to_owned())
+        };
+        let running: Vec<String> = tasks.iter().filter_map(runs).collect();
+        (running.len() == count).then_some(running)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        for process in self.running(2).unwrap_or_default() {
+            signal(&process, "KILL");
+        }
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if thread::panicking() {
+            let log = std::fs::read_to_string(self.home.join("log")).unwrap_or_default();
+            eprintln!("--- the worker says:\n{log}");
+        }
+    }
+}
+
+/// Signals the process of a task.
+fn signal(process: &str, name: &str) {
+    let pid = process.split('.').next().unwrap();
+    let mut kill = Command::new("kill");
+    drop(kill.args([&format!("-{name}"), pid]).status()); // It may have ended.
+}
+
+fn lives(process: &str) -> bool {
+    let pid = process.split('.').next().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[test]
+fn tasks_outlive_their_worker_and_come_back_when_they_are_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut servers = three(dir.path());
+    servers.iter_mut().for_each(Server::start);
+    whole(&servers);
+    let http = servers[0].http;
+    let token: Value = ask(http, "POST", "/v1/tokens", "{}").unwrap();
+    let token = token["token"].as_str().unwrap();
+    let mut worker = Worker::start(dir.path(), &servers, token);
+    let spec = json!({
+        "name": "web",
+        "replicas": 2,
+        "command": ["sleep", "1000"],
+        "restart": { "delay_ms": 100 },
+    });
+    let _: Value = ask(http, "POST", "/v1/services", &spec.to_string()).unwrap();
+    let first = until("two tasks", || worker.running(2));
+
+    worker.kill_and_start();
+    let again = until("the same two tasks", || worker.running(2));
+    assert_eq!(first, again, "what is right is never restarted");
+    assert!(again.iter().all(|process| lives(process)));
+
+    signal(&first[0], "KILL");
+    let next = until("another process", || {
+        worker.running(2).filter(|now| now[0] != first[0])
+    });
+    assert_eq!(next[1], first[1]);
+
+    let _: Value = ask(http, "DELETE", "/v1/services/web", "").unwrap();
+    until("no task", || worker.tasks()?.is_empty().then_some(()));
+    assert!(!next.iter().any(|process| lives(process)));
+}
