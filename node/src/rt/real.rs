@@ -81,7 +81,10 @@ pub fn container_runtime(
         Some(named) => {
             let program = std::path::absolute(named)?;
             if !may_run(&program) {
-                let why = format!("{} is no program that can be run: name an installed crun or runc", program.display());
+                let why = format!(
+                    "{} is no program that can be run: name an installed crun or runc",
+                    program.display()
+                );
                 return Err(io::Error::new(io::ErrorKind::NotFound, why));
             }
             Some(program)

@@ -91,10 +91,12 @@ impl ProcessesDriver for OsProcesses {
         let (guards, cages) = (Arc::clone(&self.guards), Arc::clone(&self.cages));
         Box::pin(async move {
             // Only a child's own groups are known before it has gone into them.
-            let cage = hold(&cages).remove(&process);
+            let cage = hold(&cages).get(&process).cloned();
             let cage = cage.or_else(|| Cage::of(process.pid));
             watch(process).await;
+            // Nothing is taken before that: who waits may give up and wait again.
             let mut ended = reap(process);
+            hold(&cages).remove(&process);
             if let Some(cage) = cage {
                 ended.oom = cage.was_oom();
                 cage.remove();

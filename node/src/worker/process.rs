@@ -89,7 +89,10 @@ impl ProcessExecutor {
     }
 
     /// Directories of a task's volumes, by the variable that names each.
-    pub(super) fn volumes(&self, assignment: &Assignment) -> Result<BTreeMap<String, PathBuf>, Refusal> {
+    pub(super) fn volumes(
+        &self,
+        assignment: &Assignment,
+    ) -> Result<BTreeMap<String, PathBuf>, Refusal> {
         let mut dirs = BTreeMap::new();
         for mount in &assignment.spec.volumes {
             let name = &mount.volume;

@@ -27,16 +27,41 @@ const QUOTA_US_MIN: u64 = 1_000;
 const FILES_MAX: u64 = 1 << 16;
 /// What a container's root may do beyond what everybody may.
 const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
 ];
 /// What of the kernel is hidden from containers.
 const MASKED: [&str; 9] = [
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
-    "/proc/timer_list", "/sys/firmware",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/firmware",
 ];
 /// What of it they cannot write.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// Whom a container's first process runs as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,8 +83,11 @@ impl User {
             rows.find(|row| row[0] == key || row[2] == key)
         };
         let number = |text: &str, file: &str| {
-            text.parse::<u32>()
-                .map_err(|_| never(format!("the image runs as {wish:?}, which is not in its {file}")))
+            text.parse::<u32>().map_err(|_| {
+                never(format!(
+                    "the image runs as {wish:?}, which is not in its {file}"
+                ))
+            })
         };
         let (name, team) = wish.split_once(':').unwrap_or((wish, ""));
         let name = if name.is_empty() { "0" } else { name };
@@ -74,7 +102,9 @@ impl User {
             },
         };
         let home = field(5).filter(|home| home.starts_with('/'));
-        let home = home.map_or(if uid == 0 { "/root" } else { "/" }, String::as_str).to_owned();
+        let home = home
+            .map_or(if uid == 0 { "/root" } else { "/" }, String::as_str)
+            .to_owned();
         Ok(User { uid, gid, home })
     }
 }
@@ -126,10 +156,16 @@ impl Bundle<'_> {
                 "the image runs as user {uid}:{gid}, which a worker that is not root cannot give it: run the worker as root, or build the image to run as root"
             )));
         }
-        let wish = self.wishes.working_dir.as_deref().filter(|dir| !dir.is_empty());
+        let wish = self
+            .wishes
+            .working_dir
+            .as_deref()
+            .filter(|dir| !dir.is_empty());
         let cwd = self.spec().working_dir.as_deref().or(wish).unwrap_or("/");
         if !cwd.starts_with('/') {
-            return Err(never(format!("the working directory {cwd:?} of a container must begin with /")));
+            return Err(never(format!(
+                "the working directory {cwd:?} of a container must begin with /"
+            )));
         }
         Ok(json!({
             "terminal": false,
@@ -150,7 +186,9 @@ impl Bundle<'_> {
         let given = Some(self.spec().command.clone()).filter(|words| !words.is_empty());
         let words: Vec<String> = given.unwrap_or(own);
         match words.is_empty() {
-            true => Err(never("the image has no command of its own: give the service one")),
+            true => Err(never(
+                "the image has no command of its own: give the service one",
+            )),
             false => Ok(words),
         }
     }
@@ -166,45 +204,70 @@ impl Bundle<'_> {
         env.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
         env.extend([
             ("SEAWORTHY_SERVICE".to_owned(), self.spec().name.clone()),
-            ("SEAWORTHY_SLOT".to_owned(), self.assignment.slot.to_string()),
-            ("SEAWORTHY_TASK".to_owned(), self.assignment.task.to_string()),
+            (
+                "SEAWORTHY_SLOT".to_owned(),
+                self.assignment.slot.to_string(),
+            ),
+            (
+                "SEAWORTHY_TASK".to_owned(),
+                self.assignment.task.to_string(),
+            ),
         ]);
         for mount in &self.spec().volumes {
             env.insert(volume_variable(&mount.volume), mount.target.clone());
         }
         env.extend(self.spec().env.clone());
         env.insert(MARK.to_owned(), mark.to_owned());
-        env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        env.into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     }
 
     fn mounts(&self) -> Result<Vec<Value>, Refusal> {
-        let mount = |kind: &str, target: &str, options: &[&str]| {
-            json!({ "destination": target, "type": kind, "source": kind, "options": options })
-        };
-        let bind = |from: &Path, target: &str, options: &[&str]| {
-            json!({ "destination": target, "type": "bind", "source": from, "options": options })
-        };
-        let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+        let mount = |kind: &str, target: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
+        let bind = |from: &Path, target: &str, options: &[&str]| json!({ "destination": target, "type": "bind", "source": from, "options": options });
+        let mut pts = vec![
+            "nosuid",
+            "noexec",
+            "newinstance",
+            "ptmxmode=0666",
+            "mode=0620",
+        ];
         // A network that belongs to another user name space cannot be shown by a new sysfs.
         let sys = match self.runtime.is_root() {
             true => {
                 pts.push("gid=5");
                 mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"])
             }
-            false => bind(Path::new("/sys"), "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]),
+            false => bind(
+                Path::new("/sys"),
+                "/sys",
+                &["rbind", "nosuid", "noexec", "nodev", "ro"],
+            ),
         };
         let mut mounts = vec![
             mount("proc", "/proc", &[]),
-            mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount(
+                "tmpfs",
+                "/dev",
+                &["nosuid", "strictatime", "mode=755", "size=65536k"],
+            ),
             mount("devpts", "/dev/pts", &pts),
-            mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            mount(
+                "tmpfs",
+                "/dev/shm",
+                &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+            ),
             sys,
         ];
         for file in &self.shared {
             mounts.push(bind(file, &file.display().to_string(), &["rbind", "ro"]));
         }
         for Mount { volume, target, .. } in &self.spec().volumes {
-            if !target.starts_with('/') || target == "/" || target.split('/').any(|part| part == "..") {
+            if !target.starts_with('/')
+                || target == "/"
+                || target.split('/').any(|part| part == "..")
+            {
                 return Err(never(format!(
                     "volume target {target:?} cannot be mounted: name an absolute path below / in the container"
                 )));
@@ -264,7 +327,11 @@ mod tests {
             desired: Desired::Run,
             spec,
         };
-        let runtime = ContainerRuntime { program: "/usr/bin/crun".into(), uid, gid: uid };
+        let runtime = ContainerRuntime {
+            program: "/usr/bin/crun".into(),
+            uid,
+            gid: uid,
+        };
         let user = User::find(wishes.user.as_deref().unwrap_or(""), PASSWD, GROUP)?;
         let bundle = Bundle {
             assignment: &assignment,
@@ -285,7 +352,9 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_number() {
-        let find = |wish: &str| User::find(wish, PASSWD, GROUP).map(|user| (user.uid, user.gid, user.home));
+        let find = |wish: &str| {
+            User::find(wish, PASSWD, GROUP).map(|user| (user.uid, user.gid, user.home))
+        };
         assert_eq!(find(""), Ok((0, 0, "/root".to_owned())));
         assert_eq!(find("web"), Ok((101, 102, "/srv".to_owned())));
         assert_eq!(find("101:staff"), Ok((101, 50, "/srv".to_owned())));
@@ -316,27 +385,56 @@ mod tests {
         let given = config(spec, &wishes, 0).unwrap();
         assert_eq!(given["process"]["args"], json!(["mine"]));
         assert_eq!(given["process"]["cwd"], "/else");
-        let env: Vec<&str> = given["process"]["env"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        for pair in ["A=service", "B=image", "SEAWORTHY_MARK=m", "SEAWORTHY_SLOT=2", "HOME=/root"] {
+        let env: Vec<&str> = given["process"]["env"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        for pair in [
+            "A=service",
+            "B=image",
+            "SEAWORTHY_MARK=m",
+            "SEAWORTHY_SLOT=2",
+            "HOME=/root",
+        ] {
             assert!(env.contains(&pair), "{pair} in {env:?}");
         }
         let resources = &given["linux"]["resources"];
-        assert_eq!((&resources["memory"]["limit"], &resources["cpu"]["quota"]), (&json!(1 << 20), &json!(50_000)));
+        assert_eq!(
+            (&resources["memory"]["limit"], &resources["cpu"]["quota"]),
+            (&json!(1 << 20), &json!(50_000))
+        );
     }
 
     #[test]
     fn volumes_are_mounted_where_the_service_wants_them() {
         let mut spec = Spec::new("web", &["x"]);
-        let mount = |target: &str| Mount { volume: "d".to_owned(), target: target.to_owned(), shared: false };
+        let mount = |target: &str| Mount {
+            volume: "d".to_owned(),
+            target: target.to_owned(),
+            shared: false,
+        };
         spec.volumes = vec![mount("/data")];
         let made = config(spec.clone(), &Wishes::default(), 0).unwrap();
         let mounts = made["mounts"].as_array().unwrap();
-        let data = mounts.iter().find(|mount| mount["destination"] == "/data").unwrap();
+        let data = mounts
+            .iter()
+            .find(|mount| mount["destination"] == "/data")
+            .unwrap();
         assert_eq!(data["source"], "/w/volumes/d");
-        assert!(made["process"]["env"].as_array().unwrap().contains(&json!("SEAWORTHY_VOLUME_D=/data")));
+        assert!(
+            made["process"]["env"]
+                .as_array()
+                .unwrap()
+                .contains(&json!("SEAWORTHY_VOLUME_D=/data"))
+        );
         for bad in ["", "data", "/", "/a/../.."] {
             spec.volumes = vec![mount(bad)];
-            assert!(config(spec.clone(), &Wishes::default(), 0).is_err(), "{bad}");
+            assert!(
+                config(spec.clone(), &Wishes::default(), 0).is_err(),
+                "{bad}"
+            );
         }
     }
 
@@ -345,10 +443,16 @@ mod tests {
         let mut wishes = Wishes::default();
         let made = config(Spec::new("web", &["x"]), &wishes, 1000).unwrap();
         assert_eq!(made["linux"]["uidMappings"][0]["hostID"], 1000);
-        assert!(made["linux"].get("resources").is_none(), "limits are set from outside");
+        assert!(
+            made["linux"].get("resources").is_none(),
+            "limits are set from outside"
+        );
         wishes.user = Some("web".to_owned());
         let refusal = config(Spec::new("web", &["x"]), &wishes, 1000).unwrap_err();
         assert!(refusal.message.contains("101:102"), "{refusal:?}");
-        assert!(config(Spec::new("web", &[]), &Wishes::default(), 0).is_err(), "no command");
+        assert!(
+            config(Spec::new("web", &[]), &Wishes::default(), 0).is_err(),
+            "no command"
+        );
     }
 }

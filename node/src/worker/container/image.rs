@@ -66,7 +66,9 @@ pub(super) fn pinned(reference: &str) -> Option<Result<Digest, Refusal>> {
 
 /// The reference of another manifest in the same repository.
 pub(super) fn sibling(reference: &str, digest: &Digest) -> String {
-    let unpinned = reference.split_once('@').map_or(reference, |(name, _)| name);
+    let unpinned = reference
+        .split_once('@')
+        .map_or(reference, |(name, _)| name);
     let repository = match unpinned.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => name,
         _ => unpinned,
@@ -99,9 +101,10 @@ impl Digest {
 
     /// Of everything that a hasher has seen.
     pub(super) fn from_hasher(hasher: sha2::Sha256) -> Digest {
-        let hex = hasher.finalize().iter().fold(String::new(), |text, byte| {
-            text + &format!("{byte:02x}")
-        });
+        let hex = hasher
+            .finalize()
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         Digest(hex)
     }
 
@@ -228,7 +231,8 @@ impl Descriptor {
     /// Whether it is a layer that can be unpacked here.
     fn is_tar(&self) -> bool {
         let kind = &self.media_type;
-        let is_tar = kind.ends_with("tar") || kind.ends_with("tar+gzip") || kind.ends_with("tar.gzip");
+        let is_tar =
+            kind.ends_with("tar") || kind.ends_with("tar+gzip") || kind.ends_with("tar.gzip");
         is_tar && !kind.contains("foreign")
     }
 
@@ -341,21 +345,47 @@ mod tests {
     #[test]
     fn a_sibling_keeps_host_and_port() {
         let digest = Digest::of(b"");
-        for own in ["h:5/a/b", "h:5/a/b:tag", "h:5/a/b@sha256:00", "h:5/a/b:tag@sha256:00"] {
+        for own in [
+            "h:5/a/b",
+            "h:5/a/b:tag",
+            "h:5/a/b@sha256:00",
+            "h:5/a/b:tag@sha256:00",
+        ] {
             assert_eq!(sibling(own, &digest), format!("h:5/a/b@{digest}"));
         }
-        assert_eq!(digest.hex(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            digest.hex(),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
     }
 
     #[test]
     fn the_one_for_this_machine_is_chosen() {
-        let index = format!(r#"{{"manifests":[{},{}]}}"#, entry("amd64", "1"), entry("arm64", "1"));
+        let index = format!(
+            r#"{{"manifests":[{},{}]}}"#,
+            entry("amd64", "1"),
+            entry("arm64", "1")
+        );
         assert_eq!(choice(&index, None), Ok(Digest::of(b"arm64")));
         assert_eq!(choice(&index, Some("1")), Ok(Digest::of(b"arm64")));
-        assert!(choice(&index, Some("2")).unwrap_err().message.contains("there are: 1"));
+        assert!(
+            choice(&index, Some("2"))
+                .unwrap_err()
+                .message
+                .contains("there are: 1")
+        );
         let other = format!(r#"{{"manifests":[{}]}}"#, entry("s390x", "1"));
-        assert!(choice(&other, None).unwrap_err().message.contains("linux/arm64"));
-        let two = format!(r#"{{"manifests":[{},{}]}}"#, entry("arm64", "1"), entry("arm64", "2"));
+        assert!(
+            choice(&other, None)
+                .unwrap_err()
+                .message
+                .contains("linux/arm64")
+        );
+        let two = format!(
+            r#"{{"manifests":[{},{}]}}"#,
+            entry("arm64", "1"),
+            entry("arm64", "2")
+        );
         assert!(choice(&two, None).unwrap_err().message.contains(":1, :2"));
     }
 
@@ -368,9 +398,18 @@ mod tests {
             format!(r#"{{"config":{one},"layers":[{one}]}}"#)
         };
         assert!(parse(&layer("x.tar+gzip", 1)).is_ok());
-        for bad in ["", "{}", "[]", &layer("x.tar+zstd", 1), &layer("x.tar", u64::MAX)] {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            &layer("x.tar+zstd", 1),
+            &layer("x.tar", u64::MAX),
+        ] {
             let refusal = parse(bad).unwrap_err();
-            assert!(refusal.is_permanent && refusal.message.contains("of i "), "{refusal:?}");
+            assert!(
+                refusal.is_permanent && refusal.message.contains("of i "),
+                "{refusal:?}"
+            );
         }
         assert!(Digest::parse("sha512:00").is_err());
         assert!(Digest::parse("sha256:../../../etc").is_err());

@@ -350,7 +350,11 @@ mod tests {
             // By hand: the library's own way refuses what the tests are about.
             header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
             header.set_entry_type(*kind);
-            header.set_mode(if *kind == EntryType::Directory { 0o555 } else { 0o640 });
+            header.set_mode(if *kind == EntryType::Directory {
+                0o555
+            } else {
+                0o640
+            });
             header.set_mtime(1_000);
             for number in [Header::set_uid, Header::set_gid] {
                 number(&mut header, u64::from(rustix::process::geteuid().as_raw()));
@@ -372,7 +376,9 @@ mod tests {
 
     fn lay(root: &Path, entries: &[(&str, EntryType, &str)]) -> io::Result<()> {
         let is_root = rustix::process::geteuid().is_root();
-        unpack(archive(entries).path(), root, is_root, &mut { Budget::WHOLE })
+        unpack(archive(entries).path(), root, is_root, &mut {
+            Budget::WHOLE
+        })
     }
 
     const FILE: EntryType = EntryType::Regular;
@@ -410,15 +416,25 @@ mod tests {
         )
         .unwrap();
         assert_eq!((read("etc/a"), read("etc/b").as_deref()), (None, Some("2")));
-        assert_eq!((read("var/x/old"), read("var/x/new").as_deref()), (None, Some("2")));
-        assert_eq!(read("usr/bin/ls").as_deref(), Some("ls"), "through the link");
+        assert_eq!(
+            (read("var/x/old"), read("var/x/new").as_deref()),
+            (None, Some("2"))
+        );
+        assert_eq!(
+            read("usr/bin/ls").as_deref(),
+            Some("ls"),
+            "through the link"
+        );
         assert_eq!(read("usr/bin/ash").as_deref(), Some("sh"));
         assert_eq!(read("dev/null"), None);
         let told = fs::metadata(root.path().join("etc")).unwrap();
         let is_root = rustix::process::geteuid().is_root();
         assert_eq!(told.mode() & 0o777, if is_root { 0o555 } else { 0o755 });
         let copied = root.path().join("copy");
-        copy(&root.path().join("etc"), &copied, is_root, &mut { Budget::WHOLE }).unwrap();
+        copy(&root.path().join("etc"), &copied, is_root, &mut {
+            Budget::WHOLE
+        })
+        .unwrap();
         assert_eq!(fs::read_to_string(copied.join("b")).unwrap(), "2");
         assert_eq!(fs::metadata(copied.join("b")).unwrap().mtime(), 1_000);
     }
@@ -438,11 +454,22 @@ mod tests {
         lay(&root, &[("abs", link, &to), ("rel", link, "../outside")]).unwrap();
         // Through a link it goes to a place of that name below the root.
         lay(&root, &[("abs/x", FILE, "2"), ("rel/x", FILE, "2")]).unwrap();
-        lay(&root, &[("abs/.wh.precious", FILE, ""), ("rel/.wh..wh..opq", FILE, "")]).unwrap();
+        lay(
+            &root,
+            &[
+                ("abs/.wh.precious", FILE, ""),
+                ("rel/.wh..wh..opq", FILE, ""),
+            ],
+        )
+        .unwrap();
         let stolen = [("stolen", EntryType::Link, "abs/precious")];
         assert!(lay(&root, &stolen).is_err(), "there is none below the root");
         assert!(lay(&root, &[("x/.wh...", FILE, "")]).is_err());
-        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "nothing went out");
+        assert_eq!(
+            fs::read_dir(&outside).unwrap().count(),
+            1,
+            "nothing went out"
+        );
         lay(&root, &[("loop", link, "loop")]).unwrap();
         assert!(lay(&root, &[("loop/x", FILE, "2")]).is_err());
     }

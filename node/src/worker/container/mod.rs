@@ -42,7 +42,7 @@ use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
 use crate::rt::process::ContainerRuntime;
-use crate::rt::processes::{self, Command, ProcessId};
+use crate::rt::processes::{self, Command, Ended, ProcessId};
 use crate::rt::{Clock, Env, Images, Lane, Processes, Tasks};
 use crate::service::spec::HealthCheck;
 use crate::types::TaskId;
@@ -50,7 +50,7 @@ use bundle::{Bundle, STOP_SIGNAL, User};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use store::{Kept, ROOTFS, Store, WISHES};
 use tokio::sync::Semaphore;
@@ -94,6 +94,8 @@ pub struct ContainerExecutor {
     store: Store,
     /// Where signals are on their way.
     tasks: Tasks,
+    /// How runtimes ended that ended before anybody asked: a container may be short.
+    early: Arc<Mutex<BTreeMap<ProcessId, Ended>>>,
     /// The worker's directory.
     dir: PathBuf,
 }
@@ -160,6 +162,7 @@ impl ContainerExecutor {
             runtime,
             store,
             tasks: Tasks::default(),
+            early: Arc::default(),
             dir,
         }
     }
@@ -235,7 +238,9 @@ impl ContainerExecutor {
                 return false;
             }
         };
-        let ended = self.clock.timeout(RUNTIME_TIME, self.processes.wait(process));
+        let ended = self
+            .clock
+            .timeout(RUNTIME_TIME, self.processes.wait(process));
         match ended.await {
             Ok(ended) => ended.code == Some(0),
             Err(_) => {
@@ -259,8 +264,11 @@ impl ContainerExecutor {
     async fn prepare_container(&self, assignment: &Assignment, image: &str) -> Result<(), Refusal> {
         let mut dirs = vec![self.process.task_dir(assignment.task), self.notes()];
         dirs.extend(self.process.volumes(assignment)?.into_values());
-        self.on_lane(move || super::process::make_dirs(&dirs)).await?;
-        self.store.provide(image, self.bundle(assignment.task)).await
+        self.on_lane(move || super::process::make_dirs(&dirs))
+            .await?;
+        self.store
+            .provide(image, self.bundle(assignment.task))
+            .await
     }
 
     /// Writes what the runtime is told of an attempt.
@@ -324,7 +332,16 @@ impl ContainerExecutor {
         let path = |name: &str| bundle.join(name).display().to_string();
         let (log, pid, at) = (path("runtime.log"), path("pid"), path(""));
         let limits = &assignment.spec.resources.limits;
-        let run = ["--log", &log, "run", "--bundle", &at, "--pid-file", &pid, &id];
+        let run = [
+            "--log",
+            &log,
+            "run",
+            "--bundle",
+            &at,
+            "--pid-file",
+            &pid,
+            &id,
+        ];
         Command {
             stdout: Some(dir.join("stdout.log")),
             stderr: Some(dir.join("stderr.log")),
@@ -363,34 +380,38 @@ impl ContainerExecutor {
             ))
         })?;
         match self.begins(key, process).await {
-            true => Ok(handle(key, process)),
-            false => Err(self.failed(key, process).await),
+            Ok(()) => Ok(handle(key, process)),
+            Err(ended) => Err(self.failed(key, ended).await),
         }
     }
 
-    /// Waits until the runtime says that a container is there; false when it has ended before that.
-    async fn begins(&self, key: Key, process: ProcessId) -> bool {
+    /// Waits until the runtime says that a container is there; how it ended, when it has ended before that.
+    async fn begins(&self, key: Key, process: ProcessId) -> Result<(), Ended> {
         let (mut pause, longest) = BEGIN_LOOK;
         loop {
-            // The process first: what it wrote before it ended is there when it is not.
-            let marked = self.processes.marked(&self.mark(key)).await;
-            let runs = marked.is_ok_and(|all| all.iter().any(|one| one.process == process));
+            let look = self.clock.timeout(pause, self.processes.wait(process));
+            let ended = look.await.ok();
             let pid = self.bundle(key.task).join("pid");
-            let is_there = self.lane.run(move || pid.exists()).await;
-            if is_there != Ok(false) {
-                return true;
+            // The process first: what it wrote before it ended is there when it is not.
+            let is_there = self.lane.run(move || pid.exists()).await != Ok(false);
+            match ended {
+                Some(ended) if is_there => {
+                    self.early().insert(process, ended);
+                    return Ok(());
+                }
+                Some(ended) => return Err(ended),
+                None if is_there => return Ok(()),
+                None => pause = (pause * 2).min(longest),
             }
-            if !runs {
-                return false;
-            }
-            self.clock.sleep(pause).await;
-            pause = (pause * 2).min(longest);
         }
+    }
+
+    fn early(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Ended>> {
+        self.early.lock().expect("nobody panics while holding it")
     }
 
     /// Why a runtime could not start a container; nothing of it is left then.
-    async fn failed(&self, key: Key, process: ProcessId) -> Refusal {
-        let ended = self.processes.wait(process).await;
+    async fn failed(&self, key: Key, ended: Ended) -> Refusal {
         self.clear(key).await;
         let log = self.bundle(key.task).join("runtime.log");
         let read = self.lane.run(move || fs::read_to_string(log).ok()).await;
@@ -398,11 +419,15 @@ impl ContainerExecutor {
         let said = text.trim().lines().last().unwrap_or_default();
         let said: String = said.chars().take(SAID_BYTES_MAX).collect();
         let program = self.runtime.program.display();
-        let code = ended.code.map_or("without an exit code".to_owned(), |code| format!("with code {code}"));
+        let code = ended
+            .code
+            .map_or("without an exit code".to_owned(), |code| {
+                format!("with code {code}")
+            });
         let lower = said.to_lowercase();
-        let never_helps = ["not found", "no such file", "permission denied", "not a directory"];
+        let hopeless = ["not found", "no such file", "permission denied"];
         Refusal {
-            is_permanent: never_helps.iter().any(|word| lower.contains(word)),
+            is_permanent: hopeless.iter().any(|word| lower.contains(word)),
             message: format!("{program} ended {code} before the container began: {said}"),
         }
     }
@@ -445,13 +470,21 @@ impl ContainerExecutor {
     }
 
     /// Runs a program in a container. One that takes too long is killed there.
-    async fn exec(&self, assignment: Arc<Assignment>, key: Key, words: &[String], span: Duration) -> bool {
+    async fn exec(
+        &self,
+        assignment: Arc<Assignment>,
+        key: Key,
+        words: &[String],
+        span: Duration,
+    ) -> bool {
         let file = self.bundle(key.task).join("check.json");
         let (this, mark, id) = (self.clone(), self.check_mark(key), self.id(key));
         let (words, path) = (words.to_vec(), file.display().to_string());
         let described = self.on_lane(move || {
             let (id, mark) = (this.id(key), this.check_mark(key));
-            let process = this.with_bundle(&assignment, &id, &mark, |bundle| bundle.process(&words, &mark))?;
+            let process = this.with_bundle(&assignment, &id, &mark, |bundle| {
+                bundle.process(&words, &mark)
+            })?;
             write(&file, &process)
         });
         if described.await.is_err() {
@@ -552,7 +585,11 @@ impl Executor for ContainerExecutor {
             return self.process.wait(task, attempt, handle);
         };
         Box::pin(async move {
-            let ended = this.processes.wait(process).await;
+            let early = this.early().remove(&process);
+            let ended = match early {
+                Some(ended) => ended,
+                None => this.processes.wait(process).await,
+            };
             this.clear(key).await;
             Exit {
                 code: ended.code,
@@ -573,7 +610,11 @@ impl Executor for ContainerExecutor {
 
     fn check(&self, assignment: Arc<Assignment>, attempt: u32) -> BoxFuture<'static, bool> {
         let (this, spec) = (self.clone(), &assignment.spec);
-        let inside = spec.image.is_some().then_some(spec.health.as_ref()).flatten();
+        let inside = spec
+            .image
+            .is_some()
+            .then_some(spec.health.as_ref())
+            .flatten();
         let Some((HealthCheck::Exec { command }, timeout_ms)) =
             inside.map(|health| (&health.check, health.timeout_ms))
         else {

@@ -167,7 +167,11 @@ impl Store {
             Ok(bytes) => bytes,
             Err(refusal) => match last.filter(|_| !refusal.is_permanent) {
                 Some(last) => {
-                    tracing::warn!(image = reference, reason = refusal.message, "takes the image that it led to last");
+                    tracing::warn!(
+                        image = reference,
+                        reason = refusal.message,
+                        "takes the image that it led to last"
+                    );
                     return Ok(last);
                 }
                 None => return Err(refusal),
@@ -181,7 +185,9 @@ impl Store {
     /// Asks a registry for the manifest for this machine.
     async fn ask(&self, reference: &str, pinned: Option<&Digest>) -> Result<Bytes, Refusal> {
         let what = format!("the manifest of {reference}");
-        let bytes = self.in_time(self.images.manifest(reference), reference).await?;
+        let bytes = self
+            .in_time(self.images.manifest(reference), reference)
+            .await?;
         if let Some(promised) = pinned {
             promised.expect(&Digest::of(&bytes), &what)?;
         }
@@ -193,7 +199,9 @@ impl Store {
                     return Ok(bytes);
                 };
                 let sibling = image::sibling(reference, &digest);
-                let bytes = self.in_time(self.images.manifest(&sibling), &sibling).await?;
+                let bytes = self
+                    .in_time(self.images.manifest(&sibling), &sibling)
+                    .await?;
                 digest.expect(&Digest::of(&bytes), &what)?;
                 Ok(bytes)
             }
@@ -225,8 +233,11 @@ impl Store {
         config: &Descriptor,
     ) -> Result<Wishes, Refusal> {
         let bytes = self.document(image, source, config).await?;
-        let config: Config = serde_json::from_slice(&bytes)
-            .map_err(|error| never(format!("the configuration of {image} makes no sense: {error}")))?;
+        let config: Config = serde_json::from_slice(&bytes).map_err(|error| {
+            never(format!(
+                "the configuration of {image} makes no sense: {error}"
+            ))
+        })?;
         Ok(config.config.unwrap_or_default())
     }
 
@@ -239,9 +250,7 @@ impl Store {
     ) -> Result<Bytes, Refusal> {
         let file = self.blob(image, source, one).await?;
         let what = format!("a document of {image}");
-        Ok(Bytes::from(
-            self.on_lane(move || read(&file, &what)).await?,
-        ))
+        Ok(Bytes::from(self.on_lane(move || read(&file, &what)).await?))
     }
 
     /// The files of all layers, each whole and with the right digest.
@@ -308,9 +317,8 @@ impl Store {
             let Some(piece) = self.in_time(next, reference).await? else {
                 break;
             };
-            let piece = piece.map_err(|error| {
-                not_now(format!("{} broke off: {error}", download.what))
-            })?;
+            let piece =
+                piece.map_err(|error| not_now(format!("{} broke off: {error}", download.what)))?;
             download = self.on_lane(move || download.take(&piece)).await?;
         }
         let digest = digest.clone();
@@ -370,9 +378,8 @@ impl Download {
 
     fn take(mut self, piece: &[u8]) -> Result<Self, Refusal> {
         let left = self.left.checked_sub(piece.len() as u64);
-        self.left = left.ok_or_else(|| {
-            never(format!("{} is longer than its manifest says", self.what))
-        })?;
+        self.left =
+            left.ok_or_else(|| never(format!("{} is longer than its manifest says", self.what)))?;
         self.hasher.update(piece);
         let written = self.writer.write_all(piece);
         written.map_err(|error| trouble("write", &self.tmp, &error))?;
@@ -407,8 +414,9 @@ fn furnish(
     let is_dir = told.map_err(|error| absent(image, from, &error))?.is_dir();
     let laid = match is_dir {
         true => layers::copy(from, &root, is_root, &mut budget),
-        false => fs::create_dir(&root)
-            .and_then(|()| layers::unpack(from, &root, is_root, &mut budget)),
+        false => {
+            fs::create_dir(&root).and_then(|()| layers::unpack(from, &root, is_root, &mut budget))
+        }
     };
     laid.map_err(|error| unpacking(image, &tmp, &error))?;
     write_wishes(&tmp, kept)?;
@@ -496,7 +504,9 @@ fn read(file: &Path, what: &str) -> Result<Vec<u8>, Refusal> {
     let read = open.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| trouble("read", file, &error))?;
     match bytes.len() as u64 > DOCUMENT_BYTES_MAX {
-        true => Err(never(format!("{what} is longer than {DOCUMENT_BYTES_MAX} bytes"))),
+        true => Err(never(format!(
+            "{what} is longer than {DOCUMENT_BYTES_MAX} bytes"
+        ))),
         false => Ok(bytes),
     }
 }
@@ -516,13 +526,15 @@ fn check(file: &Path, size: u64, digest: &Digest, what: &str) -> Result<(), Refu
         hasher.update(&buffer[..read]);
     }
     if length != size {
-        return Err(never(format!("{what} has {length} bytes where {size} were promised")));
+        return Err(never(format!(
+            "{what} has {length} bytes where {size} were promised"
+        )));
     }
     digest.expect(&Digest::from_hasher(hasher), what)
 }
 
 /// Removes what nobody has used for long, and what was left half-made.
-fn tidy(dir: &Path, now_ms: u64) -> io::Result<()> {
+pub(super) fn tidy(dir: &Path, now_ms: u64) -> io::Result<()> {
     for part in ["refs", "blobs", "unpacked"] {
         let listed = match fs::read_dir(dir.join(part)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -530,10 +542,15 @@ fn tidy(dir: &Path, now_ms: u64) -> io::Result<()> {
         };
         for entry in listed {
             let path = entry?.path();
-            let is_half = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TMP));
+            let is_half = path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(TMP));
             let longest = if is_half { HALF_MADE } else { UNUSED };
             let used = fs::metadata(path.join("used")).or_else(|_| fs::metadata(&path))?;
-            let since = used.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let since = used
+                .modified()?
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
             if Duration::from_millis(now_ms).saturating_sub(since) < longest {
                 continue;
             }
@@ -556,16 +573,20 @@ fn make_dir(dir: &Path) -> Result<(), Refusal> {
 
 /// What an operator named is not there, or cannot be read.
 fn absent(what: &str, path: &Path, error: &io::Error) -> Refusal {
-    never(format!("{what} cannot be read from {}: {error}", path.display()))
+    never(format!(
+        "{what} cannot be read from {}: {error}",
+        path.display()
+    ))
 }
 
 /// An image cannot be unpacked.
 fn unpacking(image: &str, dir: &Path, error: &io::Error) -> Refusal {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
-            never(format!("{image} cannot be unpacked: {error}"))
+        PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull => {
+            trouble(&format!("unpack {image} into"), dir, error)
         }
-        _ => trouble(&format!("unpack {image} into"), dir, error),
+        _ => never(format!("{image} cannot be unpacked: {error}")),
     }
 }
 
