@@ -23,8 +23,6 @@ const MARK: &str = "SEAWORTHY_MARK";
 const PERIOD_US: u64 = 100_000;
 /// Least quota that the kernel takes, microseconds.
 const QUOTA_US_MIN: u64 = 1_000;
-/// Most files that a process may have open.
-const FILES_MAX: u64 = 1 << 16;
 /// What a container's root may do beyond what everybody may.
 const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
@@ -174,7 +172,6 @@ impl Bundle<'_> {
             "env": self.env(mark),
             "cwd": cwd,
             "capabilities": { "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES },
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": FILES_MAX, "soft": FILES_MAX }],
             "noNewPrivileges": true,
         }))
     }

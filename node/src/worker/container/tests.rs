@@ -43,11 +43,11 @@ run)
   setsid "$@" & pid=$!
   echo $pid >"$note/pid"; echo $pid >"$pidfile"; wait $pid; code=$?
   rm -r "$note"; exit $code;;
-kill) read -r pid <"$note/pid" && kill -"$2" -- "-$pid";;
+kill) read -r pid <"$note/pid" && kill -s "$2" -- "-$pid";;
 exec)
   SEAWORTHY_MARK=$(sed 's/.*"SEAWORTHY_MARK=\([^"]*\)".*/\1/' "$process"); export SEAWORTHY_MARK
   set -- $(words "$process"); exec "$@";;
-delete) read -r pid <"$note/pid" && kill -KILL -- "-$pid"; rm -rf "$note";;
+delete) read -r pid <"$note/pid" && kill -s KILL -- "-$pid"; rm -rf "$note";;
 esac
 "#;
 
