@@ -184,6 +184,8 @@ async fn a_registry_that_is_away_may_come_back() {
         !refusal.is_permanent && refusal.message.contains("127.0.0.1:1"),
         "{refusal:?}"
     );
-    let refusal = prepare(dir.path(), 1, "UPPER/case:1").await.unwrap_err();
+    let refusal = prepare(dir.path(), 1, "127.0.0.1:1/UPPER:1")
+        .await
+        .unwrap_err();
     assert!(refusal.is_permanent, "{refusal:?}");
 }

@@ -63,9 +63,9 @@ pub(crate) async fn start(
     knobs: Knobs,
     runtime: Option<&Path>,
 ) -> Result<RunningWorker, Error> {
+    let called = config.machine.name.clone();
     let wrong = |error: &dyn std::fmt::Display| {
-        let message = format!("worker {} cannot start: {error}", config.machine.name);
-        Error::local(message, "")
+        Error::local(format!("worker {called} cannot start: {error}"), "")
     };
     let env = real::env(&config.machine.name).map_err(|error| wrong(&error))?;
     let host = real::host();
