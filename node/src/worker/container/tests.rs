@@ -1,6 +1,7 @@
 //! Containers: through a runtime of a few lines of shell that has no walls, and through a real one where one is installed.
 #![expect(
     clippy::disallowed_methods,
+    clippy::disallowed_macros,
     reason = "tests run on a runtime of their own, against real files and processes"
 )]
 
