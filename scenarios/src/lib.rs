@@ -78,6 +78,9 @@ pub struct Scenario {
     pub cluster: Cluster,
     /// What clients do meanwhile.
     pub workload: Workload,
+    /// Services that run from the start, as people write them; what their tasks do stands in their commands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service: Vec<toml::Table>,
     /// What happens, in order of time.
     pub step: Vec<Step>,
     /// What must be true, with bounds.
@@ -101,6 +104,14 @@ pub struct Cluster {
     /// Share of seeds that draw the node's internal numbers from their simulation ranges instead of the defaults (0 to 1).
     #[serde(default = "half")]
     pub drawn_knobs: f64,
+    /// Workers; none unless a scenario is about tasks.
+    #[serde(default = "zero", skip_serializing_if = "is_nothing")]
+    pub workers: Span,
+}
+
+/// Whether a span is zero.
+fn is_nothing(span: &Span) -> bool {
+    *span == zero()
 }
 
 fn patience() -> Span {
@@ -153,6 +164,9 @@ pub struct Workload {
     /// Watchers that follow everything from the start.
     #[serde(default)]
     pub watchers: u32,
+    /// Pause between two things that operators want of services and workers, seconds; zero: they want nothing.
+    #[serde(default = "zero", skip_serializing_if = "is_nothing")]
+    pub churn_pause_s: Span,
 }
 
 /// Something that must be true of every run.
@@ -241,6 +255,9 @@ impl Scenario {
             {
                 return wrong(format!("expectation {} has no bound", expectation.id));
             }
+        }
+        if !self.service.is_empty() && self.cluster.workers.low < 1.0 {
+            return wrong("services need cluster.workers, at least one".to_owned());
         }
         if let Some((probe, _)) = self.probes.iter().find(|(_, runs)| **runs == 0) {
             return wrong(format!(

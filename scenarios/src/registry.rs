@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 21] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -18,6 +18,31 @@ const FILES: [(&str, &str); 8] = [
     ("empty-disk", include_str!("../files/empty-disk.toml")),
     ("clock-skew", include_str!("../files/clock-skew.toml")),
     ("power-loss", include_str!("../files/power-loss.toml")),
+    ("task-crash", include_str!("../files/task-crash.toml")),
+    ("worker-crash", include_str!("../files/worker-crash.toml")),
+    (
+        "worker-cut-off",
+        include_str!("../files/worker-cut-off.toml"),
+    ),
+    (
+        "mass-false-down",
+        include_str!("../files/mass-false-down.toml"),
+    ),
+    ("volume-lease", include_str!("../files/volume-lease.toml")),
+    (
+        "rolling-update",
+        include_str!("../files/rolling-update.toml"),
+    ),
+    ("drain", include_str!("../files/drain.toml")),
+    (
+        "deploy-and-scale",
+        include_str!("../files/deploy-and-scale.toml"),
+    ),
+    ("bad-version", include_str!("../files/bad-version.toml")),
+    ("no-room", include_str!("../files/no-room.toml")),
+    ("workers-split", include_str!("../files/workers-split.toml")),
+    ("autonomy", include_str!("../files/autonomy.toml")),
+    ("crew-storm", include_str!("../files/crew-storm.toml")),
 ];
 
 /// All scenarios, in the order of the handbook.

@@ -157,11 +157,34 @@ pub enum Action {
         #[serde(default)]
         exit: Option<u8>,
     },
+    /// Hosts hear nothing of others, and the others nothing of them; the rest of the network is whole.
+    CutOff {
+        /// Who is cut off.
+        who: Who,
+        /// From whom.
+        from: Who,
+        /// In which directions, the first side being `who`; a seed chooses.
+        flow: Vec<Flow>,
+        /// For how long, seconds.
+        for_s: Span,
+    },
+    /// What runs tasks on workers answers with errors; the tasks themselves go on.
+    ExecutorFails {
+        /// On which workers.
+        who: Who,
+        /// For how long, seconds.
+        for_s: Span,
+    },
+    /// Something is wanted of the cluster: a command of orchestration, as the log has it.
+    Order {
+        /// The command.
+        command: toml::Table,
+    },
 }
 
 /// Which nodes a step is about; decided when it happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Who {
     /// The leader of that moment (any node if there is none).
     Leader,
@@ -173,8 +196,78 @@ pub enum Who {
     Minority,
     /// The leader and as many followers as make a majority with it.
     Majority,
-    /// All.
+    /// All managers.
     All,
+    /// The worker of this number: `worker w2`.
+    Worker(u32),
+    /// One worker: `any worker`.
+    AnyWorker,
+    /// As many workers as are less than half of them, at least one: `some workers`.
+    SomeWorkers,
+    /// Every worker: `all workers`.
+    AllWorkers,
+    /// A worker that has a task of this service (any worker if none has): `the worker of NAME`.
+    WorkerOf(String),
+    /// The leader with less than half of the workers: `the leader and some workers`.
+    LeaderSide,
+    /// A follower with less than half of the workers: `a follower and some workers`.
+    FollowerSide,
+    /// Whoever else there is: `everybody else`.
+    Everybody,
+}
+
+impl TryFrom<String> for Who {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let number = |text: &str| text.strip_prefix("worker w")?.parse().ok();
+        Ok(match text.as_str() {
+            "leader" => Who::Leader,
+            "follower" => Who::Follower,
+            "any" => Who::Any,
+            "minority" => Who::Minority,
+            "majority" => Who::Majority,
+            "all" => Who::All,
+            "any worker" => Who::AnyWorker,
+            "some workers" => Who::SomeWorkers,
+            "all workers" => Who::AllWorkers,
+            "the leader and some workers" => Who::LeaderSide,
+            "a follower and some workers" => Who::FollowerSide,
+            "everybody else" => Who::Everybody,
+            other => match (number(other), other.strip_prefix("the worker of ")) {
+                (Some(number), _) => Who::Worker(number),
+                (_, Some(service)) => Who::WorkerOf(service.to_owned()),
+                _ => {
+                    return Err(format!(
+                        "{other:?} names nobody: leader, follower, any, minority, majority, all, worker wN, \
+                     any worker, some workers, all workers, the worker of SERVICE, the leader and some workers, \
+                     a follower and some workers, everybody else"
+                    ));
+                }
+            },
+        })
+    }
+}
+
+impl From<Who> for String {
+    fn from(who: Who) -> String {
+        match who {
+            Who::Leader => "leader".to_owned(),
+            Who::Follower => "follower".to_owned(),
+            Who::Any => "any".to_owned(),
+            Who::Minority => "minority".to_owned(),
+            Who::Majority => "majority".to_owned(),
+            Who::All => "all".to_owned(),
+            Who::Worker(number) => format!("worker w{number}"),
+            Who::AnyWorker => "any worker".to_owned(),
+            Who::SomeWorkers => "some workers".to_owned(),
+            Who::AllWorkers => "all workers".to_owned(),
+            Who::LeaderSide => "the leader and some workers".to_owned(),
+            Who::FollowerSide => "a follower and some workers".to_owned(),
+            Who::Everybody => "everybody else".to_owned(),
+            Who::WorkerOf(service) => format!("the worker of {service}"),
+        }
+    }
 }
 
 /// How a process ends.

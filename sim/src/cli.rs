@@ -558,7 +558,8 @@ fn bench(args: &BenchArgs) -> Result<bool> {
 /// Lists what there is.
 fn list(args: &ListArgs) -> Result<bool> {
     if args.measures {
-        for measure in crate::judge::MEASURES {
+        let of_tasks = crate::crew::measure::MEASURES;
+        for measure in crate::judge::MEASURES.into_iter().chain(of_tasks) {
             println!("{measure}");
         }
         return Ok(true);

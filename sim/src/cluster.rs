@@ -4,21 +4,27 @@
 //! when they are gone, the disk comes back and the node may start again. In between nothing of the dead life can reach
 //! the wire or the platter.
 
+use crate::crew::ledger::Ledger;
+use crate::crew::machine::Machine;
+use crate::crew::worker::Boot;
 use crate::lane::SimLanes;
+use crate::oracle::fleet::Overseer;
 use crate::plan::Plan;
 use crate::planted::Ground;
 use crate::timeline::State;
 use crate::trace::{Level, Recorder};
 use crate::world::SimWorld;
-use madsim::runtime::Handle;
+use madsim::runtime::{Handle, NodeHandle};
 use node::config::{Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage};
 use node::handle::{Condition, Status};
 use node::types::{NodeId, Role};
+use node::worker::WorkerConfig;
 use scenarios::Crash;
 use simdisk::CrashMode;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// A node's way of being, as the simulator sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,10 @@ struct Slot {
     not_before: Duration,
     /// How often it was started.
     lives: u64,
+    /// The machine under it, when it is a worker.
+    machine: Option<Machine>,
+    /// SIGTERM, for a worker.
+    term: Arc<Notify>,
 }
 
 /// The cluster. A clone is the same cluster.
@@ -60,6 +70,12 @@ pub struct Cluster {
     executor: Handle,
     /// A bug planted in the nodes.
     ground: Option<Ground>,
+    /// Who looks at what managers have, when there are workers.
+    pub overseer: Option<Overseer>,
+    /// What workers ran.
+    pub ledger: Ledger,
+    /// Where processes of tasks live, when there are workers.
+    home: Option<Arc<NodeHandle>>,
 }
 
 /// Longest orderly stop before the process is killed all the same.
@@ -72,12 +88,18 @@ impl Cluster {
             let rng = world.rngs().stream("planted");
             Ground::new(seedling, &plan.knobs, &recorder, rng)
         });
+        let executor = Handle::current();
+        let home =
+            (plan.workers > 0).then(|| Arc::new(executor.create_node().name("tasks").build()));
         let cluster = Cluster {
             world,
-            recorder,
             slots: Arc::default(),
-            executor: Handle::current(),
+            executor,
             ground,
+            overseer: (plan.workers > 0).then(|| Overseer::new(recorder.clone())),
+            ledger: Ledger::new(recorder.clone()),
+            home,
+            recorder,
         };
         let names: Vec<String> = (1..=plan.nodes)
             .map(|number| format!("n{number}"))
@@ -99,11 +121,11 @@ impl Cluster {
         let handle: Arc<Mutex<Option<node::handle::Handle>>> = Arc::default();
         let exited: Arc<Mutex<Option<node::node::Ended>>> = Arc::default();
         let (world, recorder, place) = (self.world.clone(), self.recorder.clone(), name.to_owned());
-        let ground = self.ground.clone();
+        let (ground, overseer) = (self.ground.clone(), self.overseer.clone());
         let (to_handle, to_exited) = (Arc::clone(&handle), Arc::clone(&exited));
         let init = move || {
             let (world, recorder, place) = (world.clone(), recorder.clone(), place.clone());
-            let ground = ground.clone();
+            let (ground, overseer) = (ground.clone(), overseer.clone());
             let (config, knobs) = (config.clone(), knobs.clone());
             let (handle, exited) = (Arc::clone(&to_handle), Arc::clone(&to_exited));
             async move {
@@ -116,7 +138,23 @@ impl Cluster {
                     Some(ground) => ground.env(&place, env),
                     None => env,
                 };
-                process(env, recorder, place, config, knobs, handle, exited).await;
+                let tell = |running: &node::handle::Handle| {
+                    if let Some(overseer) = overseer {
+                        let fleets = running.follow_fleet();
+                        drop(madsim::task::spawn(overseer.follow(place.clone(), fleets)));
+                    }
+                };
+                process(
+                    env,
+                    recorder,
+                    place.clone(),
+                    config,
+                    knobs,
+                    handle,
+                    exited,
+                    tell,
+                )
+                .await;
                 // madsim takes a returning `init` for the end of the node; the supervisor decides that here.
                 std::future::pending::<()>().await;
             }
@@ -129,6 +167,47 @@ impl Cluster {
             exited,
             not_before: Duration::ZERO,
             lives: 1,
+            machine: None,
+            term: Arc::default(),
+        };
+        self.lock().insert(name.to_owned(), slot);
+    }
+
+    /// Makes the machine of a worker and starts the worker on it; its host is there.
+    pub fn add_worker(&self, name: &str, config: WorkerConfig, knobs: node::knobs::Knobs) {
+        let Some(home) = self.home.clone() else {
+            return; // A plan without workers starts none.
+        };
+        let rng = self.world.rngs().stream(&format!("tasks.{name}"));
+        let machine = Machine::new(name, home, self.ledger.clone(), rng);
+        let boot = Boot {
+            cluster: self.clone(),
+            name: name.to_owned(),
+            config,
+            knobs,
+            machine: machine.clone(),
+            exited: Arc::default(),
+            term: Arc::default(),
+        };
+        let (exited, term) = (Arc::clone(&boot.exited), Arc::clone(&boot.term));
+        let init = move || {
+            let life = boot.clone().run();
+            async move {
+                life.await;
+                // As for managers: the supervisor decides what an end is.
+                std::future::pending::<()>().await;
+            }
+        };
+        let made = self.executor.create_node().name(name).init(init).build();
+        let slot = Slot {
+            task_node: made.id(),
+            power: Power::On,
+            handle: Arc::default(),
+            exited,
+            not_before: Duration::ZERO,
+            lives: 1,
+            machine: Some(machine),
+            term,
         };
         self.lock().insert(name.to_owned(), slot);
     }
@@ -151,17 +230,36 @@ impl Cluster {
         self.ground.is_some()
     }
 
-    /// Names of all nodes.
+    /// Names of all managers.
     pub fn names(&self) -> Vec<String> {
+        let slots = self.lock();
+        let managers = slots.iter().filter(|(_, slot)| slot.machine.is_none());
+        managers.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Names of all workers.
+    pub fn workers(&self) -> Vec<String> {
+        let slots = self.lock();
+        let workers = slots.iter().filter(|(_, slot)| slot.machine.is_some());
+        workers.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Names of everybody.
+    pub fn everybody(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
-    /// Names of the nodes whose process runs.
+    /// The machine under a worker.
+    pub fn machine(&self, name: &str) -> Option<Machine> {
+        self.lock().get(name)?.machine.clone()
+    }
+
+    /// Names of the managers whose process runs.
     pub fn running(&self) -> Vec<String> {
         let slots = self.lock();
-        let up = slots
-            .iter()
-            .filter(|(_, slot)| slot.power == Power::On && peek(&slot.exited).is_none());
+        let up = slots.iter().filter(|(_, slot)| {
+            slot.machine.is_none() && slot.power == Power::On && peek(&slot.exited).is_none()
+        });
         up.map(|(name, _)| name.clone()).collect()
     }
 
@@ -224,6 +322,12 @@ impl Cluster {
             disk.kill();
         }
         self.executor.kill(task_node);
+        if let Some(machine) = self.machine(name) {
+            match how {
+                Crash::PowerLoss => machine.power_lost(),
+                Crash::Kill | Crash::Stop => machine.worker_ended(),
+            }
+        }
         madsim::time::sleep(Duration::from_millis(1)).await;
         if how != Crash::PowerLoss {
             disk.power_on();
@@ -232,12 +336,18 @@ impl Cluster {
 
     /// Tells a node to stop and waits until it has, for a while.
     async fn stop_in_order(&self, name: &str) {
-        let Some(handle) = self.handle(name) else {
+        let (handle, is_worker) = (self.handle(name), self.machine(name).is_some());
+        if handle.is_none() && !is_worker {
             return;
-        };
+        }
         // Whoever stops a node on purpose tells its supervisor not to start it again.
         self.hold(name, Duration::MAX);
-        handle.stop("SIGTERM").await;
+        if let Some(handle) = handle {
+            handle.stop("SIGTERM").await;
+        }
+        if let Some(slot) = self.lock().get(name).filter(|_| is_worker) {
+            slot.term.notify_one();
+        }
         let end = self.recorder.now() + STOP_MAX;
         while self.recorder.now() < end {
             let gone = self
@@ -332,11 +442,14 @@ impl Cluster {
     pub async fn end(&self) {
         let all: Vec<madsim::task::NodeId> =
             self.lock().values().map(|slot| slot.task_node).collect();
-        for name in self.names() {
+        for name in self.everybody() {
             simdisk::disk(&name).freeze();
         }
         for task_node in all {
             self.executor.kill(task_node);
+        }
+        if let Some(home) = &self.home {
+            self.executor.kill(home.id());
         }
         self.world.network.shutdown();
         madsim::time::sleep(Duration::from_millis(2)).await;
@@ -378,12 +491,16 @@ fn peek<T: Clone>(place: &Mutex<Option<T>>) -> Option<T> {
 }
 
 /// Puts something in a shared place.
-fn put<T>(place: &Mutex<Option<T>>, value: Option<T>) {
+pub(crate) fn put<T>(place: &Mutex<Option<T>>, value: Option<T>) {
     *place
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner) = value;
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of a process's world, each given once"
+)]
 /// One life of a node's process: the production node, started as the program starts it.
 async fn process(
     env: node::rt::Env,
@@ -393,9 +510,11 @@ async fn process(
     knobs: node::knobs::Knobs,
     handle: Arc<Mutex<Option<node::handle::Handle>>>,
     exited: Arc<Mutex<Option<node::node::Ended>>>,
+    tell: impl FnOnce(&node::handle::Handle),
 ) {
     match node::node::start(env, config, knobs).await {
         Ok(running) => {
+            tell(&running.handle);
             put(&handle, Some(running.handle.clone()));
             let ended = running.ended().await;
             let word = if ended.poisoned {

@@ -1,6 +1,7 @@
 //! The judge: looks at a run from all sides when the storm is over, and measures what the scenario expects.
 
 use crate::cluster::Cluster;
+use crate::crew::measure::{self as tasks, Evidence as Crew};
 use crate::report::Report;
 use crate::storm::Happened;
 use crate::trace::{Mark, Recorder};
@@ -274,11 +275,28 @@ fn leases_ended_early(evidence: &Evidence<'_>, recorder: &Recorder) -> f64 {
     early
 }
 
+/// How long after a fault slots may still hold two tasks: a worker is heard again, its hello is taken, a process gets its grace.
+const DOUBLE_AFTER: Duration = Duration::from_secs(60);
+
+/// How long a handover within a slot may take when nothing is broken: monitor time, grace, and room for a slow start.
+const DOUBLE_MAX: Duration = Duration::from_secs(45);
+
+/// Judges what workers really ran.
+pub fn judge_tasks(crew: &Crew, happened: &Happened, report: &mut Report, recorder: &Recorder) {
+    let faults = happened.faults.iter();
+    let excused: Vec<_> = faults
+        .map(|(begin, end)| (*begin, *end + DOUBLE_AFTER))
+        .collect();
+    report
+        .measures
+        .extend(tasks::judge(crew, DOUBLE_MAX, &excused, recorder));
+}
+
 /// Measures what the scenario expects, and holds it against the bounds.
 pub fn measure(
     scenario: &Scenario,
     happened: &Happened,
-    notes: &Notes,
+    (notes, crew): (&Notes, &Crew),
     report: &mut Report,
     recorder: &Recorder,
 ) {
@@ -300,7 +318,7 @@ pub fn measure(
                 },
                 None => None,
             };
-            let Some(value) = take(&expectation.measure, span, notes, recorder) else {
+            let Some(value) = take(&expectation.measure, span, (notes, crew), recorder) else {
                 continue;
             };
             report.measures.insert(key.clone(), value);
@@ -321,7 +339,7 @@ pub fn measure(
 fn take(
     measure: &str,
     span: Option<(Duration, Duration)>,
-    notes: &Notes,
+    (notes, crew): (&Notes, &Crew),
     recorder: &Recorder,
 ) -> Option<f64> {
     match measure {
@@ -363,6 +381,7 @@ fn take(
             Some(count as f64)
         }
         // The judge's own findings are measured when there was a judgement; without one the run has failed already.
+        known if tasks::MEASURES.contains(&known) => crew.take(known, span),
         known if MEASURES.contains(&known) => None,
         other => panic!("no measure is called '{other}'"),
     }

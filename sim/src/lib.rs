@@ -2,7 +2,7 @@
 //!
 //! A production node runs here unchanged on madsim's executor; what it receives as `node::rt::Env` is simulated by this
 //! crate. Reading order: `clock`, `net`, `lane`, then `world`, which ties them together per host; `plan`, what a seed will do;
-//! `cluster`, `storm` and `operator`, who does it; `trace`, `rare`, `oracle` and `judge`, who watches; `run`, one run; `report`;
+//! `cluster`, `crew`, `storm` and `operator`, who does it; `trace`, `rare`, `oracle` and `judge`, who watches; `run`, one run; `report`;
 //! `fence`, which keeps a run's hands off the real disk; `runner`, many runs; `bench`, what they cost; `planted`, the test of
 //! the test; `timeline` and `handbook`, the pages that operators
 //! read; `cli`, the command line `storm`.
@@ -17,6 +17,7 @@ pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod crew;
 pub mod fence;
 pub mod handbook;
 pub mod judge;

@@ -15,6 +15,8 @@ use workloads::drive::{Habits, Kind};
 const SHARES: usize = 4;
 /// The largest cluster of a plan.
 const NODES_MAX: u32 = 9;
+/// The most workers of a plan.
+const WORKERS_MAX: u32 = 50;
 /// How long before a step that breaks something its clients are busy.
 const BUSY_BEFORE: Duration = Duration::from_secs(1);
 /// And how long after its beginning: longer than most such steps last.
@@ -30,6 +32,9 @@ pub struct Plan {
     pub seed: u64,
     /// Voters.
     pub nodes: u32,
+    /// Workers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub workers: u32,
     /// Profile of all nodes.
     pub profile: Profile,
     /// Internal numbers of all nodes.
@@ -106,6 +111,7 @@ impl Plan {
                 (1..=NODES_MAX).contains(&self.nodes),
                 "nodes must be 1 to 9",
             ),
+            (self.workers <= WORKERS_MAX, "workers must be 50 at most"),
             (
                 self.habits.pause.0 <= self.habits.pause.1,
                 "habits.pause: the shortest comes first",
@@ -146,8 +152,15 @@ impl Plan {
         habits.busy = busy(&steps);
         let last = steps.last().map_or(Duration::ZERO, |step| step.at);
         let drawn = seconds(&scenario.cluster.duration_s, share(rng));
+        let workers = &scenario.cluster.workers;
+        let workers = if workers.high > 0.0 {
+            whole(workers, rng)
+        } else {
+            0
+        };
         Plan {
             nodes,
+            workers,
             profile,
             knobs,
             net,
@@ -248,7 +261,13 @@ fn value_len(span: &Span, rng: &mut ChaCha8Rng) -> usize {
 
 /// When clients are busy: around each step that breaks something. Counted from the start of the part under faults.
 fn busy(steps: &[PlannedStep]) -> Vec<(Duration, Duration)> {
-    let breaks = |step: &&PlannedStep| !matches!(step.step.action, Action::Command { .. });
+    let calm = |step: &PlannedStep| {
+        matches!(
+            step.step.action,
+            Action::Command { .. } | Action::Order { .. }
+        )
+    };
+    let breaks = |step: &&PlannedStep| !calm(step);
     let around = |step: &PlannedStep| (step.at.saturating_sub(BUSY_BEFORE), step.at + BUSY_AFTER);
     steps.iter().filter(breaks).map(around).collect()
 }
@@ -267,6 +286,12 @@ fn draw_step(step: &Step, rng: &mut ChaCha8Rng) -> Option<PlannedStep> {
 /// A share of a span, in millionths: such a number survives being written down and read.
 fn share(rng: &mut ChaCha8Rng) -> f64 {
     f64::from(rng.random_range(0..1_000_000_u32)) / 1e6
+}
+
+/// Whether a number says nothing.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A point of a span of seconds.

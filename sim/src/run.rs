@@ -1,6 +1,7 @@
 //! One run: a cluster, its clients, its storm, and the judgement. Everything follows from the scenario and the seed.
 
 use crate::cluster::{Cluster, founding_id};
+use crate::crew;
 use crate::judge::{self, Evidence};
 use crate::operator::NoJournal;
 use crate::plan::{Plan, master};
@@ -12,7 +13,8 @@ use crate::world::SimWorld;
 use madsim::runtime::{Handle, Runtime};
 use node::client::Client;
 use node::rt::Tasks;
-use std::collections::BTreeSet;
+use node::types::Index;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,7 +34,7 @@ pub fn run(plan: Plan, keep: Option<Level>) -> Report {
     let guard = simdisk::World::install(seed);
     let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     runtime.set_allow_system_thread(true);
-    runtime.set_time_limit(VIRTUAL_MAX);
+    runtime.set_time_limit(VIRTUAL_MAX + longest(&plan));
     let recorder = Recorder::new(keep, virtual_now);
     let mut report = runtime.block_on(whole(plan, recorder.clone()));
     drop(runtime);
@@ -44,6 +46,14 @@ pub fn run(plan: Plan, keep: Option<Level>) -> Report {
     }
     drop(guard);
     report
+}
+
+/// How much longer than others a run with workers may take: until they have joined, run what they shall, and stay.
+fn longest(plan: &Plan) -> Duration {
+    if plan.workers == 0 {
+        return Duration::ZERO;
+    }
+    plan.duration + 3 * crew::SETTLE_MAX + crew::STAY
 }
 
 /// Virtual time since the start of the simulation.
@@ -80,6 +90,7 @@ async fn whole(plan: Plan, recorder: Recorder) -> Report {
     };
     if form(&cluster, &recorder).await {
         cluster.planted(|ground| ground.begins(&cluster.names(), &cluster.world.clocks));
+        crew::form(&cluster, &plan).await;
         weather(&plan, &cluster, &mut report).await;
     } else {
         recorder.fail(format!(
@@ -131,6 +142,10 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
             }
         })
     };
+    let churn = (plan.workers > 0).then(|| {
+        let pause = plan.scenario.workload.churn_pause_s;
+        madsim::task::spawn(crew::churn(cluster.clone(), pause, Arc::clone(&done)))
+    });
     let storm = Storm::new(cluster.clone());
     storm.rage(plan, start).await;
     storm.heal();
@@ -139,6 +154,10 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     for client in clients {
         client.await.ok();
     }
+    let churn = match churn {
+        Some(churn) => churn.await.ok(),
+        None => None,
+    };
     supervisor.abort();
     let converged = judge::converge(cluster).await;
     match converged {
@@ -153,6 +172,21 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
             judge::disagreement(cluster)
         )),
     }
+    if plan.workers > 0 && converged.is_some() {
+        if let Some(took) = crew::settle(cluster, "after the storm").await {
+            let took_ms = took.as_secs_f64() * 1_000.0;
+            report
+                .measures
+                .insert("services_settled_ms".to_owned(), took_ms);
+            crew::stays(cluster).await;
+        }
+        if let (Some(churn), Some(overseer)) = (churn, &cluster.overseer) {
+            for wrong in churn.differences(&overseer.newest()) {
+                recorder.fail(format!("services_as_wanted: {wrong}"));
+            }
+        }
+        judge::converge(cluster).await;
+    }
     // Watchers get a moment to hear the last of it.
     madsim::time::sleep(Duration::from_millis(300)).await;
     for watcher in watchers {
@@ -163,7 +197,17 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
         judge_run(cluster, &notes, report).await;
     }
     let happened = storm.happened();
-    judge::measure(&plan.scenario, &happened, &notes, report, &recorder);
+    let crew = crew::measure::Evidence::of(cluster, (start, calm));
+    if plan.workers > 0 {
+        judge::judge_tasks(&crew, &happened, report, &recorder);
+    }
+    judge::measure(
+        &plan.scenario,
+        &happened,
+        (&notes, &crew),
+        report,
+        &recorder,
+    );
     report.operations = notes.operations.len() as u64;
     report.acknowledged = notes.acknowledged.len() as u64;
     report.errors = notes.errors.clone();
@@ -224,12 +268,13 @@ async fn judge_run(cluster: &Cluster, notes: &workloads::drive::Notes, report: &
         }
         Err(why) => recorder.fail(why),
     }
-    let hashes: BTreeSet<String> = cluster
-        .statuses()
-        .into_iter()
-        .map(|(_, status)| status.state_hash)
-        .collect();
-    if hashes.len() > 1 {
+    let mut hashes: BTreeMap<Index, BTreeSet<String>> = BTreeMap::new();
+    for (_, status) in cluster.statuses() {
+        // Where tasks come and go by themselves the log never rests: nodes are compared where they stand at the same entry.
+        let at = hashes.entry(status.applied_index).or_default();
+        at.insert(status.state_hash);
+    }
+    for hashes in hashes.values().filter(|hashes| hashes.len() > 1) {
         recorder.fail(format!("the nodes' final states differ: {hashes:?}"));
     }
 }
@@ -293,7 +338,11 @@ fn start_watchers(
     let executor = Handle::current();
     (1..=plan.watchers)
         .map(|number| {
-            let host = format!("w{number}");
+            // Workers have these names when there are any.
+            let host = match plan.workers {
+                0 => format!("w{number}"),
+                _ => format!("e{number}"),
+            };
             cluster.world.network.add_host(&host);
             let node = executor.create_node().name(&host).build();
             let (cluster, notebook, _) = (cluster.clone(), notebook.clone(), Arc::clone(done));

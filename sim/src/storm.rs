@@ -27,6 +27,8 @@ pub struct Happened {
     pub labels: BTreeMap<String, (Duration, Duration)>,
     /// Commands that operators ran: line, exit code, output.
     pub commands: Vec<CommandRun>,
+    /// Begin and end of each step that breaks something.
+    pub faults: Vec<(Duration, Duration)>,
     /// True when a promise was destroyed (a disk wiped or rotten).
     pub destroyed: bool,
 }
@@ -124,7 +126,14 @@ impl Storm {
         let begin = self.cluster.recorder.now();
         self.note(label.as_deref(), begin, begin);
         self.carry_out(planned, start).await;
-        self.note(label.as_deref(), begin, self.cluster.recorder.now());
+        let end = self.cluster.recorder.now();
+        self.note(label.as_deref(), begin, end);
+        if !matches!(
+            planned.step.action,
+            Action::Command { .. } | Action::Order { .. }
+        ) {
+            self.with_happened(|happened| happened.faults.push((begin, end)));
+        }
     }
 
     /// Waits for `moment`; false when it does not come.
@@ -161,19 +170,19 @@ impl Storm {
         match &planned.step.action {
             Action::Crash { who, how, down_s } => {
                 let how = *planned.pick(how, 0);
-                self.crash(self.who(*who), how, span(down_s, 1)).await;
+                self.crash(self.who(who), how, span(down_s, 1)).await;
             }
             Action::Partition { cut, flow, for_s } => {
                 let (cut, flow) = (*planned.pick(cut, 0), *planned.pick(flow, 1));
                 self.partition(cut, flow, span(for_s, 2)).await;
             }
-            Action::DiskStall { who, for_s } => self.stall(self.who(*who), span(for_s, 0)).await,
+            Action::DiskStall { who, for_s } => self.stall(self.who(who), span(for_s, 0)).await,
             Action::DiskSlow { who, factor, for_s } => {
-                self.slow(self.who(*who), factor.at(planned.shares[0]), span(for_s, 1))
+                self.slow(self.who(who), factor.at(planned.shares[0]), span(for_s, 1))
                     .await;
             }
             Action::DiskSyncError { who, down_s } => {
-                self.sync_error(self.who(*who), span(down_s, 0)).await;
+                self.sync_error(self.who(who), span(down_s, 0)).await;
             }
             Action::DiskFull {
                 who,
@@ -181,23 +190,23 @@ impl Storm {
                 for_s,
             } => {
                 let left_kb = left_kb.at(planned.shares[1]);
-                self.fill(self.who(*who), left_kb, span(for_s, 0)).await;
+                self.fill(self.who(who), left_kb, span(for_s, 0)).await;
             }
-            Action::StoreDamage { who } => self.damage_store(self.who(*who)).await,
-            Action::LogRot { who, down_s } => self.rot(self.who(*who), span(down_s, 0)).await,
-            Action::Wipe { who, down_s } => self.wipe(self.who(*who), span(down_s, 0)).await,
-            Action::ClockDrift { who, ppm } => self.drift(self.who(*who), ppm),
+            Action::StoreDamage { who } => self.damage_store(self.who(who)).await,
+            Action::LogRot { who, down_s } => self.rot(self.who(who), span(down_s, 0)).await,
+            Action::Wipe { who, down_s } => self.wipe(self.who(who), span(down_s, 0)).await,
+            Action::ClockDrift { who, ppm } => self.drift(self.who(who), ppm),
             Action::ClockJump { who, by_s } => {
                 #[expect(clippy::cast_possible_truncation, reason = "days in milliseconds fit")]
                 let by_ms = (by_s.at(planned.shares[0]) * 1_000.0) as i64;
-                for name in self.who(*who) {
+                for name in self.who(who) {
                     self.strike(&name, BandKind::Clock, Duration::ZERO, "clock jumps");
                     self.tell(&name, format!("its wall clock jumps by {by_ms} ms"));
                     self.cluster.world.clocks.jump_wall(&name, by_ms);
                 }
             }
             Action::ClockFreeze { who, for_s } => {
-                for name in self.who(*who) {
+                for name in self.who(who) {
                     let frozen = span(for_s, 0);
                     self.strike(&name, BandKind::Clock, frozen, "clock stands still");
                     self.tell(
@@ -207,7 +216,31 @@ impl Storm {
                     self.cluster.world.clocks.freeze_wall(&name, frozen);
                 }
             }
-            Action::Pause { who, for_s } => self.pause(self.who(*who), span(for_s, 0)).await,
+            Action::Pause { who, for_s } => self.pause(self.who(who), span(for_s, 0)).await,
+            Action::CutOff {
+                who,
+                from,
+                flow,
+                for_s,
+            } => {
+                let (who, mut from, flow) = (self.who(who), self.who(from), *planned.pick(flow, 0));
+                from.retain(|name| !who.contains(name));
+                self.cut(vec![who, from], flow, span(for_s, 1)).await;
+            }
+            Action::ExecutorFails { who, for_s } => {
+                let span = span(for_s, 0);
+                for name in self.who(who) {
+                    self.tell(
+                        &name,
+                        format!("cannot start tasks for {} ms", span.as_millis()),
+                    );
+                    if let Some(machine) = self.cluster.machine(&name) {
+                        machine.fails_until(self.cluster.recorder.now() + span);
+                    }
+                }
+                madsim::time::sleep(span).await;
+            }
+            Action::Order { command } => crate::crew::order(&self.cluster, command).await,
             Action::Transfer => self.command("cluster transfer", None, start).await,
             Action::Command { line, exit } => self.command(line, *exit, start).await,
         }
@@ -226,7 +259,7 @@ impl Storm {
     }
 
     /// The nodes that a step is about, now.
-    fn who(&self, who: Who) -> Vec<String> {
+    fn who(&self, who: &Who) -> Vec<String> {
         let all = self.cluster.names();
         let up = self.cluster.running();
         let pool = if up.is_empty() {
@@ -263,7 +296,43 @@ impl Storm {
                 list.into_iter().take(all.len() / 2 + 1).collect()
             }
             Who::All => all,
+            Who::LeaderSide | Who::FollowerSide => {
+                let mut side = match who {
+                    Who::LeaderSide => self.who(&Who::Leader),
+                    _ => self.who(&Who::Follower),
+                };
+                side.extend(self.workers(&Who::SomeWorkers));
+                side
+            }
+            Who::Everybody => self.cluster.everybody(),
+            of_workers => self.workers(of_workers),
         }
+    }
+
+    /// The workers that a step is about, now.
+    fn workers(&self, who: &Who) -> Vec<String> {
+        let mut all = self.cluster.workers();
+        match who {
+            Who::AllWorkers => return all,
+            Who::Worker(number) => all.retain(|name| *name == format!("w{number}")),
+            Who::WorkerOf(service) => {
+                let runs = self.cluster.ledger.runs();
+                let mut there = runs
+                    .iter()
+                    .filter(|run| run.to.is_none() && run.service == *service);
+                if let Some(run) = there.next() {
+                    all.retain(|name| *name == run.host);
+                }
+            }
+            _ => {}
+        }
+        self.chance(|rng| all.shuffle(rng));
+        let many = match who {
+            Who::SomeWorkers => (all.len().saturating_sub(1) / 2).max(1),
+            _ => 1,
+        };
+        all.truncate(many);
+        all
     }
 
     /// Processes end and come back, each at its own pace within the time.
@@ -278,7 +347,9 @@ impl Storm {
                 if cluster.is_off(&name) {
                     return;
                 }
-                cluster.recorder.sometimes(probe_of(how));
+                cluster
+                    .recorder
+                    .sometimes(probe_of(how, cluster.machine(&name).is_some()));
                 if how == Crash::PowerLoss && in_a_sync && !cluster.is_planted() {
                     many.fail_in_a_sync(&name, mode).await;
                 }
@@ -305,7 +376,11 @@ impl Storm {
 
     /// The network is cut for a while.
     async fn partition(&self, cut: Cut, flow: Flow, span: Duration) {
-        let sides = self.sides(cut);
+        self.cut(self.sides(cut), flow, span).await;
+    }
+
+    /// Nothing goes from one of these sides to another for a while.
+    async fn cut(&self, sides: Vec<Vec<String>>, flow: Flow, span: Duration) {
         let text: Vec<String> = sides.iter().map(|side| side.join("+")).collect();
         self.cluster.recorder.line(
             "net",
@@ -603,7 +678,7 @@ impl Storm {
         self.cluster
             .recorder
             .line("storm", Level::Story, "— The storm is over.");
-        for name in self.cluster.names() {
+        for name in self.cluster.everybody() {
             let disk = disk(&name);
             disk.clear_faults();
             disk.stall_until(Stall::Everything, 0);
@@ -613,13 +688,19 @@ impl Storm {
             if self.cluster.is_off(&name) {
                 self.cluster.up(&name);
             }
+            if let Some(machine) = self.cluster.machine(&name) {
+                machine.fails_until(Duration::ZERO);
+            }
         }
     }
 }
 
 /// The probe of a way to end.
-fn probe_of(how: Crash) -> &'static str {
+fn probe_of(how: Crash, is_worker: bool) -> &'static str {
     match how {
+        Crash::PowerLoss if is_worker => "a worker lost power",
+        Crash::Kill if is_worker => "a worker was killed",
+        Crash::Stop if is_worker => "a worker was told to stop",
         Crash::PowerLoss => "a node lost power",
         Crash::Kill => "a node was killed",
         Crash::Stop => "a node was told to stop",

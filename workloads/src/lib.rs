@@ -4,5 +4,7 @@
 //! pure: no clock, no randomness, no I/O, and the same history always gives the same verdict with the same words.
 
 pub mod check;
+pub mod churn;
 pub mod drive;
 pub mod history;
+pub mod ledger;

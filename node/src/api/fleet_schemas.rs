@@ -61,6 +61,7 @@ fn specs() -> Group {
         ("constraints?", texts()),
         ("spread?", texts()),
         ("replicas_per_node_max?", number()),
+        ("rebalance?", words(&["manual", "on-join"])),
     ];
     let mount = vec![
         ("volume", text()),
@@ -137,6 +138,7 @@ fn service() -> Vec<Field> {
         ),
         ("converged", switch()),
         ("removing", switch()),
+        ("rebalancing", switch()),
         ("rollout", reference("Rollout")),
         ("previous_version?", number()),
         ("created_ms", number()),
@@ -311,5 +313,61 @@ fn stories() -> Group {
         ("node_id?", number()),
         ("message", text()),
     ];
-    vec![named("Event", object(event))]
+    let events = vec![("events", list("Event")), ("more", switch())];
+    let explained = vec![
+        ("summary", texts()),
+        ("tasks", list("TaskExplained")),
+        ("events", list("Event")),
+    ];
+    let why = vec![
+        ("why", text()),
+        ("nodes?", list("Unfit")),
+        ("events", list("Event")),
+    ];
+    let logs = vec![
+        ("task", number()),
+        ("node", text()),
+        ("from_offset", number()),
+        ("next_offset", number()),
+        ("text?", text()),
+        ("text_base64?", text()),
+    ];
+    let unfit = vec![("node", text()), ("reason", text())];
+    vec![
+        named("Event", object(event)),
+        named("EventsAnswer", join(vec![events, fresh()])),
+        named("Unfit", object(unfit)),
+        named("TaskExplained", join(vec![task(), why])),
+        named("ExplainAnswer", join(vec![explained, fresh()])),
+        named("LogsAnswer", object(logs)),
+        named("NodePlan", object(node_plan())),
+        named("Waiting", object(vec![("slot", number()), ("why", text())])),
+        named("PlanAnswer", join(vec![plan(), fresh()])),
+    ]
+}
+
+fn node_plan() -> Vec<Field> {
+    vec![
+        ("node", text()),
+        ("before", number()),
+        ("after", number()),
+        ("starts", number()),
+        ("stops", number()),
+    ]
+}
+
+fn plan() -> Vec<Field> {
+    vec![
+        ("service", text()),
+        ("action", words(&["create", "update", "none"])),
+        ("version", number()),
+        ("rollout", switch()),
+        ("starts", number()),
+        ("stops", number()),
+        ("others", number()),
+        ("nodes", list("NodePlan")),
+        ("waiting", list("Waiting")),
+        ("takes_ms", number()),
+        ("complete", switch()),
+    ]
 }

@@ -1,7 +1,7 @@
 //! The routes of orchestration: services, tasks, nodes, volumes, tokens and events.
 
-use super::table::{Answer, Body, Kind, Param, Route, TIMEOUT, path, query};
-use super::{nodes, services, tokens, volumes};
+use super::table::{Answer, Body, Kind, Param, Route, TIMEOUT, header, path, query};
+use super::{events, explain, logs, nodes, plan, services, tokens, volumes};
 use crate::error::Code;
 use http::Method;
 
@@ -33,6 +33,40 @@ const FRESH: &[Param] = &[
     ),
 ];
 
+const LOGS: &[Param] = &[
+    query(
+        "stream",
+        Kind::Word(&["stdout", "stderr"]),
+        "Which output; `stdout` if not said.",
+    ),
+    query("tail", Kind::Number, "The last lines, this many."),
+    query(
+        "since_offset",
+        Kind::Number,
+        "From this offset on, bytes: the `next_offset` of the answer before.",
+    ),
+];
+const EVENTS: &[Param] = &[
+    query(
+        "after",
+        Kind::Number,
+        "Only events after this entry: the last `index` that was seen.",
+    ),
+    query("service", Kind::Bytes, "Only of this service: name or id."),
+    query("node", Kind::Bytes, "Only of this node: name or id."),
+    query("task", Kind::Number, "Only of this task."),
+];
+const LIMIT: &[Param] = &[query(
+    "limit",
+    Kind::Number,
+    "Most events to return; the server has a limit of its own.",
+)];
+const RESUME: &[Param] = &[header(
+    "Last-Event-ID",
+    Kind::Number,
+    "The last `id` seen; the stream goes on after it, whatever `after` says.",
+)];
+
 /// Codes of every write.
 const WRITE: &[Code] = &[
     Code::InvalidArgument,
@@ -60,6 +94,21 @@ const READING: &[Code] = &[
     Code::ShuttingDown,
     Code::Poisoned,
 ];
+/// Codes of a read that asks a worker.
+const ASKING: &[Code] = &[
+    Code::InvalidArgument,
+    Code::NotFound,
+    Code::NoLeader,
+    Code::NotLeader,
+    Code::Timeout,
+    Code::Overloaded,
+    Code::TooStale,
+    Code::Unreachable,
+    Code::ShuttingDown,
+    Code::Poisoned,
+];
+/// Codes of a stream.
+const FOLLOWING: &[Code] = &[Code::InvalidArgument, Code::ShuttingDown, Code::Poisoned];
 
 /// Every route of orchestration.
 pub(super) static ROUTES: &[Route] = &[
@@ -163,6 +212,39 @@ pub(super) static ROUTES: &[Route] = &[
         handler: |call| Box::pin(services::roll_back(call)),
     },
     Route {
+        method: Method::POST,
+        path: "/v1/services/{name}/rebalance",
+        id: "rebalanceService",
+        summary: "Moves copies, one at a time within the service's budget, until they are spread as well as they can be.",
+        groups: &[SERVICE, TIMEOUT],
+        body: Body::None,
+        answer: Answer::Json("ServiceWritten"),
+        errors: WRITE,
+        handler: |call| Box::pin(services::rebalance(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/services/plan",
+        id: "planService",
+        summary: "What a new or changed service would do on which node, without doing it.",
+        groups: &[FRESH, TIMEOUT],
+        body: Body::Json("Spec"),
+        answer: Answer::Json("PlanAnswer"),
+        errors: READING,
+        handler: |call| Box::pin(plan::plan(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/services/{name}/explain",
+        id: "explainService",
+        summary: "Why the tasks of a service wait, moved or failed.",
+        groups: &[SERVICE, FRESH, TIMEOUT],
+        body: Body::None,
+        answer: Answer::Json("ExplainAnswer"),
+        errors: READING,
+        handler: |call| Box::pin(explain::explain(call)),
+    },
+    Route {
         method: Method::GET,
         path: "/v1/services/{name}/tasks",
         id: "listServiceTasks",
@@ -194,6 +276,17 @@ pub(super) static ROUTES: &[Route] = &[
         answer: Answer::Json("TaskAnswer"),
         errors: READING,
         handler: |call| Box::pin(services::task(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/tasks/{id}/logs",
+        id: "showTaskLogs",
+        summary: "A part of a task's output, asked of its worker.",
+        groups: &[TASK, LOGS, FRESH, TIMEOUT],
+        body: Body::None,
+        answer: Answer::Json("LogsAnswer"),
+        errors: ASKING,
+        handler: |call| Box::pin(logs::logs(call)),
     },
     Route {
         method: Method::GET,
@@ -337,5 +430,27 @@ pub(super) static ROUTES: &[Route] = &[
         answer: Answer::Json("Place"),
         errors: WRITE,
         handler: |call| Box::pin(tokens::revoke(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/events",
+        id: "listEvents",
+        summary: "What happened: the newest events, or those after an entry, the oldest first.",
+        groups: &[EVENTS, LIMIT, FRESH, TIMEOUT],
+        body: Body::None,
+        answer: Answer::Json("EventsAnswer"),
+        errors: READING,
+        handler: |call| Box::pin(events::list(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/events/follow",
+        id: "followEvents",
+        summary: "Follows what happens as server-sent events: each by its kind, gap, progress, error.",
+        groups: &[EVENTS, RESUME],
+        body: Body::None,
+        answer: Answer::Events,
+        errors: FOLLOWING,
+        handler: |call| Box::pin(events::follow(call)),
     },
 ];

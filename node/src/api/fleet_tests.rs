@@ -14,6 +14,7 @@ use crate::service::{Spec, State};
 use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
 use crate::worker::words::Exit;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A request that each route of orchestration takes, in the order of the table, by its name in the document.
 pub(super) fn sample(id: &str) -> (&'static str, &'static str) {
@@ -28,8 +29,17 @@ pub(super) fn sample(id: &str) -> (&'static str, &'static str) {
         "removeService" => ("/v1/services/new", ""),
         "scaleService" => ("/v1/services/web/scale", r#"{"replicas":3}"#),
         "rollBackService" => ("/v1/services/web/rollback", ""),
+        "rebalanceService" => ("/v1/services/web/rebalance", ""),
         "pauseService" => ("/v1/services/web/pause", ""),
         "continueService" => ("/v1/services/web/continue", ""),
+        "planService" => (
+            "/v1/services/plan",
+            r#"{"name":"web","command":["sleep","3"],"replicas":2}"#,
+        ),
+        "explainService" => ("/v1/services/web/explain", ""),
+        "showTaskLogs" => ("/v1/tasks/7/logs?stream=stderr&tail=5", ""),
+        "listEvents" => ("/v1/events?service=web&limit=5", ""),
+        "followEvents" => ("/v1/events/follow", ""),
         "listServiceTasks" => ("/v1/services/web/tasks", ""),
         "listTasks" => ("/v1/tasks", ""),
         "showTask" => ("/v1/tasks/7", ""),
@@ -53,9 +63,27 @@ pub(super) fn sample(id: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// A fleet with something of everything.
-pub(super) fn settle(world: &World) {
-    world.fleet(|fleet| *fleet = harbour());
+/// A fleet with something of everything, and a worker that tells what it was asked as the output of its tasks.
+pub(super) async fn settle(world: &World) {
+    let mut listener = world.env.net.listen("127.0.0.1:0").await.unwrap();
+    let address = listener.local_address();
+    world.fleet(|fleet| {
+        *fleet = harbour();
+        let w1 = fleet.workers.get_mut(&WorkerId(1)).unwrap();
+        w1.address.clone_from(&address);
+    });
+    world.tasks.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut part = [0; 4096];
+            let count = stream.read(&mut part).await.unwrap_or(0);
+            let asked = String::from_utf8_lossy(&part[..count]).into_owned();
+            let line = asked.lines().next().unwrap_or_default().to_owned();
+            let length = line.len();
+            let head = "HTTP/1.1 200 OK\r\nseaworthy-log-from: 3\r\nseaworthy-log-next: 9\r\n";
+            let answer = format!("{head}content-length: {length}\r\n\r\n{line}");
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    });
 }
 
 /// Two workers, the second one down; `web` with a running task and one that failed; a volume and a token.
@@ -176,7 +204,7 @@ async fn a_service_is_made_changed_scaled_and_removed() {
 #[tokio::test]
 async fn what_is_not_there_is_told_with_what_is() {
     let world = World::new().await;
-    settle(&world);
+    settle(&world).await;
     for (path, hint) in [
         ("/v1/services/wob", "the services are web"),
         ("/v1/nodes/w9", "the nodes are n1, n2, w1, w2"),
@@ -210,7 +238,7 @@ async fn what_is_not_there_is_told_with_what_is() {
 #[tokio::test]
 async fn answers_name_what_ids_stand_for() {
     let world = World::new().await;
-    settle(&world);
+    settle(&world).await;
     let (_, tasks) = world.json("GET", "/v1/services/web/tasks", "").await;
     let newest = &tasks["tasks"][0];
     assert_eq!(newest["id"], 7);
@@ -270,5 +298,163 @@ async fn a_token_is_told_once_and_kept_as_its_hash() {
     assert_eq!(status, 200);
     let (_, left): (u16, Value) = world.json("GET", "/v1/tokens", "").await;
     assert_eq!(left["tokens"].as_array().map(Vec::len), Some(1));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn output_is_asked_of_the_worker_and_an_absent_one_is_named() {
+    let world = World::new().await;
+    settle(&world).await;
+    let path = "/v1/tasks/7/logs?stream=stderr&since_offset=3";
+    let (status, page) = world.json("GET", path, "").await;
+    assert_eq!(status, 200, "{page}");
+    let asked = "GET /v1/tasks/7/logs?stream=stderr&since_offset=3 HTTP/1.1";
+    assert_eq!(
+        (&page["text"], &page["node"]),
+        (&json!(asked), &json!("w1"))
+    );
+    assert_eq!(
+        (&page["from_offset"], &page["next_offset"]),
+        (&json!(3), &json!(9))
+    );
+    world.fleet(|fleet| {
+        let w1 = fleet.workers.get_mut(&WorkerId(1)).unwrap();
+        w1.address = "127.0.0.1:1".to_owned();
+    });
+    let (status, error) = world.json("GET", "/v1/tasks/7/logs", "").await;
+    assert_eq!((status, &error["code"]), (503, &json!("unreachable")));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.starts_with("w1 cannot be asked"), "{message}");
+    let (status, _) = world.json("GET", "/v1/tasks/7/logs?stream=both", "").await;
+    assert_eq!(status, 400);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn explain_says_why_tasks_wait_and_how_they_ended() {
+    let world = World::new().await;
+    settle(&world).await;
+    world.fleet(|fleet| {
+        let service = fleet.snapshot.services.get_mut(&ServiceId(3)).unwrap();
+        let rule = "node.labels.zone == north";
+        service.current.spec.placement.constraints = vec![rule.to_owned()];
+        service.current.spec.replicas = 2;
+        let task = Task {
+            id: TaskId(8),
+            service: ServiceId(3),
+            slot: 2,
+            version: 1,
+            ..Task::default()
+        };
+        fleet.snapshot.tasks.insert(task.id, task);
+    });
+    let (_, told) = world.json("GET", "/v1/services/web/explain", "").await;
+    fits("ExplainAnswer", &told);
+    assert_eq!(told["summary"][0], "1 of 2 tasks run");
+    let why = |id: u64| {
+        let tasks = told["tasks"].as_array().unwrap();
+        let task = tasks.iter().find(|task| task["id"] == id).unwrap();
+        task["why"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        why(8),
+        "it waits for a node: 1 of 2 workers: down; 1 of 2: not node.labels.zone == north"
+    );
+    assert_eq!(
+        why(6),
+        "it failed on w1, its last attempt ended by signal 9: story of 6"
+    );
+    assert_eq!(told["tasks"][2]["nodes"][1]["node"], "w2");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_plan_says_what_would_happen_and_does_nothing() {
+    let world = World::new().await;
+    settle(&world).await;
+    world.fleet(|fleet| {
+        let w2 = fleet.snapshot.workers.get_mut(&WorkerId(2)).unwrap();
+        w2.status = Status::Ready;
+    });
+    let before = world.fake.lock().unwrap().fleet.clone();
+    let new = r#"{"name":"new","command":["a"],"replicas":4}"#;
+    let (status, plan) = world.json("POST", "/v1/services/plan", new).await;
+    assert_eq!(status, 200, "{plan}");
+    fits("PlanAnswer", &plan);
+    assert_eq!(
+        (&plan["action"], &plan["complete"]),
+        (&json!("create"), &json!(true))
+    );
+    assert_eq!((&plan["starts"], &plan["stops"]), (&json!(4), &json!(0)));
+    for node in plan["nodes"].as_array().unwrap() {
+        assert_eq!((&node["before"], &node["after"]), (&json!(0), &json!(2)));
+    }
+    let other = r#"{"name":"web","command":["sleep","9"]}"#;
+    let (_, plan) = world.json("POST", "/v1/services/plan", other).await;
+    assert_eq!(
+        (&plan["action"], &plan["rollout"]),
+        (&json!("update"), &json!(true))
+    );
+    assert_eq!(
+        (&plan["starts"], &plan["stops"]),
+        (&json!(1), &json!(1)),
+        "{plan}"
+    );
+    let greedy =
+        r#"{"name":"big","command":["a"],"resources":{"reservations":{"cpu_milli":64000}}}"#;
+    let (_, plan) = world.json("POST", "/v1/services/plan", greedy).await;
+    let why = plan["waiting"][0]["why"].as_str().unwrap();
+    assert!(why.contains("not enough processor"), "{why}");
+    let (status, _) = world
+        .json("POST", "/v1/services/plan", r#"{"name":"Not A Name"}"#)
+        .await;
+    assert_eq!(status, 400);
+    assert_eq!(world.fake.lock().unwrap().fleet, before);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn events_are_listed_page_by_page_and_followed() {
+    let world = World::new().await;
+    for name in ["a", "b", "c"] {
+        let spec = format!(r#"{{"name":"{name}","command":["x"]}}"#);
+        let (status, _) = world.json("POST", "/v1/services", &spec).await;
+        assert_eq!(status, 200);
+    }
+    let (_, newest) = world.json("GET", "/v1/events?limit=1", "").await;
+    assert_eq!(newest["events"][0]["service"], "c");
+    assert_eq!(
+        (&newest["events"][0]["kind"], &newest["more"]),
+        (&json!("service.created"), &json!(false))
+    );
+    let (_, first) = world.json("GET", "/v1/events?after=0&limit=2", "").await;
+    assert_eq!(first["events"].as_array().map(Vec::len), Some(2));
+    assert_eq!(first["more"], true);
+    let last = &first["events"][1]["index"];
+    let (_, rest) = world
+        .json("GET", &format!("/v1/events?after={last}"), "")
+        .await;
+    assert_eq!(rest["events"][0]["service"], "c");
+    let (_, of_b) = world.json("GET", "/v1/events?service=b", "").await;
+    assert_eq!(of_b["events"].as_array().map(Vec::len), Some(1));
+    let mut stream = world.env.net.connect(&world.address).await.unwrap();
+    let ask = format!("GET /v1/events/follow?after={last} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut told = String::new();
+    let mut part = [0; 4096];
+    while !told.contains("progress") {
+        let count = stream.read(&mut part).await.unwrap();
+        told += &String::from_utf8_lossy(&part[..count]);
+    }
+    assert!(
+        told.contains("id: 3\nevent: service.created\ndata: {\"index\":3"),
+        "{told}"
+    );
+    world.json("DELETE", "/v1/services/a", "").await;
+    while !told.contains("service.removing") {
+        let count = stream.read(&mut part).await.unwrap();
+        assert!(count > 0, "{told}");
+        told += &String::from_utf8_lossy(&part[..count]);
+    }
     world.end().await;
 }

@@ -1,10 +1,11 @@
-//! The JSON of services, tasks, nodes, volumes, tokens and events, as types both sides share.
+//! The JSON of services, tasks, nodes, volumes and tokens, as types both sides share. What happened, why, and what would be is in
+//! [`super::story_wire`].
 //!
 //! Every field with a unit names it (`_ms`, `_bytes`), states are words, and a name stands beside each id. Times are stamps of
 //! leaders, milliseconds since the Unix epoch. Built from a [`Fleet`] and nothing else.
 
 use super::wire::{Fresh, Place};
-use crate::fleet::{Event, Fleet};
+use crate::fleet::Fleet;
 use crate::scheduler::filter::Need;
 use crate::scheduler::model::{Availability, Phase, Service, Snapshot, Status, Task, Worker};
 use crate::service::spec::{Amounts, Mode, RestartCondition, Spec};
@@ -55,6 +56,9 @@ pub struct ServiceInfo {
     pub converged: bool,
     /// Whether it was removed and waits for the ends of its tasks.
     pub removing: bool,
+    /// Whether its copies are being moved for a better spread.
+    #[serde(default)]
+    pub rebalancing: bool,
     /// How far its rollout is.
     pub rollout: RolloutInfo,
     /// Version that a rollback goes to, if there is one.
@@ -110,11 +114,13 @@ impl ServiceInfo {
             complete,
             tasks: by_state(&tasks),
             converged: !service.removing
+                && !service.rebalancing
                 && !rollout.is_moving()
                 && rollout.phase != Phase::Paused
                 && updated == unfinished
                 && updated + complete == wanted,
             removing: service.removing,
+            rebalancing: service.rebalancing,
             rollout: RolloutInfo {
                 phase: rollout.phase,
                 started_ms: rollout.started_ms,
@@ -569,156 +575,4 @@ pub struct TokensAnswer {
     /// How fresh they are.
     #[serde(flatten)]
     pub fresh: Fresh,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventInfo {
-    /// The entry that did it.
-    pub index: u64,
-    /// Its number within the entry, from 0.
-    pub number: u32,
-    /// When.
-    pub time_ms: u64,
-    /// What: a noun and a past participle, such as `task.failed`.
-    pub kind: String,
-    /// Name of the service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// Id of the service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_id: Option<ServiceId>,
-    /// Task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task: Option<TaskId>,
-    /// Name of the node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// Id of the node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_id: Option<WorkerId>,
-    /// One sentence for people.
-    pub message: String,
-}
-
-impl EventInfo {
-    /// `event` as `fleet` names what it is about.
-    pub(crate) fn of(fleet: &Fleet, (index, number): (u64, u32), event: &Event) -> Self {
-        EventInfo {
-            index,
-            number,
-            time_ms: event.time_ms,
-            kind: event.kind.clone(),
-            service: event.service.map(|id| service_name(fleet, id)),
-            service_id: event.service,
-            task: event.task,
-            node: event.worker.map(|id| worker_name(fleet, id)),
-            node_id: event.worker,
-            message: event.message.clone(),
-        }
-    }
-}
-
-/// Answer to a read of events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventsAnswer {
-    /// Events, the oldest first.
-    pub events: Vec<EventInfo>,
-    /// Whether the limit cut the list short at its end: ask again with `after=` the last index.
-    pub more: bool,
-    /// How fresh they are.
-    #[serde(flatten)]
-    pub fresh: Fresh,
-}
-
-/// Why the tasks of a service are as they are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ExplainAnswer {
-    /// All of it in a few sentences.
-    pub summary: Vec<String>,
-    /// Tasks that are not forgotten, by slot, the newest of a slot first.
-    pub tasks: Vec<TaskExplained>,
-    /// What happened to the service itself lately.
-    pub events: Vec<EventInfo>,
-    /// How fresh it is.
-    #[serde(flatten)]
-    pub fresh: Fresh,
-}
-
-/// Why a task is as it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskExplained {
-    /// The task.
-    #[serde(flatten)]
-    pub task: TaskInfo,
-    /// Why, in one line.
-    pub why: String,
-    /// Why each node does not fit, for a task that waits for one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub nodes: Vec<Unfit>,
-    /// What happened to it, the oldest first.
-    pub events: Vec<EventInfo>,
-}
-
-/// Why a node does not fit a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unfit {
-    /// Name of the node.
-    pub node: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// What a change would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanAnswer {
-    /// Name of the service.
-    pub service: String,
-    /// `create`, `update` or `none`, when nothing would change.
-    pub action: String,
-    /// Version that it would have.
-    pub version: u64,
-    /// Whether tasks would be replaced by a rollout.
-    pub rollout: bool,
-    /// Tasks of the service that would be started.
-    pub starts: u64,
-    /// Tasks of the service that would be stopped.
-    pub stops: u64,
-    /// Tasks of other services that would be started or stopped meanwhile.
-    pub others: u64,
-    /// Where that would be.
-    pub nodes: Vec<NodePlan>,
-    /// Tasks that would wait, and why.
-    pub waiting: Vec<Waiting>,
-    /// How long it would take at least, if each task ran at once, milliseconds.
-    pub takes_ms: u64,
-    /// Whether it was followed to its end; a long rollout is cut short.
-    pub complete: bool,
-    /// How fresh the state is from which it begins.
-    #[serde(flatten)]
-    pub fresh: Fresh,
-}
-
-/// What a change would do on one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodePlan {
-    /// Name of the node.
-    pub node: String,
-    /// Tasks of the service there before.
-    pub before: u64,
-    /// Tasks of the service there in the end.
-    pub after: u64,
-    /// Tasks of the service that would be started there.
-    pub starts: u64,
-    /// Tasks of the service that would be stopped there.
-    pub stops: u64,
-}
-
-/// A task that would wait.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
-    /// Its slot.
-    pub slot: u64,
-    /// Why.
-    pub why: String,
 }

@@ -1,9 +1,9 @@
 //! The HTTP door: JSON over HTTP/1.1 for people and programs, on the streams of the seam.
 //!
 //! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
-//! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and `schemas`,
-//! the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], `fleet_table`,
-//! `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`.
+//! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and
+//! `schemas`, the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], [`story_wire`],
+//! `fleet_table`, `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`, `events`, `explain`, `plan`, `logs`.
 //!
 //! Rules of the door:
 //! - It talks to the node through [`Handle`] alone; forwarding to the leader is the node's business.
@@ -19,17 +19,22 @@
 mod call;
 mod cluster;
 mod door;
+mod events;
+mod explain;
 mod fleet_schemas;
 mod fleet_table;
 pub mod fleet_wire;
 mod health;
 mod kv;
 mod leases;
+mod logs;
 mod nodes;
 mod openapi;
+mod plan;
 mod routes;
 mod schemas;
 mod services;
+pub mod story_wire;
 mod table;
 mod tokens;
 pub mod txn;
@@ -52,7 +57,7 @@ use crate::config::Limits;
 use crate::handle::Handle;
 use crate::metrics::Metrics;
 use crate::rt::net::Listener;
-use crate::rt::{Clock, Env, Mono, Process, Tasks};
+use crate::rt::{Clock, Env, Mono, Net, Process, Tasks};
 use http::HeaderValue;
 use rand_chacha::ChaCha8Rng;
 use std::sync::{Arc, Mutex};
@@ -90,6 +95,16 @@ struct Api {
     chance: Mutex<ChaCha8Rng>,
     /// Says that the node is stopping.
     closing: CancellationToken,
+    /// Where workers are asked for the output of tasks.
+    outside: Outside,
+}
+
+/// What it takes to ask others.
+struct Outside {
+    /// Streams.
+    net: Net,
+    /// Where connections run.
+    tasks: Tasks,
 }
 
 /// Opens the door on `listener`: starts its tasks in `tasks` and returns at once. It closes when the node is stopping
@@ -115,6 +130,10 @@ pub fn serve(
         signature,
         chance: Mutex::new(chance),
         closing: CancellationToken::new(),
+        outside: Outside {
+            net: env.net.clone(),
+            tasks: tasks.clone(),
+        },
     });
     tasks.spawn(door::tidy(Arc::clone(&api)));
     tasks.spawn(door::accept(api, tasks.clone(), listener));

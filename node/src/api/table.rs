@@ -129,7 +129,7 @@ pub(super) const fn path(name: &'static str, kind: Kind, about: &'static str) ->
     }
 }
 
-const fn header(name: &'static str, kind: Kind, about: &'static str) -> Param {
+pub(super) const fn header(name: &'static str, kind: Kind, about: &'static str) -> Param {
     let place = Place::Header;
     Param {
         name,

@@ -144,7 +144,7 @@ fn sample(id: &str) -> (&'static str, &'static str) {
 #[tokio::test]
 async fn every_route_answers_as_the_document_says() {
     let world = World::new().await;
-    super::fleet_tests::settle(&world);
+    super::fleet_tests::settle(&world).await;
     for route in table::all() {
         let (target, body) = sample(route.id);
         let path = target.split('?').next().unwrap();
@@ -194,7 +194,7 @@ async fn document_and_routes_are_the_same_set() {
     // Every documented operation reaches a handler: none is a 404 or 405.
     let world = World::new().await;
     for (method, path) in documented {
-        if path == "/v1/watch" {
+        if path == "/v1/watch" || path == "/v1/events/follow" {
             continue;
         }
         let target = path

@@ -16,6 +16,7 @@ use crate::types::Revision;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -61,14 +62,20 @@ pub(super) async fn watch(call: Call) -> Result<Response, Error> {
     watch.first = Some(watch.tell(batch, true));
     let stream = futures::stream::unfold(watch, async |mut watch| {
         let chunk = watch.chunk().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(chunk)), watch))
+        Some((chunk, watch))
     });
+    Ok(event_stream(stream))
+}
+
+/// An answer of server-sent events, pulled by the connection.
+pub(super) fn event_stream(chunks: impl Stream<Item = String> + Send + 'static) -> Response {
+    let chunks = chunks.map(|chunk| Ok::<_, Infallible>(Bytes::from(chunk)));
     let mut response = plain(StatusCode::OK, "text/event-stream", Bytes::new());
-    *response.body_mut() = Body::from_stream(stream);
+    *response.body_mut() = Body::from_stream(chunks);
     response
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    response
 }
 
 /// The keys to be watched; all if none are named.
@@ -210,7 +217,7 @@ impl Watch {
 }
 
 /// True when the node will bring no more news.
-fn stops(status: &Status) -> bool {
+pub(super) fn stops(status: &Status) -> bool {
     matches!(
         status.condition,
         Condition::Stopping | Condition::Removed | Condition::Poisoned { .. }
@@ -231,7 +238,7 @@ fn change(event: &KeyEvent) -> WatchChange {
 }
 
 /// One server-sent event. JSON has no line breaks, so the data is one line.
-fn write_event<T: Serialize>(text: &mut String, id: Option<u64>, kind: &str, data: &T) {
+pub(super) fn write_event<T: Serialize>(text: &mut String, id: Option<u64>, kind: &str, data: &T) {
     let data = serde_json::to_string(data).expect("events are text and numbers");
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     write!(text, "{id}event: {kind}\ndata: {data}\n\n").expect("writing into a string");

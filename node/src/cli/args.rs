@@ -23,7 +23,9 @@ const EVERYWHERE: &str = "Everywhere";
 
 const AFTER_HELP: &str = "\
 Try it:
-  seaworthy dev                          three nodes on this machine; Ctrl-C ends them
+  seaworthy dev --workers 2              three nodes and two workers on this machine; Ctrl-C ends them
+  seaworthy service create web --replicas 3 -- sh -c 'while true; do date; sleep 1; done'
+  seaworthy service ps web
   seaworthy kv put greeting hello
   seaworthy kv get greeting
   seaworthy kv watch --prefix greet
@@ -102,6 +104,12 @@ Signals: TERM or INT hands over leadership, flushes and exits 0; USR1 cuts a sna
     /// Volumes: what tasks keep
     #[command(subcommand)]
     Volume(args_fleet::Volume),
+    /// Print what happened to services, tasks, nodes and volumes
+    #[command(after_help = "\
+Examples:
+  seaworthy events --service web
+  seaworthy events --follow --output json")]
+    Events(args_fleet::Events),
     /// Keys and values
     #[command(subcommand)]
     Kv(Kv),

@@ -42,7 +42,7 @@ pub(crate) struct Server {
     pub(crate) name: String,
     pub(crate) http: SocketAddr,
     pub(crate) home: PathBuf,
-    child: Option<Child>,
+    pub(crate) child: Option<Child>,
 }
 
 impl Server {

@@ -9,6 +9,8 @@
 //! | [`watch`] | did a watcher get exactly the log's events: no gap, no duplicate, no reordering? |
 //! | [`stale`] | did reads that may be stale tell the truth about how stale they are? |
 //! | [`ranges`] | did each range read show one consistent moment? |
+//! | [`fleet`] | does what managers have of services, tasks and workers keep the contract, step by step? |
+//! | [`tasks`] | did the processes that really ran keep it? |
 //!
 //! `linearizable` needs the history alone. The others but `revisions` also take the *event log*:
 //! all events in order, as a watch from revision 1 shows them once faults are over. A judge
@@ -16,6 +18,7 @@
 //! could explain.
 
 mod durability;
+pub mod fleet;
 mod hints;
 mod linearizable;
 mod log;
@@ -26,6 +29,7 @@ mod revisions;
 mod search;
 mod sessions;
 mod stale;
+pub mod tasks;
 mod watch;
 
 use std::fmt;
@@ -72,6 +76,20 @@ pub enum Rule {
     AgeTruthful,
     /// A range read shows the state at one revision, fresh enough for its consistency.
     RangeConsistent,
+    /// What is known of a task, and what is wanted of it, only moves forward.
+    Forward,
+    /// A task is given only to a worker that fits.
+    TaskPlace,
+    /// Reservations never exceed a worker's capacity.
+    Reservations,
+    /// Every change of a task's state has an event.
+    Explained,
+    /// A volume has one writer at every moment.
+    SingleWriter,
+    /// A task runs on one worker, one attempt at a time.
+    OneAttempt,
+    /// Two processes of one slot are a handover, which ends.
+    SlotDoubled,
 }
 
 /// One thing that no correct cluster could have done.

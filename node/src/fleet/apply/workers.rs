@@ -145,6 +145,9 @@ impl Fleet {
                 Availability::Active => ("node.activated", "takes tasks again"),
             };
             self.tell(kind, id, format!("worker {name} {says}"), at);
+            if worker.availability == Availability::Active {
+                self.spread_on_join(name, at);
+            }
         }
         Ok(Done::Nothing)
     }

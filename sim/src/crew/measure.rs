@@ -1,0 +1,302 @@
+//! What is measured of services, tasks and workers, from the ledger and from what the overseer noted.
+
+use crate::cluster::Cluster;
+use crate::oracle::fleet::{Look, Note};
+use crate::trace::Recorder;
+use node::fleet::Fleet;
+use node::scheduler::model::{Availability, Phase, Status};
+use node::service::State;
+use node::service::spec::Mode;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use workloads::check::tasks;
+use workloads::ledger::Run;
+
+/// Names of the measures, in the order of the prose.
+pub const MEASURES: [&str; 12] = [
+    "worker_down_ms",
+    "workers_down",
+    "services_whole_ms",
+    "services_whole_after_ms",
+    "serving_short",
+    "task_starts",
+    "task_failures",
+    "task_again_ms",
+    "stop_ms",
+    "drain_ms",
+    "writers_at_once",
+    "services_settled_ms",
+];
+
+/// What a run leaves behind for measures.
+pub struct Evidence {
+    /// What really ran.
+    pub runs: Vec<Run>,
+    /// Looks at services.
+    pub looks: Vec<Look>,
+    /// What happened once.
+    pub notes: Vec<Note>,
+    /// The part under faults: what is measured of no step is measured of this.
+    pub storm: (Duration, Duration),
+    /// When the run was over.
+    pub end: Duration,
+}
+
+impl Evidence {
+    /// Of a run.
+    pub fn of(cluster: &Cluster, storm: (Duration, Duration)) -> Evidence {
+        let overseer = cluster.overseer.as_ref();
+        Evidence {
+            runs: cluster.ledger.runs(),
+            looks: overseer.map(|one| one.looks()).unwrap_or_default(),
+            notes: overseer.map(|one| one.notes()).unwrap_or_default(),
+            storm,
+            end: cluster.recorder.now(),
+        }
+    }
+
+    /// One measure over a span; none when there is nothing to measure.
+    pub fn take(&self, measure: &str, span: Option<(Duration, Duration)>) -> Option<f64> {
+        let (begin, end) = span.unwrap_or(self.storm);
+        let within = |at: Duration| at >= begin && at < end;
+        match measure {
+            "worker_down_ms" => self.down(begin).map(|at| millis(at - begin)),
+            "workers_down" => {
+                let down = self.notes.iter().filter(|note| {
+                    matches!(note, Note::Worker { at, status: Status::Down, .. } if within(*at))
+                });
+                Some(down.count() as f64)
+            }
+            "services_whole_ms" => self.whole_from(begin).map(|at| millis(at - begin)),
+            "services_whole_after_ms" => self.whole_at(end).map(|at| millis(at - end)),
+            "serving_short" => Some(self.short(begin, end)),
+            "task_starts" => Some(self.runs.iter().filter(|run| within(run.from)).count() as f64),
+            "task_failures" => {
+                let failed = self.notes.iter().filter(|note| {
+                    matches!(note, Note::Ended { at, state: State::Failed, .. } if within(*at))
+                });
+                Some(failed.count() as f64)
+            }
+            "task_again_ms" => self.again(begin, end),
+            "stop_ms" => {
+                let told = self.runs.iter().filter(|run| run.told.is_some_and(within));
+                let spans = told.filter_map(|run| Some(millis(run.to?.saturating_sub(run.told?))));
+                spans.reduce(f64::max)
+            }
+            "drain_ms" => {
+                let mut drained = self.notes.iter().filter_map(|note| match note {
+                    Note::Drained { at, .. } if *at >= begin => Some(*at),
+                    _ => None,
+                });
+                drained.next().map(|at| millis(at - begin))
+            }
+            _ => None,
+        }
+    }
+
+    /// When the first worker was marked down from `begin` on.
+    fn down(&self, begin: Duration) -> Option<Duration> {
+        let mut down = self.notes.iter().filter_map(|note| match note {
+            Note::Worker {
+                at,
+                status: Status::Down,
+                ..
+            } if *at >= begin => Some(*at),
+            _ => None,
+        });
+        down.next()
+    }
+
+    /// From when on, not before `begin`, all services were whole for the first time: at once, if nothing was ever missing.
+    fn whole_from<'a>(&'a self, begin: Duration) -> Option<Duration> {
+        let mut broken: BTreeSet<&str> = BTreeSet::new();
+        let (earlier, later): (Vec<&Look>, Vec<&Look>) =
+            self.looks.iter().partition(|look| look.at < begin);
+        let note = |broken: &mut BTreeSet<&'a str>, look: &'a Look| match look.is_whole() {
+            true => drop(broken.remove(look.service.as_str())),
+            false => drop(broken.insert(&look.service)),
+        };
+        earlier.into_iter().for_each(|look| note(&mut broken, look));
+        let mut was_broken = !broken.is_empty();
+        let mut since = begin;
+        for look in later {
+            // Several looks of one moment are one change.
+            if was_broken && broken.is_empty() && look.at > since {
+                return Some(since);
+            }
+            note(&mut broken, look);
+            was_broken |= !broken.is_empty();
+            since = look.at;
+        }
+        match (broken.is_empty(), was_broken) {
+            (true, true) => Some(since),
+            (true, false) => Some(begin),
+            (false, _) => None,
+        }
+    }
+
+    /// The first moment, not before `begin`, at which all services are whole.
+    fn whole_at(&self, begin: Duration) -> Option<Duration> {
+        let mut broken: BTreeSet<&str> = BTreeSet::new();
+        let mut since = begin;
+        for look in &self.looks {
+            // Several looks of one moment are one change.
+            if look.at > begin && look.at > since && broken.is_empty() {
+                return Some(since);
+            }
+            match look.is_whole() {
+                true => drop(broken.remove(look.service.as_str())),
+                false => drop(broken.insert(&look.service)),
+            }
+            since = since.max(look.at);
+        }
+        broken.is_empty().then_some(since)
+    }
+
+    /// How many processes were missing at the worst moment of a span: below what is wanted less what may be unavailable.
+    fn short(&self, begin: Duration, end: Duration) -> f64 {
+        let names: BTreeSet<&str> = self
+            .looks
+            .iter()
+            .map(|look| look.service.as_str())
+            .collect();
+        let mut worst = 0;
+        for name in names {
+            let serving = tasks::serving(&self.runs, name, self.end);
+            let mine: Vec<&Look> = self
+                .looks
+                .iter()
+                .filter(|look| look.service == name)
+                .collect();
+            let moments = serving.iter().map(|(at, _)| *at);
+            let moments = moments
+                .chain([begin])
+                .filter(|at| *at >= begin && *at < end);
+            for at in moments {
+                let many = serving
+                    .iter()
+                    .rev()
+                    .find(|(from, _)| *from <= at)
+                    .map_or(0, |(_, many)| *many);
+                let look = mine.iter().rev().find(|look| look.at <= at);
+                let least = look.map_or(0, |look| look.wanted.saturating_sub(look.unavailable_max));
+                worst = worst.max(i64::try_from(least).unwrap_or(i64::MAX) - many);
+            }
+        }
+        worst as f64
+    }
+
+    /// The longest time from an end that nobody asked for to the next attempt of the same task.
+    fn again(&self, begin: Duration, end: Duration) -> Option<f64> {
+        let mut longest = None;
+        for run in &self.runs {
+            let Some(ended) = run
+                .to
+                .filter(|to| run.told.is_none() && *to >= begin && *to < end)
+            else {
+                continue;
+            };
+            let mut next = self
+                .runs
+                .iter()
+                .filter(|next| next.task == run.task && next.attempt > run.attempt);
+            if let Some(next) = next.next() {
+                let took = millis(next.from.saturating_sub(ended));
+                longest = Some(longest.map_or(took, |known: f64| known.max(took)));
+            }
+        }
+        longest
+    }
+}
+
+/// Judges what really ran; gives the measures that come out of it. Faults and what they led to excuse doubled slots within `excused`.
+pub fn judge(
+    evidence: &Evidence,
+    bound: Duration,
+    excused: &[(Duration, Duration)],
+    recorder: &Recorder,
+) -> BTreeMap<String, f64> {
+    let writers = tasks::writers(&evidence.runs, evidence.end);
+    let measures = BTreeMap::from([("writers_at_once".to_owned(), (writers.len() + 1) as f64)]);
+    let attempts = tasks::attempts(&evidence.runs, evidence.end);
+    let doubles = tasks::doubles(&evidence.runs, bound, excused, evidence.end);
+    for finding in writers.into_iter().chain(attempts).chain(doubles) {
+        recorder.fail(finding.to_string());
+    }
+    let moved = evidence.runs.iter().any(|run| run.attempt > 1);
+    if moved {
+        recorder.sometimes("a task was started again on its worker");
+    }
+    if evidence.runs.iter().any(|run| run.why == "killed") {
+        recorder.sometimes("a task was killed");
+    }
+    measures
+}
+
+/// Services that are not as they shall be, in words; those with the label `restless` may be as they like.
+pub fn unwhole(fleet: &Fleet, restless: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let services = fleet.snapshot.services.values();
+    for service in services.filter(|service| !service.current.spec.labels.contains_key(restless)) {
+        let spec = &service.current.spec;
+        let mine = || {
+            fleet
+                .snapshot
+                .tasks
+                .values()
+                .filter(|task| task.service == service.id)
+        };
+        let serving = || mine().filter(|task| task.is_available());
+        let slots: BTreeSet<u64> = serving().map(|task| task.slot).collect();
+        let wanted = match spec.mode {
+            Mode::Replicated => spec.replicas as usize,
+            Mode::Global => {
+                let workers = fleet.snapshot.workers.values();
+                let takes = workers.filter(|one| {
+                    one.status == Status::Ready && one.availability == Availability::Active
+                });
+                takes.count()
+            }
+        };
+        let phase = service.rollout.phase;
+        let moving = matches!(phase, Phase::Running | Phase::RollingBack);
+        let live = mine().filter(|task| !task.state.is_end()).count();
+        let old = serving()
+            .filter(|task| task.version != service.current.contents)
+            .count();
+        let paused = phase == Phase::Paused;
+        if service.removing
+            || slots.len() != wanted
+            || moving
+            || live != wanted
+            || (old > 0 && !paused)
+        {
+            let states: Vec<String> = mine()
+                .filter(|task| !task.state.is_end())
+                .map(|task| {
+                    format!(
+                        "{} slot {} {} {:?}{}",
+                        task.id,
+                        task.slot,
+                        task.state,
+                        task.desired,
+                        if task.lost_ms.is_some() { " lost" } else { "" }
+                    )
+                })
+                .collect();
+            wrong.push(format!(
+                "{}: {} of {wanted} serve, rollout {phase:?}, {old} old, removing {}: {}",
+                spec.name,
+                slots.len(),
+                service.removing,
+                states.join(", ")
+            ));
+        }
+    }
+    wrong
+}
+
+/// Milliseconds.
+fn millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1_000.0
+}

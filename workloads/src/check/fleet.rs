@@ -1,0 +1,388 @@
+//! What must be true of every fleet that a manager has, and of every way from one to the next (docs/orchestration.md).
+//!
+//! | rule | section |
+//! |---|---|
+//! | a task's state, and what is wanted of it, only moves forward; it never changes its worker, service, slot or version | 2 |
+//! | an epoch never goes back | 1 |
+//! | a task is given only to a worker that fits: constraints, images, copies per worker, volumes | 4 |
+//! | reservations never exceed the capacity of a worker | 7 |
+//! | every change of a task's state has an event that tells of it | 7 |
+//!
+//! These functions know nothing of how the scheduler decides: they read the contract anew.
+
+use super::{Finding, Rule};
+use node::fleet::Fleet;
+use node::scheduler::model::{Task, Worker};
+use node::service::Spec;
+use node::types::{TaskId, WorkerId};
+use std::collections::BTreeMap;
+
+/// What is wrong with one fleet.
+pub fn fleet(now: &Fleet) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut reserved: BTreeMap<WorkerId, (u64, u64)> = BTreeMap::new();
+    for task in now
+        .snapshot
+        .tasks
+        .values()
+        .filter(|task| task.state.is_on_worker())
+    {
+        let Some(worker) = task.worker else {
+            found.push(says(
+                Rule::TaskPlace,
+                format!("task {} is {} and has no worker", task.id, task.state),
+            ));
+            continue;
+        };
+        let sum = reserved.entry(worker).or_default();
+        sum.0 += task.reservations.cpu_milli;
+        sum.1 += task.reservations.memory_bytes;
+    }
+    for (id, (cpu, memory)) in reserved {
+        let Some(worker) = now.snapshot.workers.get(&id) else {
+            continue;
+        };
+        let (has_cpu, has_memory) = (worker.capacity.cpu_milli, worker.capacity.memory_bytes);
+        if cpu > has_cpu || memory > has_memory {
+            found.push(says(
+                Rule::Reservations,
+                format!(
+                    "{} has {has_cpu} thousandths of a processor and {has_memory} bytes, and {cpu} and {memory} are reserved",
+                    worker.name
+                ),
+            ));
+        }
+    }
+    found
+}
+
+/// What is wrong with the way from one fleet to a later one of the same manager.
+pub fn steps(old: &Fleet, new: &Fleet) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if new.index < old.index {
+        return found; // It began anew from an older state, and will come to the same again.
+    }
+    for (id, after) in &new.snapshot.tasks {
+        match old.snapshot.tasks.get(id) {
+            Some(before) => found.extend(task_step(before, after)),
+            None if *id < old.snapshot.next_task => {
+                found.push(says(
+                    Rule::Forward,
+                    format!("task {id} was forgotten and is there again"),
+                ));
+            }
+            None => {}
+        }
+        let had = old.snapshot.tasks.get(id).and_then(|before| before.worker);
+        if had.is_none() && !after.state.is_end() {
+            found.extend(misplaced(new, after));
+        }
+        let moved = old
+            .snapshot
+            .tasks
+            .get(id)
+            .is_none_or(|before| before.state != after.state);
+        if moved && !is_explained(old, new, *id) {
+            found.push(says(
+                Rule::Explained,
+                format!(
+                    "task {id} became {} between entries {} and {}, and no event tells of it",
+                    after.state, old.index, new.index
+                ),
+            ));
+        }
+    }
+    for (id, after) in &new.snapshot.workers {
+        let before = old.snapshot.workers.get(id);
+        if let Some(before) = before.filter(|before| after.epoch < before.epoch) {
+            found.push(says(
+                Rule::Forward,
+                format!(
+                    "{}: epoch {} after {}",
+                    after.name, after.epoch, before.epoch
+                ),
+            ));
+        }
+    }
+    found
+}
+
+/// What is wrong with one step of a task.
+fn task_step(before: &Task, after: &Task) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let id = after.id;
+    if before.state != after.state && !before.state.may_become(after.state) {
+        found.push(says(
+            Rule::Forward,
+            format!("task {id} was {} and is {}", before.state, after.state),
+        ));
+    }
+    if after.desired < before.desired {
+        found.push(says(
+            Rule::Forward,
+            format!(
+                "of task {id} {:?} was wanted and is {:?}",
+                before.desired, after.desired
+            ),
+        ));
+    }
+    let place = |task: &Task| (task.service, task.slot, task.version);
+    if place(before) != place(after) || (before.worker.is_some() && before.worker != after.worker) {
+        found.push(says(
+            Rule::Forward,
+            format!(
+                "task {id} has moved: {:?} {:?}, then {:?} {:?}",
+                place(before),
+                before.worker,
+                place(after),
+                after.worker
+            ),
+        ));
+    }
+    found
+}
+
+/// Whether an event between two fleets tells of a task.
+fn is_explained(old: &Fleet, new: &Fleet, task: TaskId) -> bool {
+    let later = new.events.range((old.index + 1, 0)..);
+    let mut told = later.filter_map(|(_, event)| event.task);
+    told.any(|told| told == task)
+}
+
+/// What is wrong with a task's worker.
+fn misplaced(fleet: &Fleet, task: &Task) -> Vec<Finding> {
+    let Some(worker) = task.worker.and_then(|id| fleet.snapshot.workers.get(&id)) else {
+        return Vec::new();
+    };
+    let Some(spec) = fleet.specs.get(&(task.service, task.version)) else {
+        return vec![says(
+            Rule::TaskPlace,
+            format!("task {} has no specification", task.id),
+        )];
+    };
+    let mut wrongs = Vec::new();
+    for rule in &spec.placement.constraints {
+        if meets(worker, rule) == Some(false) {
+            wrongs.push(format!("{rule} does not hold there"));
+        }
+    }
+    if spec.image.is_some() && !worker.containers {
+        wrongs.push("it runs no images".to_owned());
+    }
+    wrongs.extend(crowded(fleet, task, spec));
+    for mount in &task.volumes {
+        let lies = fleet
+            .snapshot
+            .volumes
+            .get(&mount.volume)
+            .and_then(|volume| volume.worker);
+        if lies.is_some_and(|lies| Some(lies) != task.worker) {
+            wrongs.push(format!("its volume {} lies elsewhere", mount.volume));
+        }
+    }
+    let name = |wrong: String| {
+        says(
+            Rule::TaskPlace,
+            format!("task {} was given to {}: {wrong}", task.id, worker.name),
+        )
+    };
+    wrongs.into_iter().map(name).collect()
+}
+
+/// Whether more copies are on its worker than may be.
+fn crowded(fleet: &Fleet, task: &Task, spec: &Spec) -> Option<String> {
+    let most = spec.placement.replicas_per_node_max;
+    let mine = fleet.snapshot.tasks.values().filter(|other| {
+        other.service == task.service
+            && other.worker == task.worker
+            && other.state.is_on_worker()
+            && other.is_live()
+    });
+    let copies = mine.count();
+    (most > 0 && copies > most as usize)
+        .then(|| format!("{copies} copies there, at most {most} allowed"))
+}
+
+/// Whether a worker meets a constraint; nothing if this judge cannot read it.
+fn meets(worker: &Worker, rule: &str) -> Option<bool> {
+    let (left, wanted, value) = match (rule.split_once("=="), rule.split_once("!=")) {
+        (Some((left, value)), _) => (left.trim(), true, value.trim()),
+        (_, Some((left, value))) => (left.trim(), false, value.trim()),
+        _ => return None,
+    };
+    let has = match left {
+        "node.name" => worker.name.as_str(),
+        "node.platform" => worker.platform.as_str(),
+        other => worker
+            .labels
+            .get(other.strip_prefix("node.labels.")?)
+            .map_or("", String::as_str),
+    };
+    Some((has == value) == wanted)
+}
+
+/// A finding.
+fn says(rule: Rule, text: String) -> Finding {
+    Finding::new(rule, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node::fleet::Event;
+    use node::service::spec::{Amounts, Mount};
+    use node::service::{Desired, State};
+    use node::types::{Epoch, ServiceId};
+    use std::sync::Arc;
+
+    /// A fleet with one worker and one task on it, both as they shall be.
+    fn sound() -> Fleet {
+        let mut fleet = Fleet {
+            index: 10,
+            ..Fleet::default()
+        };
+        let worker = Worker {
+            id: WorkerId(1),
+            name: "w1".to_owned(),
+            epoch: Epoch(2),
+            capacity: Amounts {
+                cpu_milli: 1_000,
+                memory_bytes: 1_000,
+            },
+            labels: BTreeMap::from([("zone".to_owned(), "north".to_owned())]),
+            ..Worker::default()
+        };
+        fleet.snapshot.workers.insert(worker.id, worker);
+        let task = Task {
+            id: TaskId(1),
+            service: ServiceId(1),
+            slot: 1,
+            version: 1,
+            worker: Some(WorkerId(1)),
+            state: State::Running,
+            reservations: Amounts {
+                cpu_milli: 1_000,
+                memory_bytes: 10,
+            },
+            ..Task::default()
+        };
+        fleet.snapshot.tasks.insert(task.id, task);
+        fleet.snapshot.next_task = TaskId(2);
+        let spec = Arc::new(Spec::new("web", &["sim", "ok"]));
+        fleet.specs.insert((ServiceId(1), 1), spec);
+        fleet
+    }
+
+    /// What the way from the sound fleet to one that `change` makes of it breaks.
+    fn broken(change: impl FnOnce(&mut Fleet)) -> Vec<Rule> {
+        let (old, mut new) = (sound(), sound());
+        new.index = 11;
+        change(&mut new);
+        let found = fleet(&new).into_iter().chain(steps(&old, &new));
+        found.map(|finding| finding.rule).collect()
+    }
+
+    /// The task.
+    fn task(fleet: &mut Fleet) -> &mut Task {
+        fleet.snapshot.tasks.get_mut(&TaskId(1)).unwrap()
+    }
+
+    /// An event at entry 11 that tells of a task.
+    fn tell(fleet: &mut Fleet, task: u64) {
+        let event = Event {
+            time_ms: 0,
+            kind: "task.changed".to_owned(),
+            service: None,
+            task: Some(TaskId(task)),
+            worker: None,
+            message: String::new(),
+        };
+        fleet.events.insert((11, 0), Arc::new(event));
+    }
+
+    #[test]
+    fn what_is_as_it_shall_be_is_not_condemned() {
+        assert!(broken(|_| {}).is_empty());
+        let forward = broken(|fleet| {
+            task(fleet).state = State::Stopping;
+            tell(fleet, 1);
+        });
+        assert!(forward.is_empty(), "{forward:?}");
+    }
+
+    #[test]
+    fn nothing_goes_back() {
+        let back = |fleet: &mut Fleet| {
+            task(fleet).state = State::Starting;
+            tell(fleet, 1);
+        };
+        assert_eq!(broken(back), [Rule::Forward]);
+        assert_eq!(broken(|fleet| task(fleet).slot = 2), [Rule::Forward]);
+        let older = |fleet: &mut Fleet| {
+            fleet.snapshot.workers.get_mut(&WorkerId(1)).unwrap().epoch = Epoch(1);
+        };
+        assert_eq!(broken(older), [Rule::Forward]);
+        let (mut old, new) = (sound(), sound());
+        task(&mut old).desired = Desired::Stop;
+        assert_eq!(steps(&old, &new).len(), 1);
+    }
+
+    #[test]
+    fn a_change_without_an_event_is_seen() {
+        let silent = broken(|fleet| task(fleet).state = State::Stopping);
+        assert_eq!(silent, [Rule::Explained]);
+    }
+
+    #[test]
+    fn too_much_is_seen() {
+        let more = broken(|fleet| task(fleet).reservations.cpu_milli += 1);
+        assert_eq!(more, [Rule::Reservations]);
+    }
+
+    /// What is broken when a second task is given to the worker, with this specification.
+    fn given(change: impl FnOnce(&mut Spec), mounts: Vec<Mount>) -> Vec<Rule> {
+        broken(|fleet| {
+            let mut spec = Spec::new("db", &["sim", "ok"]);
+            change(&mut spec);
+            fleet.specs.insert((ServiceId(2), 1), Arc::new(spec));
+            let second = Task {
+                id: TaskId(2),
+                service: ServiceId(2),
+                state: State::Assigned,
+                reservations: Amounts::default(),
+                volumes: mounts,
+                ..task(fleet).clone()
+            };
+            fleet.snapshot.tasks.insert(second.id, second);
+            let elsewhere = node::scheduler::model::Volume {
+                name: "data".to_owned(),
+                worker: Some(WorkerId(9)),
+            };
+            fleet.snapshot.volumes.insert("data".to_owned(), elsewhere);
+            tell(fleet, 2);
+        })
+    }
+
+    #[test]
+    fn a_task_on_a_worker_that_does_not_fit_is_seen() {
+        assert!(given(|_| {}, Vec::new()).is_empty());
+        let ruled = |rule: &str| {
+            let rule = rule.to_owned();
+            given(
+                move |spec| spec.placement.constraints.push(rule),
+                Vec::new(),
+            )
+        };
+        assert!(ruled("node.labels.zone == north").is_empty());
+        assert_eq!(ruled("node.labels.zone == south"), [Rule::TaskPlace]);
+        assert_eq!(ruled("node.name != w1"), [Rule::TaskPlace]);
+        let image = |spec: &mut Spec| spec.image = Some("web:1".to_owned());
+        assert_eq!(given(image, Vec::new()), [Rule::TaskPlace]);
+        let mount = Mount {
+            volume: "data".to_owned(),
+            target: "/data".to_owned(),
+            shared: false,
+        };
+        assert_eq!(given(|_| {}, vec![mount]), [Rule::TaskPlace]);
+    }
+}
