@@ -1,7 +1,7 @@
 //! Pulling from a registry on loopback, through the worker's own store: what is offered, what is forged, what is not there.
 #![expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
+    clippy::unwrap_used,
     reason = "a registry on a real socket, and real files"
 )]
 

@@ -194,14 +194,10 @@ impl Store {
         match Document::parse(&bytes, reference, &self.platform, None)? {
             Document::Manifest(_) => Ok(bytes),
             Document::Choice(one) => {
-                let (digest, source) = (one.digest()?, Source::Registry(reference.to_owned()));
-                let Source::Registry(reference) = &source else {
-                    return Ok(bytes);
-                };
+                let digest = one.digest()?;
                 let sibling = image::sibling(reference, &digest);
-                let bytes = self
-                    .in_time(self.images.manifest(&sibling), &sibling)
-                    .await?;
+                let asked = self.images.manifest(&sibling);
+                let bytes = self.in_time(asked, &sibling).await?;
                 digest.expect(&Digest::of(&bytes), &what)?;
                 Ok(bytes)
             }
