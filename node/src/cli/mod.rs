@@ -1,7 +1,7 @@
 //! The operator's command line, as a library: the program and the simulator run the very same commands.
 //!
-//! Reading order: [`args`] and [`args_fleet`], the grammar; [`world`], what a command may touch; [`exit`], how it ends; [`remote`], how it asks a
-//! cluster; then one file per noun (`kv`, `cluster`, `config`, ...). [`run`] is the door.
+//! Reading order: [`args`] and [`args_fleet`], the grammar; [`world`], what a command may touch; [`exit`], how it ends; [`remote`],
+//! how it asks a cluster; then one file per noun (`kv`, `cluster`, `config`, ...). [`run`] is the door.
 //!
 //! Nothing here prints, exits, reads the environment or opens a file by itself: [`World`] does, so that a scenario can
 //! type a command inside the simulation. The commands that need the operating system (`server`, `worker`, `dev`, `debug wal`) are
