@@ -620,7 +620,7 @@ pub async fn follow(
 }
 
 /// A watched change as an event.
-fn event_of(change: &WatchChange, deleted: bool) -> Option<WatchStep> {
+pub fn event_of(change: &WatchChange, deleted: bool) -> Option<WatchStep> {
     let key = Key(change.record.key.clone()?);
     let revision = change.record.mod_revision.0;
     let kind = if deleted {
