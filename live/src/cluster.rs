@@ -29,6 +29,8 @@ use workloads::measure::Mark;
 const STOP_MAX: Duration = Duration::from_secs(12);
 /// How often somebody looks whether a process has stopped.
 const STOP_LOOK: Duration = Duration::from_millis(20);
+/// How long the supervisor leaves a process alone that has ended by itself.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Longest wait for a node's word on the cluster.
 const ASK_MAX: Duration = Duration::from_millis(500);
 
@@ -55,6 +57,8 @@ struct Slot {
     power: Power,
     /// How often it was started.
     lives: u64,
+    /// When the supervisor starts it again, after it has ended by itself.
+    again_at: Option<Duration>,
 }
 
 impl Drop for Slot {
@@ -123,6 +127,7 @@ impl Cluster {
                 child: None,
                 power: Power::Off,
                 lives: 0,
+                again_at: None,
             };
             slots.insert(name.clone(), slot);
         }
@@ -212,6 +217,7 @@ impl Cluster {
             return;
         };
         slot.power = Power::On;
+        slot.again_at = None;
         slot.lives += 1;
         if slot.lives > 1 {
             self.story.line(self.clock.now(), name, "is started");
@@ -306,22 +312,27 @@ impl Cluster {
         }
     }
 
-    /// Starts processes that ended by themselves again, and says that they did.
+    /// Starts processes that ended by themselves again after a moment, and says that they did.
     pub(crate) fn supervise(&self) {
-        let mut ended = Vec::new();
+        let now = self.clock.now();
+        let (mut ended, mut due) = (Vec::new(), Vec::new());
         for (name, slot) in self.lock().iter_mut() {
             let child = slot.child.as_mut().filter(|_| slot.power == Power::On);
             if let Some(Ok(Some(status))) = child.map(Child::try_wait) {
                 slot.child = None;
                 slot.power = Power::Off;
+                slot.again_at = Some(now + RESTART_AFTER);
                 ended.push((name.clone(), status));
+            }
+            if slot.again_at.is_some_and(|at| at <= now) {
+                due.push(name.clone());
             }
         }
         for (name, status) in ended {
             self.story
                 .fail(format!("{name} has ended by itself: {status}"));
-            self.up(&name);
         }
+        due.iter().for_each(|name| self.up(name));
     }
 
     /// Lets everything go on and starts everything that is down.

@@ -10,8 +10,9 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// So many loopback addresses that were free a moment ago.
 pub(crate) fn free_addresses(count: usize) -> Result<Vec<String>> {
-    // Runs at the same time begin at different places.
-    let begin = u16::try_from(std::process::id() % 10_000).unwrap_or_default();
+    // Runs at the same time have neighbouring process ids, and begin far from each other.
+    let begin = u64::from(std::process::id()) * STRIDE % PORTS.len() as u64;
+    let begin = u16::try_from(begin).unwrap_or_default();
     let (first, last) = PORTS.clone().partition(|port| *port >= PORTS.start + begin);
     let order: (Vec<u16>, Vec<u16>) = (first, last);
     let all = order.0.into_iter().chain(order.1);
@@ -30,6 +31,9 @@ pub(crate) fn free_addresses(count: usize) -> Result<Vec<String>> {
     }
     Ok(free)
 }
+
+/// How far from each other two runs with neighbouring process ids begin to look for ports; a prime.
+const STRIDE: u64 = 7_919;
 
 /// This machine in a few words: processor, cores, memory, kernel.
 pub(crate) fn machine() -> String {

@@ -85,6 +85,8 @@ pub(crate) struct Report {
     pub(crate) acknowledged: u64,
     /// Errors that clients saw, by code.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// The first error of each code, in words.
+    pub(crate) first_errors: BTreeMap<String, String>,
     /// Length of the run.
     pub(crate) length: Duration,
 }
@@ -146,6 +148,9 @@ impl Report {
         .ok();
         if !self.errors.is_empty() {
             writeln!(out, "errors that clients saw: {:?}", self.errors).ok();
+        }
+        for (code, words) in &self.first_errors {
+            writeln!(out, "  first {code}: {words}").ok();
         }
         let probes = self.told.probes.iter();
         let probes: Vec<String> = probes

@@ -64,11 +64,12 @@ pub(crate) async fn run(plan: &Plan, program: PathBuf, dir: &Path) -> Result<Rep
         stage.cluster.up(&name);
     }
     let mut report = Report::default();
-    let seen = if agree_within(&stage.cluster, FORM_MAX).await.is_some() {
+    let formed = agree_within(&stage.cluster, FORM_MAX).await.is_some();
+    let seen = if formed && story.told().failures.is_empty() {
         Some(weather(plan, &stage, &mut report).await)
     } else {
         let why = stage.cluster.disagreement().await;
-        story.fail(format!("no leader within {FORM_MAX:?}: {why}"));
+        story.fail(format!("the cluster did not begin as it should: {why}"));
         None
     };
     stage.cluster.end().await;
@@ -134,6 +135,7 @@ async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> (Notes, Lab
     report.operations = notes.operations.len() as u64;
     report.acknowledged = notes.acknowledged.len() as u64;
     report.errors.clone_from(&notes.errors);
+    report.first_errors.clone_from(&notes.first_errors);
     (notes, storm.labels())
 }
 
@@ -342,10 +344,15 @@ fn expect(plan: &Plan, (marks, notes, labels): (&[Mark], &Notes, &Labels), repor
     }
 }
 
-/// Puts what nodes wrote of themselves into the story.
+/// Puts what nodes wrote of themselves into the story; a membership once, when the first node applies it.
 fn tell_marks(marks: &[Mark], report: &mut Report) {
+    let mut membership = String::new();
     for mark in marks {
         if let Some(text) = journal::told(&mark.event) {
+            let is_membership = matches!(mark.event, node::rt::Event::MembershipChanged { .. });
+            if is_membership && std::mem::replace(&mut membership, text.clone()) == text {
+                continue;
+            }
             let (at, place) = (mark.at, mark.place.clone());
             report.told.lines.push(StoryLine { at, place, text });
         }
