@@ -52,7 +52,7 @@ struct Slot {
     /// Where its configuration, log and data are.
     home: PathBuf,
     /// Its process, while there is one.
-    child: Option<Child>,
+    process: Option<Process>,
     /// How it is.
     power: Power,
     /// How often it was started.
@@ -61,19 +61,32 @@ struct Slot {
     again_at: Option<Duration>,
 }
 
-impl Drop for Slot {
+/// A process that does not outlive whoever holds it.
+struct Process(Child);
+
+impl Drop for Process {
+    /// SIGKILL, and no process left.
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            end_at_once(child);
-        }
+        // It may have ended by itself; then there is nothing to kill, and waiting only collects it.
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 
-/// SIGKILL, and no process left.
-fn end_at_once(child: &mut Child) {
-    // It may have ended by itself; then there is nothing to kill, and waiting only collects it.
-    child.kill().ok();
-    child.wait().ok();
+impl Process {
+    /// How it ended, if it has.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().ok().flatten()
+    }
+
+    /// Sends it a signal.
+    fn tell(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended by itself, which the supervisor sees.
+            kill_process(pid, signal).ok();
+        }
+    }
 }
 
 /// The cluster. A clone is the same cluster.
@@ -124,7 +137,7 @@ impl Cluster {
             let slot = Slot {
                 http: http.clone(),
                 home,
-                child: None,
+                process: None,
                 power: Power::Off,
                 lives: 0,
                 again_at: None,
@@ -223,7 +236,7 @@ impl Cluster {
             self.story.line(self.clock.now(), name, "is started");
         }
         match serve(&self.program, &slot.home) {
-            Ok(child) => slot.child = Some(child),
+            Ok(process) => slot.process = Some(process),
             Err(error) => self
                 .story
                 .fail(format!("{name} cannot be started: {error:#}")),
@@ -232,27 +245,25 @@ impl Cluster {
 
     /// Ends the process of `name`; a power loss counts as a kill.
     pub(crate) async fn down(&self, name: &str, how: Crash) {
-        let Some(mut child) = self.take(name, how) else {
+        let process = self.take(name, how);
+        let Some(mut process) = process.filter(|_| how == Crash::Stop) else {
             return;
         };
-        if how != Crash::Stop {
-            end_at_once(&mut child);
-            return;
-        }
-        match self.stop_in_order(&mut child).await {
+        match self.stop_in_order(&mut process).await {
             Some(status) if status.success() => self.story.probe("an orderly stop ended by itself"),
-            Some(status) => self
-                .story
-                .fail(format!("{name} was told to stop: {status}")),
-            None => self
-                .story
-                .fail(format!("{name} did not stop within {STOP_MAX:?}")),
+            Some(status) => {
+                let what = format!("{name} was told to stop: {status}");
+                self.story.fail(what);
+            }
+            None => {
+                let what = format!("{name} did not stop within {STOP_MAX:?}");
+                self.story.fail(what);
+            }
         }
-        end_at_once(&mut child);
     }
 
-    /// Takes the process of `name` out, to be ended.
-    fn take(&self, name: &str, how: Crash) -> Option<Child> {
+    /// Takes the process of `name` out, to be ended: dropping it is a kill.
+    fn take(&self, name: &str, how: Crash) -> Option<Process> {
         let mut slots = self.lock();
         let slot = slots.get_mut(name)?;
         slot.power = Power::Off;
@@ -261,15 +272,15 @@ impl Cluster {
             Crash::Stop => "is told to stop (SIGTERM)",
         };
         self.story.line(self.clock.now(), name, words);
-        slot.child.take()
+        slot.process.take()
     }
 
     /// Tells a process to stop, and waits for a while until it has.
-    async fn stop_in_order(&self, child: &mut Child) -> Option<ExitStatus> {
-        tell(child, Signal::TERM);
+    async fn stop_in_order(&self, process: &mut Process) -> Option<ExitStatus> {
+        process.tell(Signal::TERM);
         let end = self.clock.now() + STOP_MAX;
         while self.clock.now() < end {
-            if let Ok(Some(status)) = child.try_wait() {
+            if let Some(status) = process.ended() {
                 return Some(status);
             }
             tokio::time::sleep(STOP_LOOK).await;
@@ -307,8 +318,8 @@ impl Cluster {
         };
         slot.power = to;
         self.story.line(self.clock.now(), name, words);
-        if let Some(child) = &slot.child {
-            tell(child, signal);
+        if let Some(process) = &slot.process {
+            process.tell(signal);
         }
     }
 
@@ -317,9 +328,9 @@ impl Cluster {
         let now = self.clock.now();
         let (mut ended, mut due) = (Vec::new(), Vec::new());
         for (name, slot) in self.lock().iter_mut() {
-            let child = slot.child.as_mut().filter(|_| slot.power == Power::On);
-            if let Some(Ok(Some(status))) = child.map(Child::try_wait) {
-                slot.child = None;
+            let process = slot.process.as_mut().filter(|_| slot.power == Power::On);
+            if let Some(status) = process.and_then(Process::ended) {
+                slot.process = None;
                 slot.power = Power::Off;
                 slot.again_at = Some(now + RESTART_AFTER);
                 ended.push((name.clone(), status));
@@ -340,6 +351,15 @@ impl Cluster {
         for name in self.names() {
             self.resume(&name);
             self.up(&name);
+        }
+    }
+
+    /// Ends all processes at once and without a word; nobody starts them again.
+    pub(crate) fn abandon(&self) {
+        for slot in self.lock().values_mut() {
+            slot.power = Power::Off;
+            slot.again_at = None;
+            slot.process = None;
         }
     }
 
@@ -406,17 +426,8 @@ impl Cluster {
     }
 }
 
-/// Sends a signal to a process of ours.
-fn tell(child: &Child, signal: Signal) {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may have ended by itself, which the supervisor sees.
-        kill_process(pid, signal).ok();
-    }
-}
-
 /// Starts a server by `node.toml` in `home`; what it says goes to the end of `log` there.
-fn serve(program: &Path, home: &Path) -> Result<Child> {
+fn serve(program: &Path, home: &Path) -> Result<Process> {
     let log = File::options()
         .append(true)
         .create(true)
@@ -431,5 +442,6 @@ fn serve(program: &Path, home: &Path) -> Result<Child> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
+        .map(Process)
         .with_context(|| program.display().to_string())
 }

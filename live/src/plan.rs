@@ -155,8 +155,20 @@ impl Plan {
         if reasons.is_empty() {
             return Ok(());
         }
+        let always = |planned: &&PlannedStep| planned.step.chance >= 1.0;
+        let hopeless = self.workers > 0
+            || self
+                .steps
+                .iter()
+                .filter(always)
+                .any(|one| impossible(one).is_some());
+        let advice = if hopeless {
+            "no other seed changes that"
+        } else {
+            "another seed may draw other steps"
+        };
         bail!(
-            "{} seed {} cannot be run live:\n  - {}\nanother seed may draw other steps; in simulation: storm run --scenario {0}",
+            "{} seed {} cannot be run live:\n  - {}\n{advice}; in simulation: storm run --scenario {0}",
             self.scenario.name,
             self.seed,
             reasons.join("\n  - ")
@@ -188,9 +200,6 @@ pub(crate) fn possible_ends(how: &[Crash]) -> Vec<Crash> {
 
 /// Why a step cannot be done to real processes; nothing when it can.
 fn impossible(planned: &PlannedStep) -> Option<&'static str> {
-    if planned.step.when.is_some() {
-        return Some("it waits for a moment inside of nodes that only the simulator sees");
-    }
     let who = match &planned.step.action {
         Action::Crash { how, .. } if possible_ends(how).is_empty() => {
             return Some(
@@ -245,13 +254,21 @@ mod tests {
 
     #[test]
     fn crashes_of_processes_are_possible_and_all_of_their_seeds_run() {
-        for name in ["leader-crash", "follower-crash"] {
+        for name in ["leader-crash", "follower-crash", "empty-disk"] {
             for seed in 1..50 {
                 let plan = plan(name, seed);
                 plan.refuse_the_impossible().expect("processes can do it");
-                assert!(!plan.departures().is_empty(), "power_loss is in {name}");
             }
         }
+    }
+
+    #[test]
+    fn a_loss_of_power_that_becomes_a_kill_is_told() {
+        let said = plan("leader-crash", 1).departures();
+        assert!(
+            said[0].starts_with("\"The leader dies.\": power_loss"),
+            "{said:?}"
+        );
     }
 
     #[test]
@@ -263,6 +280,7 @@ mod tests {
         let cut = said("partition-heal");
         assert!(cut.contains("loopback cannot be cut"), "{cut}");
         assert!(cut.contains("partition-heal seed 1"), "{cut}");
+        assert!(cut.contains("no other seed changes that"), "{cut}");
         assert!(said("clock-skew").contains("this machine's clock"));
         assert!(said("power-loss").contains("cannot lose power"));
         assert!(said("worker-crash").contains("simulated tasks"));

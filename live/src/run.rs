@@ -49,6 +49,13 @@ struct Stage {
     cluster: Cluster,
 }
 
+impl Drop for Stage {
+    /// No process outlives its run, also when the run is dropped half-way: tasks that still know the cluster would keep it.
+    fn drop(&mut self) {
+        self.cluster.abandon();
+    }
+}
+
 /// Carries out `plan` with `program` in `dir`, which is the run's own.
 pub(crate) async fn run(plan: &Plan, program: PathBuf, dir: &Path) -> Result<Report> {
     let env = real::env("live")?;

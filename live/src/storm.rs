@@ -3,10 +3,11 @@
 use crate::cluster::Cluster;
 use crate::plan::{Plan, possible_ends, stream};
 use futures::future::join_all;
+use node::types::Role;
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use scenarios::{Action, Crash, Span, Who};
+use scenarios::{Action, Crash, Moment, Span, Who};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -16,6 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use workloads::draw::{PlannedStep, seconds};
 
+/// Longest wait of a step for its moment.
+const MOMENT_MAX: Duration = Duration::from_secs(10);
+/// How often a step that waits for its moment looks: such a moment lasts for some ten milliseconds.
+const MOMENT_LOOK: Duration = Duration::from_millis(2);
 /// How long a node whose store is damaged stays down.
 const DAMAGE_DOWN: Duration = Duration::from_millis(100);
 
@@ -83,6 +88,11 @@ impl Storm {
     async fn at_its_time(&self, planned: &PlannedStep, start: Duration) {
         let wait = (start + planned.at).saturating_sub(self.now());
         tokio::time::sleep(wait).await;
+        if let Some(moment) = planned.step.when
+            && !self.wait_for(moment).await
+        {
+            return;
+        }
         if planned.is_destructive() && !self.may_destroy() {
             return;
         }
@@ -93,6 +103,28 @@ impl Storm {
             let end = self.now();
             self.with_happened(|happened| happened.labels.insert(label, (begin, end)));
         }
+    }
+
+    /// Waits for `moment`, as far as nodes' answers show it; false when it does not come.
+    async fn wait_for(&self, moment: Moment) -> bool {
+        let end = self.now() + MOMENT_MAX;
+        while self.now() < end {
+            let words = self.cluster.words().await;
+            let now_is = match moment {
+                Moment::VoterRemoved => words.iter().any(|(_, one)| {
+                    let learners = one
+                        .members
+                        .iter()
+                        .filter(|member| member.role == Role::Learner);
+                    learners.count() > 0 && one.members.len() == self.cluster.names().len()
+                }),
+            };
+            if now_is {
+                return true;
+            }
+            tokio::time::sleep(MOMENT_LOOK).await;
+        }
+        false
     }
 
     /// Only one promise may be destroyed in a run: what a majority acknowledged must stay on a majority that is whole.

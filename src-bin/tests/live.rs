@@ -3,14 +3,18 @@
 #![cfg(not(madsim))]
 #![expect(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "these tests run programs as the operating system does"
 )]
 
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The program that every node is.
 const PRODUCT: &str = env!("CARGO_BIN_EXE_seaworthy");
@@ -112,6 +116,71 @@ fn nodes_that_forget_what_they_acknowledged_are_found_out() {
     let kept = Path::new(kept.lines().next().unwrap());
     assert!(kept.join("n1/log").is_file());
     fs::remove_dir_all(kept).unwrap();
+}
+
+#[test]
+fn whoever_ends_a_run_ends_its_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = dir.path().join("plan.json");
+    fs::write(&plan, short_plan("leader", "kill").to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_storm"));
+    command
+        .args(["live", "--program", PRODUCT, "--plan"])
+        .arg(&plan);
+    command.env("TMPDIR", dir.path()).stdin(Stdio::null());
+    let storm = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let home = until("a home with logs", || {
+        let homes = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        homes.into_iter().find(|home| home.join("n3/log").is_file())
+    });
+    let address = |name: &str| {
+        let text = fs::read_to_string(home.join(name).join("node.toml")).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("http = "))
+            .unwrap();
+        line.split('"')
+            .nth(1)
+            .unwrap()
+            .parse::<SocketAddr>()
+            .unwrap()
+    };
+    let all = ["n1", "n2", "n3"].map(address);
+    for address in all {
+        until("a node that listens", || TcpStream::connect(address).ok());
+    }
+    let pid = storm.id().to_string();
+    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    let output = storm.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("told to stop"));
+    for address in all {
+        assert!(
+            TcpStream::connect(address).is_err(),
+            "{address} is still served"
+        );
+    }
+}
+
+/// What `look` finds, as soon as it finds something.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "never came: {what}"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
