@@ -1,5 +1,5 @@
-//! A failing plan made smaller: fewer steps, clients, nodes and kinds of operations, a shorter run, as long as the same oracle
-//! speaks.
+//! A failing plan made smaller: fewer steps, clients, nodes, workers, services and kinds of operations, a shorter run, as long as
+//! the same oracle speaks.
 //!
 //! Pure but for the question "what fails in this plan?", which the caller answers by running it. The answer is another run:
 //! everything that a plan leaves to chance while it is carried out may fall differently, so a smaller plan may be lucky where
@@ -74,6 +74,12 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     }
     if plan.nodes > 3 {
         offer(&|one| one.nodes = 3);
+    }
+    if plan.workers > 1 {
+        offer(&|one| one.workers -= 1);
+    }
+    for place in (0..plan.scenario.service.len()).rev() {
+        offer(&|one| drop(one.scenario.service.remove(place)));
     }
     let shortest = shortest(plan);
     if plan.duration > shortest {

@@ -2,6 +2,8 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
+    clippy::disallowed_macros,
+    clippy::unwrap_used,
     reason = "these tests run the program as the operating system does"
 )]
 

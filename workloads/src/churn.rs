@@ -194,3 +194,53 @@ fn set(name: String, availability: Availability) -> Command {
         labels: BTreeMap::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node::fleet::apply::At;
+    use node::types::Term;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    /// A fleet to which the first `many` steps of `seed` were applied, but for those that `is_lost` names.
+    fn after(seed: u64, many: u64, is_lost: impl Fn(&Command) -> bool) -> (Churn, Fleet) {
+        let (mut churn, mut fleet) = (Churn::default(), Fleet::default());
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        for index in 1..=many {
+            let step = churn.next(&["w1".to_owned()], &mut rng);
+            if is_lost(&step.command) {
+                continue;
+            }
+            let at = At {
+                index,
+                term: Term(1),
+                time_ms: index,
+            };
+            let taken = fleet.apply(&step.command, at).is_ok();
+            // There are no workers here.
+            let of_worker = matches!(step.command, Command::WorkerSet { .. });
+            assert!(
+                taken || step.may_be_refused || of_worker,
+                "{:?}",
+                step.command
+            );
+        }
+        (churn, fleet)
+    }
+
+    #[test]
+    fn a_cluster_that_does_as_it_is_told_is_as_wanted() {
+        for seed in 0..50 {
+            let (churn, fleet) = after(seed, 40, |_| false);
+            let differences = churn.differences(&fleet);
+            assert!(differences.is_empty(), "seed {seed}: {differences:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_was_lost_is_seen() {
+        let (churn, fleet) = after(1, 1, |_| true);
+        assert_eq!(churn.differences(&fleet).len(), 1);
+    }
+}

@@ -5,8 +5,9 @@
 
 use super::Api;
 use super::call::{Call, invalid};
-use super::fleet_wire::{EventInfo, EventsAnswer, service_name, worker_name};
+use super::fleet_wire::{service_name, worker_name};
 use super::services::read;
+use super::story_wire::{EventInfo, EventsAnswer};
 use super::watch::{event_stream, stops, write_event};
 use crate::error::{Code, Error};
 use crate::fleet::{EVENTS_MAX, Event, Fleet};

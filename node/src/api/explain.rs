@@ -1,10 +1,9 @@
 //! Why the tasks of a service are as they are: where they wait, how they ended, what happened to them.
 
 use super::call::{Call, json};
-use super::fleet_wire::{
-    EventInfo, ExplainAnswer, ServiceInfo, TaskExplained, TaskInfo, Unfit, worker_name,
-};
+use super::fleet_wire::{ServiceInfo, TaskInfo, worker_name};
 use super::services::{find, read, tasks_of};
+use super::story_wire::{EventInfo, ExplainAnswer, TaskExplained, Unfit};
 use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::scheduler::model::{Leases, Moment, Phase, Service, Task};

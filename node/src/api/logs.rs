@@ -1,8 +1,8 @@
 //! The output of a task: asked of its worker, whichever manager is asked for it.
 
 use super::call::{Call, json};
-use super::fleet_wire::LogsAnswer;
 use super::services::{find_task, read};
+use super::story_wire::LogsAnswer;
 use crate::client::connection::{Connection, Outgoing};
 use crate::error::{Code, Error};
 use crate::types::TaskId;

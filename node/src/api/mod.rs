@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
 //! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and `schemas`,
-//! the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], `fleet_table`,
+//! the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], [`story_wire`], `fleet_table`,
 //! `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`, `events`, `explain`, `plan`, `logs`.
 //!
 //! Rules of the door:
@@ -34,6 +34,7 @@ mod plan;
 mod routes;
 mod schemas;
 mod services;
+pub mod story_wire;
 mod table;
 mod tokens;
 pub mod txn;

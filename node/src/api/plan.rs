@@ -3,8 +3,9 @@
 
 use super::call::{Call, json};
 use super::explain::moment;
-use super::fleet_wire::{NodePlan, PlanAnswer, Waiting, worker_name};
+use super::fleet_wire::worker_name;
 use super::services::read;
+use super::story_wire::{NodePlan, PlanAnswer, Waiting};
 use super::wire::Fresh;
 use crate::error::Error;
 use crate::fleet::apply::At;

@@ -102,6 +102,12 @@ Signals: TERM or INT hands over leadership, flushes and exits 0; USR1 cuts a sna
     /// Volumes: what tasks keep
     #[command(subcommand)]
     Volume(args_fleet::Volume),
+    /// Print what happened to services, tasks, nodes and volumes
+    #[command(after_help = "\
+Examples:
+  seaworthy events --service web
+  seaworthy events --follow --output json")]
+    Events(args_fleet::Events),
     /// Keys and values
     #[command(subcommand)]
     Kv(Kv),

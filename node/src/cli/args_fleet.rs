@@ -1,6 +1,7 @@
 //! The grammar of orchestration: services, nodes, volumes, tokens, events.
 
 use super::args::duration;
+use crate::service::units::{bytes, cpu};
 use clap::{ArgGroup, Args, Subcommand};
 use std::time::Duration;
 
@@ -75,6 +76,28 @@ changed the service in between.")]
         /// The service
         name: String,
     },
+    /// Print what its tasks write
+    #[command(after_help = "\
+Examples:
+  seaworthy service logs web --follow
+  seaworthy service logs 17 --tail 20 --stream stderr
+
+Any manager asks the workers. Lines of several tasks begin with service, slot and node.")]
+    Logs(Logs),
+    /// Tell why its tasks wait, moved or failed
+    Explain(Explain),
+    /// Tell what a file would do on which node, without doing it
+    #[command(after_help = "Example:\n  seaworthy service plan web.toml")]
+    Plan(Plan),
+    /// Print a file as specifications of ours, and tell what a Compose file says that is not supported
+    #[command(after_help = "Example:\n  seaworthy service convert compose.yaml > web.toml")]
+    Convert {
+        /// The file
+        file: String,
+        /// Drop the keys of a Compose file that mean nothing here, and tell which
+        #[arg(long)]
+        ignore_unsupported: bool,
+    },
     /// Remove services; their tasks are stopped
     #[command(visible_alias = "delete")]
     Rm {
@@ -85,6 +108,73 @@ changed the service in between.")]
         #[command(flatten)]
         wait: Wait,
     },
+}
+
+/// `service logs`.
+#[derive(Clone, Debug, Args)]
+pub struct Logs {
+    /// A service, or the number of a task
+    #[arg(value_name = "NAME|TASK")]
+    pub name: String,
+    /// Go on with what comes
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Begin with the last lines of each task, this many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub tail: u64,
+    /// stdout or stderr; both if not said
+    #[arg(long, value_name = "STREAM", value_parser = ["stdout", "stderr"])]
+    #[arg(hide_possible_values = true)]
+    pub stream: Option<String>,
+    /// Of ended tasks too
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// `service explain`.
+#[derive(Clone, Debug, Args)]
+pub struct Explain {
+    /// The service
+    pub name: String,
+    /// Every task that is not forgotten, every event
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// `service plan`.
+#[derive(Clone, Debug, Args)]
+pub struct Plan {
+    /// The file
+    pub file: String,
+    /// With this number of copies
+    #[arg(long, short = 'n', value_name = "N")]
+    pub replicas: Option<u32>,
+    /// Drop the keys of a Compose file that mean nothing here, and tell which
+    #[arg(long)]
+    pub ignore_unsupported: bool,
+}
+
+/// `events`.
+#[derive(Clone, Debug, Args)]
+pub struct Events {
+    /// Go on with what comes
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only of this service: name or id
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Only of this node: name or id
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Only of this task
+    #[arg(long, value_name = "ID")]
+    pub task: Option<u64>,
+    /// Only after this entry
+    #[arg(long, value_name = "INDEX")]
+    pub after: Option<u64>,
+    /// Most events to list
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: u64,
 }
 
 /// What the flags say of a service.
@@ -127,6 +217,10 @@ pub struct SpecFlags {
     /// A label over whose values copies are spread, such as zone; the most important first
     #[arg(long, value_name = "LABEL", help_heading = PLACE)]
     pub spread: Vec<String>,
+    /// When running copies are moved for a better spread: manual (default) or on-join
+    #[arg(long, value_name = "WHEN", value_parser = ["manual", "on-join"], help_heading = PLACE)]
+    #[arg(hide_possible_values = true)]
+    pub rebalance: Option<String>,
     /// Most copies on one worker; 0 is no bound
     #[arg(long, value_name = "N", help_heading = PLACE)]
     pub max_per_node: Option<u32>,
@@ -451,54 +545,9 @@ fn http(text: &str) -> Result<(u16, String), String> {
     }
 }
 
-/// Thousandths of a processor: `0.5`, `2` or `250m`.
-pub fn cpu(text: &str) -> Result<u64, String> {
-    let wrong = || format!("\"{text}\" is no number of processors: write 0.5, 2 or 250m");
-    if let Some(milli) = text.strip_suffix('m') {
-        return milli.parse().map_err(|_| wrong());
-    }
-    match text.parse::<f64>() {
-        Ok(whole) if (0.0..=1e6).contains(&whole) => Ok((whole * 1000.0).round() as u64),
-        _ => Err(wrong()),
-    }
-}
-
-/// Bytes: `512`, `64KiB`, `256MiB`, `1.5GiB`; `k`, `m`, `g` (and `MB` and the like) are powers of 1024 too, as in Compose.
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("\"{text}\" is no size: write 256MiB or 1.5GiB");
-    let end = text.find(|letter: char| letter.is_ascii_alphabetic());
-    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return Err(wrong()),
-    };
-    match number.trim().parse::<f64>() {
-        Ok(number) if (0.0..=1e9).contains(&number) => {
-            Ok((number * (1_u64 << shift) as f64).round() as u64)
-        }
-        _ => Err(wrong()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn amounts_are_read_as_people_write_them() {
-        assert_eq!(cpu("0.5"), Ok(500));
-        assert_eq!(cpu("250m"), Ok(250));
-        assert_eq!(cpu("2"), Ok(2000));
-        assert!(cpu("-1").is_err() && cpu("many").is_err());
-        assert_eq!(bytes("512"), Ok(512));
-        assert_eq!(bytes("64KiB"), Ok(65_536));
-        assert_eq!(bytes("1.5g"), Ok(3 << 29));
-        assert!(bytes("5 parsecs").is_err() && bytes("").is_err());
-    }
 
     #[test]
     fn ports_mounts_and_checks_are_read_or_refused() {

@@ -1,7 +1,7 @@
 //! The operator's command line, as a library: the program and the simulator run the very same commands.
 //!
-//! Reading order: [`args`] and [`args_fleet`], the grammar; [`world`], what a command may touch; [`exit`], how it ends; [`remote`], how it asks a
-//! cluster; then one file per noun (`kv`, `cluster`, `config`, ...). [`run`] is the door.
+//! Reading order: [`args`] and [`args_fleet`], the grammar; [`world`], what a command may touch; [`exit`], how it ends; [`remote`],
+//! how it asks a cluster; then one file per noun (`kv`, `cluster`, `config`, `service`, ...). [`run`] is the door.
 //!
 //! Nothing here prints, exits, reads the environment or opens a file by itself: [`World`] does, so that a scenario can
 //! type a command inside the simulation. The commands that need the operating system (`server`, `worker`, `dev`, `debug wal`) are
@@ -12,9 +12,12 @@ pub mod args;
 pub mod args_fleet;
 pub mod cluster;
 pub mod config;
+pub mod events;
 pub mod exit;
+mod explain;
 pub mod kv;
 pub mod lease;
+mod logs;
 pub mod node;
 pub mod remote;
 pub mod service;
@@ -31,6 +34,8 @@ pub mod world;
 mod door_tests;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod fleet_tests;
 #[cfg(test)]
 mod tests;
 
@@ -89,6 +94,7 @@ async fn dispatch(cli: Cli, output: Output, world: &World) -> Result<Exit, Error
         Command::Service(command) => service::run(command, &remote()?, output, world).await,
         Command::Node(command) => node::run(command, &remote()?, output, world).await,
         Command::Volume(command) => volume::run(command, &remote()?, output, world).await,
+        Command::Events(options) => events::run(&options, &remote()?, output, world).await,
         Command::Bench(options) => bench(&options, &remote()?, output, world).await,
         Command::Config(command) => config::run(command, output, world).await,
         Command::Worker(command) => worker::run(command, world).await,

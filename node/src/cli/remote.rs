@@ -51,6 +51,15 @@ impl Ask {
         })
     }
 
+    /// Asks by `POST` and changes nothing; the body is JSON.
+    pub fn query(path: impl Into<String>, body: &Value) -> Self {
+        let ask = Ask::post(path, body);
+        Ask(client::Ask {
+            again: Again::Harmless,
+            ..ask.0
+        })
+    }
+
     /// Changes something by `PUT`; the body is JSON.
     pub fn put(path: impl Into<String>, body: &Value) -> Self {
         let ask = Ask::write(Method::PUT, path, body.to_string());

@@ -4,9 +4,9 @@ use super::args::Output;
 use super::args_fleet::{Create, Files, Scale, Service, Update, Wait};
 use super::exit::{Error, Exit};
 use super::remote::{Ask, Path, Remote};
-use super::spec_flags;
 use super::table::{self, ago, field};
 use super::world::{Answer, World};
+use super::{explain, logs, spec_flags};
 use crate::api::fleet_wire::{ServiceInfo, TaskInfo};
 use crate::error;
 use crate::rt::Mono;
@@ -41,6 +41,13 @@ pub async fn run(
             let written = vec![(name, json)];
             return finish(written, text, wait, remote, output, world).await;
         }
+        Service::Logs(options) => return logs::run(&options, remote, output, world).await,
+        Service::Explain(options) => explain::explain(&options, remote).await?,
+        Service::Plan(options) => explain::plan(&options, remote, world).await?,
+        Service::Convert {
+            file,
+            ignore_unsupported,
+        } => return explain::convert(&file, ignore_unsupported, output, world),
         Service::Ls => list(remote).await?,
         Service::Inspect { name } => inspect(&name, remote).await?,
         Service::Ps { name, all } => tasks(name.as_deref(), all, remote, world).await?,
@@ -77,18 +84,25 @@ pub(super) fn typed<T: DeserializeOwned>(json: &Value) -> Result<T, Error> {
     })
 }
 
-/// The specifications in a file.
-pub(super) fn read_file(name: &str, world: &World) -> Result<file::Read, Error> {
+/// The specifications in a file; what it says that is read otherwise is told on standard error.
+pub(super) fn read_specs(
+    name: &str,
+    ignore_unsupported: bool,
+    world: &World,
+) -> Result<Vec<Spec>, Error> {
     let bytes = world.read(name)?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::usage(format!("{name} is no text"), "name a file in UTF-8"))?;
-    let read = file::read(name, &text).map_err(|error| {
+    let read = file::read(name, &text, ignore_unsupported).map_err(|faults| {
         Error::usage(
-            error,
+            faults.join("\n       "),
             "the file is read whole or not at all: nothing was changed",
         )
     })?;
-    Ok(read)
+    for note in &read.notes {
+        world.err(&format!("note: {note}\n"));
+    }
+    Ok(read.specs)
 }
 
 /// The file that is meant, if any.
@@ -106,7 +120,7 @@ async fn create(
     let what = options.what.as_deref();
     let named = what.filter(|what| !file::is_file_name(what));
     let mut specs = match file_of(what, &options.files) {
-        Some(file) => read_specs(file, &options.files, world)?,
+        Some(file) => read_specs(file, options.files.ignore_unsupported, world)?,
         None => vec![Spec::new(named.unwrap_or_default(), &[])],
     };
     if let Some(name) = named.filter(|_| options.files.file.is_some()) {
@@ -132,7 +146,7 @@ async fn create(
 }
 
 /// Says everything that is wrong with a specification before anybody is asked.
-fn check(spec: &Spec) -> Result<(), Error> {
+pub(super) fn check(spec: &Spec) -> Result<(), Error> {
     spec.check().map_err(|faults| {
         let name = if spec.name.is_empty() {
             "the service"
@@ -161,15 +175,6 @@ fn pick(specs: &mut Vec<Spec>, name: &str) -> Result<(), Error> {
     }
 }
 
-fn read_specs(name: &str, files: &Files, world: &World) -> Result<Vec<Spec>, Error> {
-    let read = read_file(name, world)?;
-    let _ = files;
-    for note in &read.notes {
-        world.err(&format!("note: {note}\n"));
-    }
-    Ok(read.specs)
-}
-
 async fn update(
     options: Update,
     remote: &Remote,
@@ -182,7 +187,7 @@ async fn update(
     let file = options.files.file.as_deref().or(options.what.as_deref());
     let mut spec = match file {
         Some(file) => {
-            let mut specs = read_specs(file, &options.files, world)?;
+            let mut specs = read_specs(file, options.files.ignore_unsupported, world)?;
             pick(&mut specs, name)?;
             specs.swap_remove(0)
         }
@@ -300,7 +305,7 @@ async fn gone(name: &str, deadline: Mono, remote: &Remote) -> Result<(), Error> 
 }
 
 /// An answer alone, or all of them.
-fn one_or_all(mut answers: Vec<Value>) -> Value {
+pub(super) fn one_or_all(mut answers: Vec<Value>) -> Value {
     match answers.len() {
         1 => answers.swap_remove(0),
         _ => Value::Array(answers),

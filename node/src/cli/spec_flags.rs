@@ -3,7 +3,9 @@
 use super::args_fleet::SpecFlags;
 use super::exit::Error;
 use crate::service::Spec;
-use crate::service::spec::{Health, HealthCheck, Mode, OnFailure, Order, Port, RestartCondition};
+use crate::service::spec::{
+    Health, HealthCheck, Mode, OnFailure, Order, Port, Rebalance, RestartCondition,
+};
 use std::time::Duration;
 
 /// Changes `spec` as `flags` say; what they do not name stays.
@@ -46,6 +48,11 @@ fn place(flags: &SpecFlags, spec: &mut Spec) {
         &mut spec.placement.replicas_per_node_max,
         flags.max_per_node,
     );
+    let rebalance = flags.rebalance.as_deref().map(|word| match word {
+        "on-join" => Rebalance::OnJoin,
+        _ => Rebalance::Manual,
+    });
+    set(&mut spec.placement.rebalance, rebalance);
     let resources = &mut spec.resources;
     set(&mut resources.reservations.cpu_milli, flags.reserve_cpu);
     set(

@@ -267,6 +267,9 @@ impl Worker {
         }
         for given in tasks {
             let (id, desired) = (given.task, given.desired);
+            if given.spec.is_single_writer() && !self.saved.tasks.contains_key(&id) {
+                self.heartbeat_at_ms = now_ms; // It waits for a lease, which only comes for assignments that the worker has.
+            }
             (self.saved.tasks.entry(id)).or_insert_with(|| Task::new(given));
             self.step_task(id, words::Input::Desired(desired), now_ms, effects);
         }

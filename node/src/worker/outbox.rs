@@ -134,6 +134,7 @@ impl Outbox {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "#[tokio::test] builds a runtime")]
 mod tests {
     use super::*;
     use crate::service::State;

@@ -68,7 +68,7 @@ impl Evidence {
                 Some(down.count() as f64)
             }
             "services_whole_ms" => self.whole_from(begin).map(|at| millis(at - begin)),
-            "services_whole_after_ms" => self.whole_from(end).map(|at| millis(at - end)),
+            "services_whole_after_ms" => self.whole_at(end).map(|at| millis(at - end)),
             "serving_short" => Some(self.short(begin, end)),
             "task_starts" => Some(self.runs.iter().filter(|run| within(run.from)).count() as f64),
             "task_failures" => {
@@ -133,6 +133,24 @@ impl Evidence {
             (true, false) => Some(begin),
             (false, _) => None,
         }
+    }
+
+    /// The first moment, not before `begin`, at which all services are whole.
+    fn whole_at(&self, begin: Duration) -> Option<Duration> {
+        let mut broken: BTreeSet<&str> = BTreeSet::new();
+        let mut since = begin;
+        for look in &self.looks {
+            // Several looks of one moment are one change.
+            if look.at > begin && look.at > since && broken.is_empty() {
+                return Some(since);
+            }
+            match look.is_whole() {
+                true => drop(broken.remove(look.service.as_str())),
+                false => drop(broken.insert(&look.service)),
+            }
+            since = since.max(look.at);
+        }
+        broken.is_empty().then_some(since)
     }
 
     /// How many processes were missing at the worst moment of a span: below what is wanted less what may be unavailable.

@@ -7,8 +7,8 @@ use crate::crew::RESTLESS;
 use crate::trace::{Level, Recorder};
 use node::fleet::Fleet;
 use node::scheduler::model::{Availability, Phase, Service, Status};
+use node::service::State;
 use node::service::spec::Mode;
-use node::service::{Desired, State};
 use node::types::TaskId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -305,7 +305,7 @@ fn look(at: Duration, fleet: &Fleet, service: &Service) -> Look {
             workers.filter(takes).count()
         }
     };
-    let live = mine().filter(|task| task.desired == Desired::Run && !task.state.is_end());
+    let live = mine().filter(|task| task.is_live());
     Look {
         at,
         service: spec.name.clone(),

@@ -225,3 +225,164 @@ fn meets(worker: &Worker, rule: &str) -> Option<bool> {
 fn says(rule: Rule, text: String) -> Finding {
     Finding::new(rule, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node::fleet::Event;
+    use node::service::spec::{Amounts, Mount};
+    use node::service::{Desired, State};
+    use node::types::{Epoch, ServiceId};
+    use std::sync::Arc;
+
+    /// A fleet with one worker and one task on it, both as they shall be.
+    fn sound() -> Fleet {
+        let mut fleet = Fleet {
+            index: 10,
+            ..Fleet::default()
+        };
+        let worker = Worker {
+            id: WorkerId(1),
+            name: "w1".to_owned(),
+            epoch: Epoch(2),
+            capacity: Amounts {
+                cpu_milli: 1_000,
+                memory_bytes: 1_000,
+            },
+            labels: BTreeMap::from([("zone".to_owned(), "north".to_owned())]),
+            ..Worker::default()
+        };
+        fleet.snapshot.workers.insert(worker.id, worker);
+        let task = Task {
+            id: TaskId(1),
+            service: ServiceId(1),
+            slot: 1,
+            version: 1,
+            worker: Some(WorkerId(1)),
+            state: State::Running,
+            reservations: Amounts {
+                cpu_milli: 1_000,
+                memory_bytes: 10,
+            },
+            ..Task::default()
+        };
+        fleet.snapshot.tasks.insert(task.id, task);
+        fleet.snapshot.next_task = TaskId(2);
+        let spec = Arc::new(Spec::new("web", &["sim", "ok"]));
+        fleet.specs.insert((ServiceId(1), 1), spec);
+        fleet
+    }
+
+    /// What the way from the sound fleet to one that `change` makes of it breaks.
+    fn broken(change: impl FnOnce(&mut Fleet)) -> Vec<Rule> {
+        let (old, mut new) = (sound(), sound());
+        new.index = 11;
+        change(&mut new);
+        let found = fleet(&new).into_iter().chain(steps(&old, &new));
+        found.map(|finding| finding.rule).collect()
+    }
+
+    /// The task.
+    fn task(fleet: &mut Fleet) -> &mut Task {
+        fleet.snapshot.tasks.get_mut(&TaskId(1)).unwrap()
+    }
+
+    /// An event at entry 11 that tells of a task.
+    fn tell(fleet: &mut Fleet, task: u64) {
+        let event = Event {
+            time_ms: 0,
+            kind: "task.changed".to_owned(),
+            service: None,
+            task: Some(TaskId(task)),
+            worker: None,
+            message: String::new(),
+        };
+        fleet.events.insert((11, 0), Arc::new(event));
+    }
+
+    #[test]
+    fn what_is_as_it_shall_be_is_not_condemned() {
+        assert!(broken(|_| {}).is_empty());
+        let forward = broken(|fleet| {
+            task(fleet).state = State::Stopping;
+            tell(fleet, 1);
+        });
+        assert!(forward.is_empty(), "{forward:?}");
+    }
+
+    #[test]
+    fn nothing_goes_back() {
+        let back = |fleet: &mut Fleet| {
+            task(fleet).state = State::Starting;
+            tell(fleet, 1);
+        };
+        assert_eq!(broken(back), [Rule::Forward]);
+        assert_eq!(broken(|fleet| task(fleet).slot = 2), [Rule::Forward]);
+        let older = |fleet: &mut Fleet| {
+            fleet.snapshot.workers.get_mut(&WorkerId(1)).unwrap().epoch = Epoch(1);
+        };
+        assert_eq!(broken(older), [Rule::Forward]);
+        let (mut old, new) = (sound(), sound());
+        task(&mut old).desired = Desired::Stop;
+        assert_eq!(steps(&old, &new).len(), 1);
+    }
+
+    #[test]
+    fn a_change_without_an_event_is_seen() {
+        let silent = broken(|fleet| task(fleet).state = State::Stopping);
+        assert_eq!(silent, [Rule::Explained]);
+    }
+
+    #[test]
+    fn too_much_is_seen() {
+        let more = broken(|fleet| task(fleet).reservations.cpu_milli += 1);
+        assert_eq!(more, [Rule::Reservations]);
+    }
+
+    /// What is broken when a second task is given to the worker, with this specification.
+    fn given(change: impl FnOnce(&mut Spec), mounts: Vec<Mount>) -> Vec<Rule> {
+        broken(|fleet| {
+            let mut spec = Spec::new("db", &["sim", "ok"]);
+            change(&mut spec);
+            fleet.specs.insert((ServiceId(2), 1), Arc::new(spec));
+            let second = Task {
+                id: TaskId(2),
+                service: ServiceId(2),
+                state: State::Assigned,
+                reservations: Amounts::default(),
+                volumes: mounts,
+                ..task(fleet).clone()
+            };
+            fleet.snapshot.tasks.insert(second.id, second);
+            let elsewhere = node::scheduler::model::Volume {
+                name: "data".to_owned(),
+                worker: Some(WorkerId(9)),
+            };
+            fleet.snapshot.volumes.insert("data".to_owned(), elsewhere);
+            tell(fleet, 2);
+        })
+    }
+
+    #[test]
+    fn a_task_on_a_worker_that_does_not_fit_is_seen() {
+        assert!(given(|_| {}, Vec::new()).is_empty());
+        let ruled = |rule: &str| {
+            let rule = rule.to_owned();
+            given(
+                move |spec| spec.placement.constraints.push(rule),
+                Vec::new(),
+            )
+        };
+        assert!(ruled("node.labels.zone == north").is_empty());
+        assert_eq!(ruled("node.labels.zone == south"), [Rule::TaskPlace]);
+        assert_eq!(ruled("node.name != w1"), [Rule::TaskPlace]);
+        let image = |spec: &mut Spec| spec.image = Some("web:1".to_owned());
+        assert_eq!(given(image, Vec::new()), [Rule::TaskPlace]);
+        let mount = Mount {
+            volume: "data".to_owned(),
+            target: "/data".to_owned(),
+            shared: false,
+        };
+        assert_eq!(given(|_| {}, vec![mount]), [Rule::TaskPlace]);
+    }
+}

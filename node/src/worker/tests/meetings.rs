@@ -173,8 +173,12 @@ fn a_lease_needs_the_newest_assignments() {
         "managers have newer assignments than the worker"
     );
     worker.step(exchange::Input::Tick, 1_000);
-    grant(&mut worker, 2, 1);
-    assert_eq!(worker.lease_until_ms(), 31_000);
+    grant(&mut worker, 3, 1);
+    assert_eq!(
+        worker.lease_until_ms(),
+        31_000,
+        "the second one went out with the assignments"
+    );
     assert_eq!(worker.task(TaskId(1)).unwrap().attempts(), 1);
 }
 

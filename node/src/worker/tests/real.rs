@@ -11,6 +11,7 @@ use crate::service::Spec;
 use crate::service::spec::{Health, HealthCheck};
 use crate::types::TaskId;
 use crate::worker::executor::Executor;
+use crate::worker::logs::{LogQuery, Tell};
 use crate::worker::process::ProcessExecutor;
 use crate::worker::words::{Assignment, Exit, Handle, Signal};
 use std::path::Path;
@@ -369,4 +370,31 @@ async fn a_limited_program_that_is_not_there_is_refused_for_good() {
         .unwrap();
     let refused = yard.executor.start(assignment, 1).await.unwrap_err();
     assert!(refused.is_permanent, "{}", refused.message);
+}
+
+#[tokio::test]
+async fn what_a_task_writes_can_be_read_and_followed() {
+    let yard = Yard::new();
+    let handle = yard
+        .shell(1, "echo one; echo two; echo bad >&2; sleep 1000")
+        .await;
+    yard.says(1, "two").await;
+    let page = async |task, stream, since_offset| {
+        let query = LogQuery {
+            stream,
+            tail: Some(1),
+            since_offset,
+        };
+        yard.executor.logs(TaskId(task), query).await
+    };
+    let last = page(1, Tell::Stdout, None).await.unwrap();
+    assert_eq!((&last.bytes[..], last.next_offset), (&b"two\n"[..], 8));
+    let rest = page(1, Tell::Stdout, Some(last.next_offset)).await.unwrap();
+    assert!(rest.bytes.is_empty());
+    let nothing = page(9, Tell::Stdout, None).await.unwrap_err();
+    assert!(nothing.is_permanent, "{nothing:?}");
+    yard.executor.signal(&handle, Signal::Kill);
+    yard.wait(1, &handle).await;
+    let bad = page(1, Tell::Stderr, None).await.unwrap();
+    assert_eq!(&bad.bytes[..], b"bad\n", "output outlives its task");
 }

@@ -223,12 +223,11 @@ async fn a_single_writer_ends_before_its_lease_when_managers_are_silent() {
         })
         .await;
     assert!(status.lease_left_ms > 0, "before its end, not at it");
+    worker.cut_off().await;
     let table = harbour.table.lock();
     assert_eq!(table.signals[0].1, Signal::Term);
     let alive: Vec<TaskId> = table.alive.keys().map(|(task, _)| *task).collect();
     assert_eq!(alive, [TaskId(2)], "the other needs no lease");
-    drop(table);
-    worker.cut_off().await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 )]
 
 mod clock;
+mod crew;
 mod determinism;
 mod faults;
 mod fence;

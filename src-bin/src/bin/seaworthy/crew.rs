@@ -84,7 +84,8 @@ pub(crate) async fn stop(workers: Vec<RunningWorker>, clock: &Clock) {
 
 /// A new token that the cluster has taken.
 async fn token(handle: &Handle) -> Result<String, Error> {
-    let token = real::secret().map_err(|error| Error::local(error.to_string(), ""))?;
+    let secret = real::secret().map_err(|error| Error::local(error.to_string(), ""))?;
+    let token = format!("swt-{secret}");
     let create = Command::TokenCreate {
         hash: hex(&Sha256::digest(token.as_bytes())),
         ttl_ms: u64::try_from(TOKEN_TTL.as_millis()).unwrap_or(u64::MAX),

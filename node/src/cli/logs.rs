@@ -1,0 +1,180 @@
+//! `service logs`: what the tasks of a service, or one task, write.
+
+use super::args::Output;
+use super::args_fleet::Logs;
+use super::exit::{Error, Exit};
+use super::remote::{Ask, Path, Remote};
+use super::service::typed;
+use super::table;
+use super::world::World;
+use crate::api::fleet_wire::{TaskInfo, TasksAnswer};
+use crate::api::story_wire::LogsAnswer;
+use crate::error::Code;
+use crate::types::TaskId;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Pause between two looks of `--follow`.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Prints output, and goes on with `--follow`.
+pub(super) async fn run(
+    options: &Logs,
+    remote: &Remote,
+    output: Output,
+    world: &World,
+) -> Result<Exit, Error> {
+    let mut reading = Reading {
+        options,
+        remote,
+        output,
+        world,
+        next: BTreeMap::new(),
+        silent: BTreeMap::new(),
+    };
+    loop {
+        let tasks = reading.tasks().await?;
+        let many = tasks.len() > 1;
+        let mut news = false;
+        let mut troubles = Vec::new();
+        for task in &tasks {
+            for stream in streams(options) {
+                match reading.page(task, stream, many).await {
+                    Ok(more) => news |= more,
+                    Err(error) => troubles.push(error),
+                }
+            }
+        }
+        if !options.follow {
+            let all = tasks.len() * streams(options).len();
+            return match troubles.pop() {
+                Some(error) if troubles.len() + 1 == all => Err(error),
+                _ => Ok(Exit::Ok),
+            };
+        }
+        if !news {
+            remote.clock.sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// The streams that are wanted.
+fn streams(options: &Logs) -> &'static [&'static str] {
+    match options.stream.as_deref() {
+        Some("stdout") => &["stdout"],
+        Some("stderr") => &["stderr"],
+        _ => &["stdout", "stderr"],
+    }
+}
+
+/// What has been read.
+struct Reading<'a> {
+    /// What was asked for.
+    options: &'a Logs,
+    /// Whom to ask.
+    remote: &'a Remote,
+    /// How to print.
+    output: Output,
+    /// Where to print.
+    world: &'a World,
+    /// Where each stream goes on, and a line of it that has no end yet.
+    next: BTreeMap<(TaskId, &'static str), (u64, Vec<u8>)>,
+    /// Tasks that could not be asked, and why; told once.
+    silent: BTreeMap<TaskId, String>,
+}
+
+impl Reading<'_> {
+    /// The tasks that are meant: one, or those of a service that have a node.
+    async fn tasks(&self) -> Result<Vec<TaskInfo>, Error> {
+        let name = &self.options.name;
+        if let Ok(id) = name.parse::<u64>() {
+            let json = self
+                .remote
+                .ask(&Ask::get(format!("/v1/tasks/{id}")))
+                .await?;
+            return Ok(vec![typed(&json)?]);
+        }
+        let path = Path::under("/v1/services/", name, "/tasks");
+        let json = self.remote.ask(&Ask::get(path)).await?;
+        let answer: TasksAnswer = typed(&json)?;
+        let mut tasks = answer.tasks;
+        tasks.retain(|task| task.node.is_some() && (self.options.all || !task.state.is_end()));
+        tasks.sort_by_key(|task| task.id);
+        if tasks.is_empty() && !self.options.follow {
+            let message = format!("no task of {name} runs");
+            return Err(Error::local(message, "--all asks for ended ones too"));
+        }
+        Ok(tasks)
+    }
+
+    /// Reads and prints the next page of a stream; true when there was something.
+    async fn page(
+        &mut self,
+        task: &TaskInfo,
+        stream: &'static str,
+        many: bool,
+    ) -> Result<bool, Error> {
+        let key = (task.id, stream);
+        let mut path = Path::new(&format!("/v1/tasks/{}/logs", task.id)).with("stream", stream);
+        path = match self.next.get(&key) {
+            Some((offset, _)) => path.with("since_offset", offset),
+            None => path.with("tail", self.options.tail),
+        };
+        let answered = self.remote.ask(&Ask::get(path)).await;
+        let json = match answered {
+            Ok(json) => json,
+            Err(error) => {
+                let told = self.silent.insert(task.id, error.message.clone());
+                if self.options.follow && told.as_ref() != Some(&error.message) {
+                    self.world.err(&format!("{error}\n"));
+                }
+                // A task that has no output yet, or whose node is away, does not end the others'.
+                let passes = error.retryable || error.code == Code::NotFound;
+                return match self.options.follow && passes {
+                    true => Ok(false),
+                    false => Err(error.into()),
+                };
+            }
+        };
+        self.silent.remove(&task.id);
+        let page: LogsAnswer = typed(&json)?;
+        let bytes = table::bytes(&json, "text").unwrap_or_default();
+        let (_, mut rest) = self.next.remove(&key).unwrap_or_default();
+        let any = !bytes.is_empty();
+        rest.extend_from_slice(&bytes);
+        let whole = match rest.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) if self.options.follow => rest.drain(..=end).collect(),
+            _ if self.options.follow => Vec::new(),
+            _ => std::mem::take(&mut rest),
+        };
+        self.next.insert(key, (page.next_offset, rest));
+        self.print(task, stream, many, &whole)?;
+        Ok(any)
+    }
+
+    fn print(&self, task: &TaskInfo, stream: &str, many: bool, bytes: &[u8]) -> Result<(), Error> {
+        let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+        if lines.last().is_some_and(|line| line.is_empty()) {
+            lines.pop();
+        }
+        for line in lines {
+            if self.output == Output::Json {
+                let text = String::from_utf8_lossy(line);
+                let json = serde_json::json!({
+                    "service": task.service, "slot": task.slot, "task": task.id,
+                    "node": task.node, "stream": stream, "line": text,
+                });
+                self.world.out(&format!("{json}\n"))?;
+                continue;
+            }
+            let node = task.node.as_deref().unwrap_or("-");
+            let head = match many {
+                true => format!("{}.{} {node} | ", task.service, task.slot),
+                false => String::new(),
+            };
+            self.world
+                .out_bytes(&[head.as_bytes(), line, b"\n"].concat())?;
+        }
+        Ok(())
+    }
+}
