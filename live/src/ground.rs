@@ -2,7 +2,11 @@
 
 use anyhow::{Result, bail};
 use node::rt::real;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Ports that are tried: below those that the kernel gives to outgoing connections, or a client could sit on the port of a node
 /// that is down for a moment.
@@ -56,6 +60,15 @@ pub(crate) fn load() -> Option<f64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
+/// How long the disk under `dir` holds up a small write that has to be durable, as a node's log would feel it.
+pub(crate) fn sync_once(dir: &Path) -> io::Result<Duration> {
+    let mut file = File::create(dir.join("sync-probe"))?;
+    let began = Instant::now();
+    file.write_all(&[0; 4_096])?;
+    file.sync_data()?;
+    Ok(began.elapsed())
+}
+
 /// The value behind `name :` in a file of `/proc`.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
@@ -75,6 +88,13 @@ mod tests {
         }
         addresses.dedup();
         assert_eq!(addresses.len(), 6);
+    }
+
+    #[test]
+    fn a_sync_takes_its_time() {
+        let dir = tempfile::tempdir().expect("there is room");
+        assert!(sync_once(dir.path()).expect("there is room") > Duration::ZERO);
+        assert!(sync_once(&dir.path().join("missing")).is_err());
     }
 
     #[test]

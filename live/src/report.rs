@@ -15,6 +15,9 @@ use std::time::Duration;
 /// The first words of everything that is printed of a live run.
 pub(crate) const HEAD: &str = "LIVE, real processes, real time";
 
+/// A durable write that takes longer than this stalls any cluster: elections in the profile lan begin after 150 ms.
+const SLOW_DISK: Duration = Duration::from_millis(500);
+
 /// One line of the story.
 #[derive(Clone, Debug)]
 pub(crate) struct StoryLine {
@@ -87,6 +90,8 @@ pub(crate) struct Report {
     pub(crate) errors: BTreeMap<String, u64>,
     /// The first error of each code, in words.
     pub(crate) first_errors: BTreeMap<String, String>,
+    /// The longest time that a small durable write of our own took beside the nodes.
+    pub(crate) worst_sync: Duration,
     /// Length of the run.
     pub(crate) length: Duration,
 }
@@ -152,6 +157,15 @@ impl Report {
         for (code, words) in &self.first_errors {
             writeln!(out, "  first {code}: {words}").ok();
         }
+        let worst_sync = self.worst_sync;
+        writeln!(
+            out,
+            "worst sync of a small file beside the nodes: {worst_sync:.1?}"
+        )
+        .ok();
+        if worst_sync > SLOW_DISK {
+            out.push_str("note: something else keeps this machine's disk busy; times say more about that than about the cluster\n");
+        }
         let probes = self.told.probes.iter();
         let probes: Vec<String> = probes
             .map(|(probe, count)| format!("{probe} ({count})"))
@@ -208,6 +222,7 @@ impl Report {
             date: today(),
             machine: machine(),
             load: load(),
+            worst_sync_ms: Some(rounded(self.worst_sync.as_secs_f64() * 1_000.0)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: build.to_owned(),
             commit: sim_launch::commit().unwrap_or_else(|| "unknown".to_owned()),

@@ -2,6 +2,7 @@
 
 use crate::clock::RunClock;
 use crate::cluster::Cluster;
+use crate::ground::sync_once;
 use crate::journal;
 use crate::plan::Plan;
 use crate::report::{Report, Story, StoryLine};
@@ -17,7 +18,7 @@ use node::types::Revision;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use workloads::check::WatchStep;
@@ -34,6 +35,8 @@ const CONVERGE_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// How often the supervisor looks at the processes.
 const SUPERVISE: Duration = Duration::from_millis(250);
+/// How often the disk is asked how long a durable write takes.
+const DISK_PROBE: Duration = Duration::from_millis(250);
 /// How long watchers may take to hear the last of it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Longest time to read everything that the cluster has at the end.
@@ -67,6 +70,7 @@ pub(crate) async fn run(plan: &Plan, program: PathBuf, dir: &Path) -> Result<Rep
         tasks,
         cluster,
     };
+    let (disk_probe, worst_sync_us) = start_disk_probe(dir);
     for name in stage.cluster.names() {
         stage.cluster.up(&name);
     }
@@ -82,6 +86,8 @@ pub(crate) async fn run(plan: &Plan, program: PathBuf, dir: &Path) -> Result<Rep
     stage.cluster.end().await;
     stage.tasks.stop().await;
     let marks = stage.cluster.marks();
+    disk_probe.abort();
+    report.worst_sync = Duration::from_micros(worst_sync_us.load(Ordering::Relaxed));
     report.length = clock.now();
     report.told = story.told();
     if let Some((notes, labels)) = seen {
@@ -199,6 +205,25 @@ fn reader(stage: &Stage, name: &str, endpoints: Vec<String>) -> Client {
         ..Options::default()
     };
     Client::with_options(&stage.env, &stage.tasks, endpoints, options)
+}
+
+/// Starts what asks the disk under `dir`, again and again, how long a durable write takes; the longest is in the cell, microseconds.
+fn start_disk_probe(dir: &Path) -> (JoinHandle<()>, Arc<AtomicU64>) {
+    let (dir, worst) = (dir.to_owned(), Arc::new(AtomicU64::new(0)));
+    let cell = Arc::clone(&worst);
+    let probe = tokio::spawn(async move {
+        loop {
+            let dir = dir.clone();
+            let asked = tokio::task::spawn_blocking(move || sync_once(&dir)).await;
+            // A disk that refuses fails the nodes as well, and they say so.
+            if let Ok(Ok(took)) = asked {
+                let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                cell.fetch_max(took_us, Ordering::Relaxed);
+            }
+            tokio::time::sleep(DISK_PROBE).await;
+        }
+    });
+    (probe, worst)
 }
 
 /// Starts what starts processes again.

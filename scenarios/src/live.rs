@@ -27,6 +27,9 @@ pub struct LiveRun {
     pub machine: String,
     /// The machine's load over the minute before it.
     pub load: Option<f64>,
+    /// The longest time that a small durable write took beside the nodes, milliseconds.
+    #[serde(default)]
+    pub worst_sync_ms: Option<f64>,
     /// Version of the program.
     pub version: String,
     /// `release`, or `debug` for a build that is slower and checks more.

@@ -103,13 +103,17 @@ pub fn part(record: Option<&LiveRecord>) -> String {
 /// Where and when a run was made, and what it was.
 fn told(run: &LiveRun, scenario: &str) -> String {
     let load = run.load.map(|load| format!(", load {load:.1}"));
+    let sync = run
+        .worst_sync_ms
+        .map(|worst| format!(", worst sync {}", amount(worst, "ms")));
     let mut text = format!(
-        "Seed {}, {}: {}{}; version {}, {} build of `{}`; {:.0} s, {} clients, {} operations judged, {} writes acknowledged. \
+        "Seed {}, {}: {}{}{}; version {}, {} build of `{}`; {:.0} s, {} clients, {} operations judged, {} writes acknowledged. \
          Again: `storm live {scenario} --seed {0}`.",
         run.seed,
         run.date,
         run.machine,
         load.unwrap_or_default(),
+        sync.unwrap_or_default(),
         run.version,
         run.build,
         run.commit,

@@ -181,7 +181,7 @@ fn what_was_run_live_stands_on_the_page_and_what_is_out_of_date_is_refused() {
     let scenario = scenarios::find("leader-crash").unwrap();
     let one = &scenario.expect[1];
     let text = format!(
-        r#"{{"scenario":"leader-crash","runs":[{{"seed":7,"date":"2026-11-21","machine":"2 cores of X","load":1.25,
+        r#"{{"scenario":"leader-crash","runs":[{{"seed":7,"date":"2026-11-21","machine":"2 cores of X","load":1.25,"worst_sync_ms":12.5,
         "version":"0.1.0","build":"release","commit":"abc+","nodes":3,"profile":"lan","seconds":40.5,"clients":2,"operations":9,
         "acknowledged":8,"errors":{{}},"departures":["no power"],"measures":[{{"id":{:?},"text":{:?},"unit":"ms","value":412.3,
         "max":{},"min":null}}]}}]}}"#,
@@ -200,7 +200,7 @@ fn what_was_run_live_stands_on_the_page_and_what_is_out_of_date_is_refused() {
     for part in [
         "## Also run live",
         &row,
-        "2 cores of X, load 1.2;",
+        "2 cores of X, load 1.2, worst sync 12 ms;",
         "storm live leader-crash --seed 7",
     ] {
         assert!(page.contains(part), "no {part} in {page}");
