@@ -62,6 +62,8 @@ pub(super) struct Reign {
     busy: Busy,
     /// When it looked last.
     looked: Mono,
+    /// A moment of this reign, and the time that it was, milliseconds.
+    time: (Mono, u64),
     sessions: Sessions,
     /// When each worker was last heard with nothing to report, by this node's wall clock, milliseconds.
     known_ms: BTreeMap<WorkerId, u64>,
@@ -109,6 +111,7 @@ impl Reign {
             settled: false,
             busy: Busy::default(),
             looked: now,
+            time: (now, hands.clock.wall_ms()),
             sessions: Sessions::default(),
             known_ms: BTreeMap::new(),
             leases: Leases::new(hands.knobs.worker_lease, now),
@@ -161,6 +164,7 @@ impl Reign {
         let longest = knobs.worker_down / LOOKS + 2 * knobs.worker_heartbeat;
         let is_news = !Arc::ptr_eq(&fleet, &self.fleet);
         self.fleet = fleet;
+        self.time = (now, self.time_ms(now));
         if !self.settled {
             self.looked = now;
             return;
@@ -235,8 +239,8 @@ impl Reign {
         };
         self.sessions.heard(beat.worker, now);
         if is_known {
-            let wall_ms = self.hands.clock.wall_ms();
-            self.known_ms.insert(beat.worker, wall_ms);
+            let now_ms = self.time_ms(now);
+            self.known_ms.insert(beat.worker, now_ms);
         }
         if !self.is_writer(beat.worker) {
             return (beat.answer)(Ok(Reply::Beat {
@@ -514,17 +518,22 @@ impl Reign {
             // Nothing came of its last plan: it would propose the same at once.
             return Some(not_before.plus(self.hands.knobs.manager_retry));
         }
-        let left = self
-            .pace
-            .wake_ms?
-            .saturating_sub(self.hands.clock.wall_ms());
+        let left = self.pace.wake_ms?.saturating_sub(self.time_ms(now));
         Some(not_before.max(now.plus(Duration::from_millis(left))))
+    }
+
+    /// The time as stamps tell it: at least the newest stamp, and from there on by the monotonic clock. A wall clock that is set back
+    /// stops nothing, and one that is set ahead is followed.
+    fn time_ms(&self, now: Mono) -> u64 {
+        let (since, from_ms) = self.time;
+        let passed = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+        from_ms.saturating_add(passed).max(self.fleet.newest_ms())
     }
 
     /// One pass of the reconciler.
     fn pass(&mut self, now: Mono) -> Option<Errand> {
         let moment = Moment {
-            now_ms: self.hands.clock.wall_ms(),
+            now_ms: self.time_ms(now),
             leases: self.leases.at(now),
             limits: Limits::default(),
             known_ms: Some(self.known_ms.clone()),

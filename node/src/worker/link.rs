@@ -416,7 +416,8 @@ impl Link {
         if told.wait_for(|told| *told > revision).await.is_err() {
             return std::future::pending().await;
         }
-        self.clock.sleep(self.haste).await;
+        // One that knows them has answered by then, even over a slow line.
+        self.clock.sleep(self.call_timeout).await;
     }
 
     /// Whether an answer to what was asked at `asked` came before any wait could have ended.

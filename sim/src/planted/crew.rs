@@ -5,10 +5,9 @@ use super::hands::Slip;
 use super::talk::Slur;
 use super::wire::Forgery;
 use super::{Bug, Plant, Witness};
-use simdisk::CrashMode;
 
 /// All of them.
-pub(super) static CREW_BUGS: [Bug; 23] = [
+pub(super) static CREW_BUGS: [Bug; 21] = [
     Bug {
         name: "end-when-told",
         words: "a task counts as ended as soon as it was told to stop",
@@ -43,15 +42,6 @@ pub(super) static CREW_BUGS: [Bug; 23] = [
         plant: Plant::Slipping(Slip::FindsOthers),
         scenarios: &["worker-crash"],
         witnesses: &[Witness::Untouched],
-        crash_mode: None,
-    },
-    Bug {
-        name: "leave-orphans",
-        words: "an orphan counts as gone before it is",
-        how: "executor: the end of an orphan is said and not done",
-        plant: Plant::Slipping(Slip::LeavesOrphans),
-        scenarios: &["torn-worker-file"],
-        witnesses: &[Witness::Whole, Witness::Slots],
         crash_mode: None,
     },
     Bug {
@@ -206,14 +196,5 @@ pub(super) static CREW_BUGS: [Bug; 23] = [
         scenarios: &["mass-false-down"],
         witnesses: &[Witness::FalseDown],
         crash_mode: None,
-    },
-    Bug {
-        name: "unsynced-worker-file",
-        words: "a worker's file is written and not synced",
-        how: "disk: syncs of the worker's file do nothing; a power loss takes all that was not synced",
-        plant: Plant::LyingSave,
-        scenarios: &["short-dark"],
-        witnesses: &[Witness::FalseDown],
-        crash_mode: Some(CrashMode::LoseAll),
     },
 ];

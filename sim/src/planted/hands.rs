@@ -33,8 +33,6 @@ pub(super) enum Slip {
     AsksForKill,
     /// Some starts are done twice.
     StartsTwice,
-    /// Orphans are called gone and are not.
-    LeavesOrphans,
     /// Every check succeeds.
     AlwaysWell,
     /// Every end is a success.
@@ -157,7 +155,6 @@ impl Executor for Hands {
 
     fn end_orphan(&self, task: TaskId, attempt: u32) -> BoxFuture<'static, ()> {
         match self.slip {
-            Slip::LeavesOrphans => Box::pin(async {}),
             // Found under another number, it is killed under its own.
             Slip::FindsOthers => self.inner.end_orphan(task, attempt.saturating_sub(1)),
             _ => self.inner.end_orphan(task, attempt),
