@@ -124,7 +124,7 @@ impl ServiceInfo {
             previous_version: service.previous.as_ref().map(|revision| revision.version),
             created_ms: note.created_ms,
             updated_ms: note.updated_ms,
-            spec: current.spec.clone(),
+            spec: Spec::clone(&current.spec),
         }
     }
 }
