@@ -170,7 +170,7 @@ fn unsettled(cluster: &Cluster) -> Vec<String> {
         let ended = runs.iter().filter(|run| run.task == task.id);
         let ended = ended.filter_map(|run| run.to).max();
         let is_pausing = ended.is_some_and(|ended| cluster.recorder.now() - ended < AGAIN_MAX);
-        if !there && !(is_pausing && is_restless(cluster, &name.unwrap_or_default())) {
+        if !(there || is_pausing && is_restless(cluster, &name.unwrap_or_default())) {
             wrong.push(format!("task {} is said to run and does not", task.id));
         }
     }

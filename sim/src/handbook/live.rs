@@ -2,10 +2,6 @@
 //!
 //! Nothing is run here: a live run never gives the same numbers twice, and a page must. A file that does not fit its scenario
 //! any more is an error, so that no page shows numbers of something else.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "what was kept lies on the real disk, outside of any run"
-)]
 
 use super::page::amount;
 use anyhow::{Context, Result, ensure};

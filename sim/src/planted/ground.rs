@@ -120,12 +120,9 @@ impl Ground {
     /// The workers have joined and run what they shall; the part under faults begins.
     pub fn crew_begins(&self, workers: &[String], clocks: &Clocks) {
         for name in workers {
-            match self.plant {
-                Plant::SlowWorker { ppm } => {
-                    self.tell(name, "counts its time too slowly from now on");
-                    clocks.set_drift(name, ppm);
-                }
-                _ => {}
+            if let Plant::SlowWorker { ppm } = self.plant {
+                self.tell(name, "counts its time too slowly from now on");
+                clocks.set_drift(name, ppm);
             }
         }
     }
