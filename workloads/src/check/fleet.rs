@@ -237,10 +237,8 @@ mod tests {
 
     /// A fleet with one worker and one task on it, both as they shall be.
     fn sound() -> Fleet {
-        let mut fleet = Fleet {
-            index: 10,
-            ..Fleet::default()
-        };
+        let mut fleet = Fleet::default();
+        fleet.index = 10;
         let worker = Worker {
             id: WorkerId(1),
             name: "w1".to_owned(),
