@@ -23,13 +23,9 @@ pub const LICENCES: [&str; 11] = [
 ];
 
 /// Packages that must not come in, and why.
-pub const BANNED: [(&str, &str); 12] = [
+pub const BANNED: [(&str, &str); 11] = [
     ("openssl-sys", "links a C library of the machine"),
     ("native-tls", "links a C library of the machine"),
-    (
-        "ring",
-        "C and assembly that the simulator cannot see; nothing here needs it yet",
-    ),
     ("aws-lc-sys", "C and assembly, and cmake to build it"),
     ("protoc", "no build runs protoc"),
     ("protobuf-build", "ships and runs a prebuilt protoc"),
@@ -45,7 +41,17 @@ pub const BANNED: [(&str, &str); 12] = [
 ];
 
 /// Packages that may be there in more than one version, and why: each is an older line that a dependency still wants.
-pub const DUPLICATES: [(&str, &str); 15] = [
+pub const DUPLICATES: [(&str, &str); 20] = [
+    (
+        "base64",
+        "0.23 in hyper-util for reqwest of the registry client",
+    ),
+    (
+        "darling",
+        "0.14 in madsim, 0.20 in oci-spec; build time only",
+    ),
+    ("darling_core", "follows darling"),
+    ("darling_macro", "follows darling"),
     (
         "getrandom",
         "0.2 through rand 0.8 of raft and madsim (the simulator overrides its system call), 0.4 through tests",
@@ -72,6 +78,7 @@ pub const DUPLICATES: [(&str, &str); 15] = [
     ("thiserror-impl", "follows thiserror"),
     ("toml", "0.9 in madsim, 1 ours"),
     ("toml_datetime", "follows toml"),
+    ("windows-sys", "ring on Windows pins 0.52; never built"),
     ("winnow", "follows toml"),
 ];
 

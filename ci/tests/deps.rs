@@ -47,3 +47,18 @@ fn versions_are_there_once_or_for_a_reason() {
 fn known_advisories_still_apply() {
     none(&deps::cured(&locked()));
 }
+
+#[test]
+fn the_simulator_links_no_tls() {
+    let metadata = metadata("--cfg\u{1f}madsim");
+    let nodes = metadata["resolve"]["nodes"].as_array().expect("a graph");
+    let users = nodes.iter().filter(|node| {
+        let deps = node["deps"].as_array().into_iter().flatten();
+        deps.into_iter().any(|dep| dep["name"] == "registry")
+    });
+    let users: Vec<_> = users.map(|node| node["id"].to_string()).collect();
+    assert!(
+        users.is_empty(),
+        "{users:?} link the crate registry, and with it ring"
+    );
+}

@@ -4,9 +4,11 @@
 //! draws a plan from it for every seed. Every number that a seed may vary is a [`Span`]. This crate knows nobody: what a
 //! step means is decided in `sim`, what a workload does in `workloads`.
 
+mod live;
 mod registry;
 mod step;
 
+pub use live::{LiveMeasure, LiveRecord, LiveRun};
 pub use registry::{all, find};
 pub use step::{Action, Crash, Cut, Flow, Moment, Step, Who};
 
@@ -199,6 +201,19 @@ pub struct Expectation {
     /// What the runbook of the inventory promised, when it differs.
     #[serde(default)]
     pub runbook: Option<String>,
+}
+
+impl Expectation {
+    /// Says in one sentence which bound `value` is beyond, if it is beyond one.
+    pub fn broken_by(&self, value: f64) -> Option<String> {
+        let over = self.max.filter(|max| value > *max);
+        let under = self.min.filter(|min| value < *min);
+        let bound = over.or(under)?;
+        Some(format!(
+            "{} ({}): {value} {}, the bound is {bound}",
+            self.id, self.text, self.unit
+        ))
+    }
 }
 
 /// Why a scenario file cannot be used.

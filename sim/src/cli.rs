@@ -59,6 +59,9 @@ enum Command {
     Handbook(HandbookArgs),
     /// List the scenarios
     List(ListArgs),
+    /// Run a scenario on real processes in real time (an ordinary build of storm does it)
+    #[command(disable_help_flag = true)]
+    Live(LiveArgs),
     /// Plant bugs in the nodes and see whether they are found; exit code 1 if one is not
     Planted(crate::planted::command::PlantedArgs),
 }
@@ -162,6 +165,14 @@ struct ListArgs {
     measures: bool,
 }
 
+/// Arguments of `live`, which are another build's.
+#[derive(Args)]
+struct LiveArgs {
+    /// Whatever it is given
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
+}
+
 /// The program.
 pub fn main() -> ExitCode {
     fix_addresses();
@@ -177,6 +188,11 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench(&args),
         Command::Handbook(args) => handbook(&args, at_once(0)),
         Command::List(args) => list(&args),
+        Command::Live(args) => Err(anyhow::anyhow!(
+            "this is the simulation build, in which time is not real; an ordinary build runs scenarios live: \
+             cargo run -p seaworthy --bin storm -- live {}",
+            args.rest.join(" ")
+        )),
         Command::Planted(args) => crate::planted::command::planted(&args),
     };
     match result {

@@ -6,17 +6,18 @@
 
 use crate::crew::ledger::Ledger;
 use crate::crew::machine::Machine;
-use crate::crew::worker::Boot;
+use crate::crew::worker::{Boot, CAPACITY};
 use crate::lane::SimLanes;
 use crate::oracle::fleet::Overseer;
 use crate::plan::Plan;
-use crate::planted::Ground;
+use crate::planted::{Ground, Hand};
 use crate::timeline::State;
 use crate::trace::{Level, Recorder};
 use crate::world::SimWorld;
 use madsim::runtime::{Handle, NodeHandle};
 use node::config::{Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage};
 use node::handle::{Condition, Status};
+use node::rt::Env;
 use node::types::{NodeId, Role};
 use node::worker::WorkerConfig;
 use scenarios::Crash;
@@ -97,7 +98,7 @@ impl Cluster {
             executor,
             ground,
             overseer: (plan.workers > 0).then(|| Overseer::new(recorder.clone())),
-            ledger: Ledger::new(recorder.clone()),
+            ledger: Ledger::new(recorder.clone(), plan.knobs.worker_lease, CAPACITY),
             home,
             recorder,
         };
@@ -225,6 +226,21 @@ impl Cluster {
         }
     }
 
+    /// A worker's process is gone: guards end what was tied to it, unless it is planted that they do not.
+    pub fn guard(&self, machine: &Machine) {
+        if self.ground.as_ref().is_none_or(Ground::has_guards) {
+            machine.worker_ended();
+        }
+    }
+
+    /// What a worker's life begins with, where a bug is planted.
+    pub fn outfit(&self, name: &str, env: Env, executor: Hand) -> (Env, Hand) {
+        match &self.ground {
+            Some(ground) => ground.outfit(name, env, executor),
+            None => (env, executor),
+        }
+    }
+
     /// True when a bug is planted in the nodes, or could be: some are rules of a disk, which then belong to it.
     pub fn is_planted(&self) -> bool {
         self.ground.is_some()
@@ -325,7 +341,7 @@ impl Cluster {
         if let Some(machine) = self.machine(name) {
             match how {
                 Crash::PowerLoss => machine.power_lost(),
-                Crash::Kill | Crash::Stop => machine.worker_ended(),
+                Crash::Kill | Crash::Stop => self.guard(&machine),
             }
         }
         madsim::time::sleep(Duration::from_millis(1)).await;

@@ -4,17 +4,19 @@ use crate::cluster::Cluster;
 use crate::crew::measure::{self as tasks, Evidence as Crew};
 use crate::report::Report;
 use crate::storm::Happened;
-use crate::trace::{Mark, Recorder};
+use crate::trace::Recorder;
 use bytes::Bytes;
 use node::handle::{Condition, Status};
-use node::rt::Event as NodeEvent;
 use node::types::{Revision, Role};
 use scenarios::Scenario;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use workloads::check::{self, StaleRules, Verdict, WatchStep};
 use workloads::drive::Notes;
-use workloads::history::{Entry, Event, EventKind, History, Key, ValueId};
+use workloads::history::{Entry, Event, EventKind, Key, ValueId};
+pub use workloads::measure::MEASURES;
+use workloads::measure::{self, Seen};
+use workloads::verdict;
+pub use workloads::verdict::Evidence;
 
 /// Longest time from the end of all faults until everybody must agree.
 pub const CONVERGE_MAX: Duration = Duration::from_secs(30);
@@ -174,105 +176,16 @@ pub async fn read_finals(
     Ok(finals)
 }
 
-/// What the clients' history is judged against.
-pub struct Evidence<'a> {
-    /// What clients noted.
-    pub notes: &'a Notes,
-    /// All changes, in order.
-    pub log: &'a [Event],
-    /// Final values.
-    pub finals: &'a BTreeMap<Key, Entry>,
-}
-
-/// Keys of the workload's own rules (leases end by themselves), which the history's judges do not know.
-fn is_leased(key: &Key) -> bool {
-    key.0.starts_with("lease-")
-}
-
 /// Judges the clients' history; gives the measures that come out of it.
 pub fn judge_history(evidence: &Evidence<'_>, recorder: &Recorder) -> BTreeMap<String, f64> {
-    let history = History {
-        operations: evidence.notes.operations.clone(),
-    };
-    let log: Vec<Event> = evidence
-        .log
-        .iter()
-        .filter(|event| !is_leased(&event.key))
-        .cloned()
-        .collect();
-    let finals: BTreeMap<Key, Entry> = evidence
-        .finals
-        .iter()
-        .filter(|(key, _)| !is_leased(key))
-        .map(|(key, entry)| (key.clone(), *entry))
-        .collect();
-    match check::linearizable(&history) {
-        Verdict::Linearizable => {}
-        Verdict::Violation(violation) => recorder.fail(format!("not linearizable: {violation}")),
-        Verdict::Undecided(why) => recorder.fail(format!("linearizability undecided: {why}")),
+    let judged = verdict::judge(evidence);
+    for failure in judged.failures {
+        recorder.fail(failure);
     }
-    let mut measures = BTreeMap::new();
-    let mut count = |name: &str, findings: Vec<check::Finding>| {
-        measures.insert(name.to_owned(), findings.len() as f64);
-        for finding in findings {
-            recorder.fail(format!("{name}: {finding}"));
-        }
-    };
-    count(
-        "acknowledged_writes_lost",
-        check::durability(&history, &log, &finals),
-    );
-    count("revisions_out_of_order", check::revisions(&history));
-    count("writes_done_twice", check::sessions(&history, &log));
-    // Ages are whole milliseconds; clients and nodes share no clock in production, but here they do.
-    let rules = StaleRules {
-        tolerance_ns: 2_000_000,
-        exact: true,
-    };
-    count(
-        "stale_reads_unlabelled",
-        check::stale(&history, &log, rules),
-    );
-    let mut gaps = Vec::new();
-    for record in &evidence.notes.watches {
-        // A watcher sees everything, the leased keys too.
-        gaps.extend(check::watch(record, evidence.log, 0));
+    for probe in judged.probes {
+        recorder.sometimes(probe);
     }
-    count("watch_gaps", gaps);
-    measures.insert(
-        "leases_ended_early".to_owned(),
-        leases_ended_early(evidence, recorder),
-    );
-    let events = evidence.notes.watches.iter().flat_map(|one| &one.steps);
-    let seen = events
-        .filter(|step| matches!(step, WatchStep::Event(_)))
-        .count();
-    if seen > 0 {
-        recorder.sometimes("a watcher saw changes");
-    }
-    if evidence.notes.departures > 0 {
-        recorder.sometimes("a client left a silent node for the new leader");
-    }
-    measures
-}
-
-/// Leases whose key was gone before the time that its client had paid for.
-fn leases_ended_early(evidence: &Evidence<'_>, recorder: &Recorder) -> f64 {
-    let mut early = 0.0;
-    for lease in &evidence.notes.leases {
-        let Some(gone_ns) = lease.gone_ns else {
-            continue;
-        };
-        recorder.sometimes("a lease ended");
-        // 500 ppm of drift either way on both clocks, and the grain of timers.
-        let tolerance = lease.ttl_ns / 500 + 2_000_000;
-        if gone_ns + tolerance < lease.renewed_ns + lease.ttl_ns {
-            early += 1.0;
-            let short = (lease.renewed_ns + lease.ttl_ns - gone_ns) / 1_000_000;
-            recorder.fail(format!("the lease of {} ended {short} ms early", lease.key));
-        }
-    }
-    early
+    judged.measures
 }
 
 /// How long after a fault slots may still hold two tasks: a worker is heard again, its hello is taken, a process gets its grace.
@@ -324,193 +237,30 @@ pub fn measure(
             report.measures.insert(key.clone(), value);
         }
         let value = report.measures[&key];
-        let over = expectation.max.filter(|max| value > *max);
-        let under = expectation.min.filter(|min| value < *min);
-        if let Some(bound) = over.or(under) {
-            recorder.fail(format!(
-                "{} ({}): {value} {}, the bound is {bound}",
-                expectation.id, expectation.text, expectation.unit
-            ));
+        if let Some(broken) = expectation.broken_by(value) {
+            recorder.fail(broken);
         }
     }
 }
 
 /// One measure; none when there is nothing to measure in this run.
 fn take(
-    measure: &str,
+    name: &str,
     span: Option<(Duration, Duration)>,
     (notes, crew): (&Notes, &Crew),
     recorder: &Recorder,
 ) -> Option<f64> {
-    match measure {
-        "leaders_per_term" => Some(recorder.read(|marks| leaders_per_term(marks.marks))),
-        "new_leader_ms" => {
-            let (begin, _) = span?;
-            let before = recorder.read(|marks| term_before(marks.marks, begin));
-            recorder
-                .read(|marks| {
-                    leaders(marks.marks).find(|(at, term)| *at >= begin && *term > before)
-                })
-                .map(|(at, _)| millis(at - begin))
-        }
-        "write_gap_ms" => {
-            let (begin, _) = span?;
-            next_write(&notes.acknowledged, begin)
-        }
-        "write_pause_ms" => Some(longest_pause(&notes.acknowledged, span?)),
-        "write_resumed_ms" => {
-            let (_, end) = span?;
-            next_write(&notes.acknowledged, end)
-        }
-        "read_only_left_ms" => {
-            let (_, end) = span?;
-            let now = recorder.now();
-            recorder.read(|marks| read_only_left(marks.marks, end, now))
-        }
-        "voters_again_ms" => {
-            let (begin, _) = span?;
-            recorder.read(|marks| voters_again(marks.marks, begin))
-        }
-        "elections_between" => {
-            let (begin, end) = span?;
-            let count = recorder.read(|marks| {
-                leaders(marks.marks)
-                    .filter(|(at, _)| *at >= begin && *at < end)
-                    .count()
-            });
-            Some(count as f64)
-        }
-        // The judge's own findings are measured when there was a judgement; without one the run has failed already.
-        known if tasks::MEASURES.contains(&known) => crew.take(known, span),
-        known if MEASURES.contains(&known) => None,
-        other => panic!("no measure is called '{other}'"),
+    if tasks::MEASURES.contains(&name) {
+        return crew.take(name, span);
     }
-}
-
-/// Virtual time as clients count it.
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Milliseconds from `moment` to the first answer to a write that was sent after it.
-fn next_write(acknowledged: &[(u64, u64)], moment: Duration) -> Option<f64> {
-    let begin_ns = nanos(moment);
-    let later = acknowledged.iter().filter(|(call, _)| *call >= begin_ns);
-    let answered = later.map(|(_, answered)| *answered).min()?;
-    Some((answered - begin_ns) as f64 / 1e6)
-}
-
-/// The longest time within a span, milliseconds, in which no write was acknowledged.
-fn longest_pause(acknowledged: &[(u64, u64)], (begin, end): (Duration, Duration)) -> f64 {
-    let (begin, end) = (nanos(begin), nanos(end));
-    let answers = acknowledged.iter().map(|(_, answered)| *answered);
-    let mut moments: Vec<u64> = answers.filter(|at| (begin..end).contains(at)).collect();
-    moments.extend([begin, end]);
-    moments.sort_unstable();
-    let pauses = moments.windows(2).map(|pair| pair[1] - pair[0]);
-    pauses.max().unwrap_or(0) as f64 / 1e6
-}
-
-/// Milliseconds from `end` until no node was read-only; the whole rest of the run when one stays so.
-fn read_only_left(marks: &[Mark], end: Duration, now: Duration) -> Option<f64> {
-    let mut full: BTreeSet<&str> = BTreeSet::new();
-    let mut left = Duration::ZERO;
-    for mark in marks {
-        if mark.at >= end && full.is_empty() {
-            break;
-        }
-        match &mark.event {
-            NodeEvent::ReadOnly { on: true, .. } => {
-                full.insert(&mark.place);
-            }
-            NodeEvent::ReadOnly { on: false, .. } | NodeEvent::Started { .. } => {
-                full.remove(mark.place.as_str());
-            }
-            _ => continue,
-        }
-        left = mark.at.saturating_sub(end);
-    }
-    // Somebody never ceased to be read-only.
-    let stays = !full.is_empty();
-    Some(millis(if stays { now - end } else { left }))
-}
-
-/// Milliseconds from `begin` until there were as many voters as before it, and no learner.
-fn voters_again(marks: &[Mark], begin: Duration) -> Option<f64> {
-    let changes = marks.iter().filter_map(|mark| match &mark.event {
-        NodeEvent::MembershipChanged {
-            voters, learners, ..
-        } => Some((mark.at, voters.len(), learners.len())),
-        _ => None,
-    });
-    let mut removed = None;
-    for (at, voters, learners) in changes.filter(|(at, ..)| *at >= begin) {
-        // The old member is removed first, its successor promoted then.
-        let before = *removed.get_or_insert(voters);
-        if voters >= before && learners == 0 && at > begin {
-            return Some(millis(at - begin));
-        }
-    }
-    None
-}
-
-/// Moments at which a node began to lead, with the term.
-fn leaders(marks: &[Mark]) -> impl Iterator<Item = (Duration, u64)> {
-    marks.iter().filter_map(|mark| match &mark.event {
-        NodeEvent::RoleChanged {
-            role: Role::Leader,
-            term,
-            ..
-        } => Some((mark.at, term.0)),
-        _ => None,
+    assert!(MEASURES.contains(&name), "no measure is called '{name}'");
+    let now = recorder.now();
+    recorder.read(|marks| {
+        let seen = Seen {
+            marks: marks.marks,
+            acknowledged: &notes.acknowledged,
+            now,
+        };
+        measure::take(name, span, &seen)
     })
 }
-
-/// The most nodes that led one and the same term.
-fn leaders_per_term(marks: &[Mark]) -> f64 {
-    let mut terms: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
-    for mark in marks {
-        if let NodeEvent::RoleChanged {
-            role: Role::Leader,
-            term,
-            ..
-        } = &mark.event
-        {
-            terms.entry(term.0).or_default().insert(&mark.place);
-        }
-    }
-    terms.values().map(BTreeSet::len).max().unwrap_or(0) as f64
-}
-
-/// The highest term led before `moment`.
-fn term_before(marks: &[Mark], moment: Duration) -> u64 {
-    leaders(marks)
-        .filter(|(at, _)| *at < moment)
-        .map(|(_, term)| term)
-        .max()
-        .unwrap_or(0)
-}
-
-/// Milliseconds.
-fn millis(span: Duration) -> f64 {
-    span.as_secs_f64() * 1_000.0
-}
-
-/// Names of the measures that expectations may use.
-pub const MEASURES: [&str; 15] = [
-    "leaders_per_term",
-    "new_leader_ms",
-    "write_gap_ms",
-    "write_pause_ms",
-    "write_resumed_ms",
-    "read_only_left_ms",
-    "voters_again_ms",
-    "elections_between",
-    "converged_ms",
-    "acknowledged_writes_lost",
-    "revisions_out_of_order",
-    "writes_done_twice",
-    "stale_reads_unlabelled",
-    "watch_gaps",
-    "leases_ended_early",
-];

@@ -5,22 +5,17 @@ use node::knobs::{Knobs, Profile};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
-use scenarios::{Action, Scenario, Span, Step};
+use scenarios::Scenario;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::time::Duration;
-use workloads::drive::{Habits, Kind};
+use workloads::draw::{self, SHARES, share, whole};
+pub use workloads::draw::{PlannedStep, seconds};
+use workloads::drive::Habits;
 
-/// Shares that a step has.
-const SHARES: usize = 4;
 /// The largest cluster of a plan.
 const NODES_MAX: u32 = 9;
 /// The most workers of a plan.
 const WORKERS_MAX: u32 = 50;
-/// How long before a step that breaks something its clients are busy.
-const BUSY_BEFORE: Duration = Duration::from_secs(1);
-/// And how long after its beginning: longer than most such steps last.
-const BUSY_AFTER: Duration = Duration::from_secs(6);
 
 /// What one run will do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,18 +51,6 @@ pub struct Plan {
     /// The bug planted in the nodes; none but in tests of the test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seedling: Option<Seedling>,
-}
-
-/// One step, drawn.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlannedStep {
-    /// When, since the start of the part under faults.
-    pub at: Duration,
-    /// The step.
-    pub step: Step,
-    /// The share that every span of the step is read at, in order of use.
-    pub shares: Vec<f64>,
 }
 
 /// What all chances of a run follow from.
@@ -142,14 +125,14 @@ impl Plan {
         };
         let knobs = draw_knobs(scenario, rng);
         let net = draw_net(profile, rng);
-        let mut habits = draw_habits(scenario, rng);
+        let mut habits = draw::habits(scenario, rng);
         let mut steps: Vec<PlannedStep> = scenario
             .step
             .iter()
-            .filter_map(|step| draw_step(step, rng))
+            .filter_map(|step| draw::step(step, rng))
             .collect();
         steps.sort_by_key(|step| step.at);
-        habits.busy = busy(&steps);
+        habits.busy = draw::busy(&steps);
         let last = steps.last().map_or(Duration::ZERO, |step| step.at);
         let drawn = seconds(&scenario.cluster.duration_s, share(rng));
         let workers = &scenario.cluster.workers;
@@ -223,115 +206,8 @@ fn draw_net(profile: Profile, rng: &mut ChaCha8Rng) -> crate::net::NetConfig {
     }
 }
 
-/// What the clients of this seed do: kinds are switched off at random (swarm), but for those that must stay.
-fn draw_habits(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Habits {
-    let workload = &scenario.workload;
-    let mut mix = BTreeMap::new();
-    for (name, weight) in &workload.mix {
-        let kind =
-            Kind::named(name).unwrap_or_else(|| panic!("no kind of operation is called '{name}'"));
-        let stays = workload.always.contains(name) || rng.random_bool(0.7);
-        if stays {
-            mix.insert(kind, *weight);
-        }
-    }
-    let pause = &workload.pause_ms;
-    Habits {
-        mix,
-        keys: whole(&workload.keys, rng),
-        pause: (millis(pause.low), millis(pause.high)),
-        timeout: seconds(&workload.timeout_s, share(rng)),
-        value_len: value_len(&workload.value_bytes, rng),
-        busy: Vec::new(),
-        calm_factor: workload.calm_factor,
-    }
-}
-
-/// The shortest value in half of the seeds, any of the span in the others.
-fn value_len(span: &Span, rng: &mut ChaCha8Rng) -> usize {
-    let share = [0.0, rng.random()][rng.random_range(0..2)];
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "values are small"
-    )]
-    let length = span.at(share) as usize;
-    length
-}
-
-/// When clients are busy: around each step that breaks something. Counted from the start of the part under faults.
-fn busy(steps: &[PlannedStep]) -> Vec<(Duration, Duration)> {
-    let calm = |step: &PlannedStep| {
-        matches!(
-            step.step.action,
-            Action::Command { .. } | Action::Order { .. }
-        )
-    };
-    let breaks = |step: &&PlannedStep| !calm(step);
-    let around = |step: &PlannedStep| (step.at.saturating_sub(BUSY_BEFORE), step.at + BUSY_AFTER);
-    steps.iter().filter(breaks).map(around).collect()
-}
-
-/// Whether and when a step happens.
-fn draw_step(step: &Step, rng: &mut ChaCha8Rng) -> Option<PlannedStep> {
-    let at = seconds(&step.at_s, share(rng));
-    let shares = (0..SHARES).map(|_| share(rng)).collect();
-    rng.random_bool(step.chance).then(|| PlannedStep {
-        at,
-        step: step.clone(),
-        shares,
-    })
-}
-
-/// A share of a span, in millionths: such a number survives being written down and read.
-fn share(rng: &mut ChaCha8Rng) -> f64 {
-    f64::from(rng.random_range(0..1_000_000_u32)) / 1e6
-}
-
 /// Whether a number says nothing.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-/// A point of a span of seconds.
-pub fn seconds(span: &Span, share: f64) -> Duration {
-    Duration::from_secs_f64(span.at(share).max(0.0))
-}
-
-/// Milliseconds.
-fn millis(ms: f64) -> Duration {
-    Duration::from_secs_f64(ms.max(0.0) / 1_000.0)
-}
-
-/// A whole number of a span.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "spans of counts are small"
-)]
-fn whole(span: &Span, rng: &mut ChaCha8Rng) -> u32 {
-    rng.random_range(span.low as u32..=span.high as u32)
-}
-
-impl PlannedStep {
-    /// True when the step destroys what a node had promised: at most one such step is safe in a run.
-    pub fn is_destructive(&self) -> bool {
-        matches!(
-            self.step.action,
-            Action::Wipe { .. } | Action::LogRot { .. }
-        )
-    }
-
-    /// One choice of several.
-    pub fn pick<'a, T>(&self, from: &'a [T], share: usize) -> &'a T {
-        let place = (self.shares[share] * from.len() as f64).floor();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "below the length"
-        )]
-        let place = (place as usize).min(from.len() - 1);
-        &from[place]
-    }
 }

@@ -91,6 +91,7 @@ async fn whole(plan: Plan, recorder: Recorder) -> Report {
     if form(&cluster, &recorder).await {
         cluster.planted(|ground| ground.begins(&cluster.names(), &cluster.world.clocks));
         crew::form(&cluster, &plan).await;
+        cluster.planted(|ground| ground.crew_begins(&cluster.workers(), &cluster.world.clocks));
         weather(&plan, &cluster, &mut report).await;
     } else {
         recorder.fail(format!(
@@ -199,6 +200,7 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     let happened = storm.happened();
     let crew = crew::measure::Evidence::of(cluster, (start, calm));
     if plan.workers > 0 {
+        cluster.ledger.judge_leases(None, recorder.now());
         judge::judge_tasks(&crew, &happened, report, &recorder);
     }
     judge::measure(

@@ -12,6 +12,7 @@ use node::types::{NodeId, Role};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use workloads::measure::Mark;
 use xxhash_rust::xxh3::Xxh3;
 
 /// How much of a run is kept as text.
@@ -36,17 +37,6 @@ pub struct Line {
     pub level: Level,
     /// What.
     pub text: String,
-}
-
-/// Something that a measure or the story refers to later.
-#[derive(Clone, Debug)]
-pub struct Mark {
-    /// When.
-    pub at: Duration,
-    /// Where.
-    pub place: String,
-    /// What, as the journal had it.
-    pub event: Event,
 }
 
 /// The recorder of one run. A clone is the same recorder.

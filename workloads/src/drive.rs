@@ -118,6 +118,8 @@ pub struct Notes {
     pub leases: Vec<LeaseNote>,
     /// Operations that ended in an error, by code.
     pub errors: BTreeMap<String, u64>,
+    /// The first of those errors of each code, in words.
+    pub first_errors: BTreeMap<String, String>,
     /// Tries that clients gave up because the node was silent and another one led.
     pub departures: u64,
 }
@@ -335,8 +337,11 @@ impl Driver {
             ""
         };
         let code = format!("{:?}{unknown}", error.code);
-        self.notebook
-            .write(|notes| *notes.errors.entry(code).or_default() += 1);
+        self.notebook.write(|notes| {
+            let first = notes.first_errors.entry(code.clone());
+            first.or_insert_with(|| error.to_string());
+            *notes.errors.entry(code).or_default() += 1;
+        });
     }
 
     /// A write.
@@ -620,7 +625,7 @@ pub async fn follow(
 }
 
 /// A watched change as an event.
-fn event_of(change: &WatchChange, deleted: bool) -> Option<WatchStep> {
+pub fn event_of(change: &WatchChange, deleted: bool) -> Option<WatchStep> {
     let key = Key(change.record.key.clone()?);
     let revision = change.record.mod_revision.0;
     let kind = if deleted {

@@ -3,6 +3,7 @@
 //! Managers believe and workers report; the ledger knows. It is written by whoever runs the processes (in simulation: the executor)
 //! and read by the judges of [`crate::check`]. All times are those of one clock, since the start of the run.
 
+use node::service::spec::Amounts;
 use node::types::TaskId;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Run {
     pub version: u64,
     /// Volumes that it has for itself.
     pub volumes: Vec<String>,
+    /// What is set aside for it.
+    pub reserved: Amounts,
     /// When it began.
     pub from: Duration,
     /// How long after that it serves.

@@ -138,6 +138,7 @@ fn service() -> Vec<Field> {
         ),
         ("converged", switch()),
         ("removing", switch()),
+        ("rebalancing", switch()),
         ("rollout", reference("Rollout")),
         ("previous_version?", number()),
         ("created_ms", number()),

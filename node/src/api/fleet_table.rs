@@ -213,6 +213,17 @@ pub(super) static ROUTES: &[Route] = &[
     },
     Route {
         method: Method::POST,
+        path: "/v1/services/{name}/rebalance",
+        id: "rebalanceService",
+        summary: "Moves copies, one at a time within the service's budget, until they are spread as well as they can be.",
+        groups: &[SERVICE, TIMEOUT],
+        body: Body::None,
+        answer: Answer::Json("ServiceWritten"),
+        errors: WRITE,
+        handler: |call| Box::pin(services::rebalance(call)),
+    },
+    Route {
+        method: Method::POST,
         path: "/v1/services/plan",
         id: "planService",
         summary: "What a new or changed service would do on which node, without doing it.",

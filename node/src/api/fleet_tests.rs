@@ -14,6 +14,7 @@ use crate::service::{Spec, State};
 use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
 use crate::worker::words::Exit;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A request that each route of orchestration takes, in the order of the table, by its name in the document.
@@ -29,6 +30,7 @@ pub(super) fn sample(id: &str) -> (&'static str, &'static str) {
         "removeService" => ("/v1/services/new", ""),
         "scaleService" => ("/v1/services/web/scale", r#"{"replicas":3}"#),
         "rollBackService" => ("/v1/services/web/rollback", ""),
+        "rebalanceService" => ("/v1/services/web/rebalance", ""),
         "pauseService" => ("/v1/services/web/pause", ""),
         "continueService" => ("/v1/services/web/continue", ""),
         "planService" => (
@@ -336,8 +338,9 @@ async fn explain_says_why_tasks_wait_and_how_they_ended() {
     world.fleet(|fleet| {
         let service = fleet.snapshot.services.get_mut(&ServiceId(3)).unwrap();
         let rule = "node.labels.zone == north";
-        service.current.spec.placement.constraints = vec![rule.to_owned()];
-        service.current.spec.replicas = 2;
+        let spec = Arc::make_mut(&mut service.current.spec);
+        spec.placement.constraints = vec![rule.to_owned()];
+        spec.replicas = 2;
         let task = Task {
             id: TaskId(8),
             service: ServiceId(3),

@@ -56,6 +56,9 @@ pub struct ServiceInfo {
     pub converged: bool,
     /// Whether it was removed and waits for the ends of its tasks.
     pub removing: bool,
+    /// Whether its copies are being moved for a better spread.
+    #[serde(default)]
+    pub rebalancing: bool,
     /// How far its rollout is.
     pub rollout: RolloutInfo,
     /// Version that a rollback goes to, if there is one.
@@ -111,11 +114,13 @@ impl ServiceInfo {
             complete,
             tasks: by_state(&tasks),
             converged: !service.removing
+                && !service.rebalancing
                 && !rollout.is_moving()
                 && rollout.phase != Phase::Paused
                 && updated == unfinished
                 && updated + complete == wanted,
             removing: service.removing,
+            rebalancing: service.rebalancing,
             rollout: RolloutInfo {
                 phase: rollout.phase,
                 started_ms: rollout.started_ms,
@@ -125,7 +130,7 @@ impl ServiceInfo {
             previous_version: service.previous.as_ref().map(|revision| revision.version),
             created_ms: note.created_ms,
             updated_ms: note.updated_ms,
-            spec: current.spec.clone(),
+            spec: Spec::clone(&current.spec),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The HTTP door: JSON over HTTP/1.1 for people and programs, on the streams of the seam.
 //!
 //! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
-//! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and `schemas`,
-//! the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], [`story_wire`], `fleet_table`,
-//! `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`, `events`, `explain`, `plan`, `logs`.
+//! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and
+//! `schemas`, the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], [`story_wire`],
+//! `fleet_table`, `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`, `events`, `explain`, `plan`, `logs`.
 //!
 //! Rules of the door:
 //! - It talks to the node through [`Handle`] alone; forwarding to the leader is the node's business.
@@ -55,6 +55,7 @@ mod tests;
 
 use crate::config::Limits;
 use crate::handle::Handle;
+use crate::manager::assignments::Lists;
 use crate::metrics::Metrics;
 use crate::rt::net::Listener;
 use crate::rt::{Clock, Env, Mono, Net, Process, Tasks};
@@ -91,6 +92,8 @@ struct Api {
     process: Process,
     /// The node's name as a header, unless it holds what a header must not.
     signature: Option<HeaderValue>,
+    /// Which tasks are whose, for workers that ask.
+    lists: Lists,
     /// Chance for tokens.
     chance: Mutex<ChaCha8Rng>,
     /// Says that the node is stopping.
@@ -128,6 +131,7 @@ pub fn serve(
         since: env.clock.now(),
         process: env.process.clone(),
         signature,
+        lists: Lists::default(),
         chance: Mutex::new(chance),
         closing: CancellationToken::new(),
         outside: Outside {

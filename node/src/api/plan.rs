@@ -67,7 +67,7 @@ impl Forecast {
         let before = fleet.service(&name).map(|service| &service.current.spec);
         let action = match before {
             None => "create",
-            Some(before) if *before == spec => "none",
+            Some(before) if **before == spec => "none",
             Some(_) => "update",
         };
         let rollout = before.is_some_and(|before| before.needs_rollout(&spec));

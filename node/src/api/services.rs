@@ -60,6 +60,13 @@ pub(super) async fn roll_back(call: Call) -> Result<Response, Error> {
     written(&call, name, command).await
 }
 
+/// `POST /v1/services/{name}/rebalance`.
+pub(super) async fn rebalance(call: Call) -> Result<Response, Error> {
+    let name = call.path_text("name")?;
+    let command = Command::ServiceRebalance { name: name.clone() };
+    written(&call, name, command).await
+}
+
 /// `POST /v1/services/{name}/pause`.
 pub(super) async fn pause(call: Call) -> Result<Response, Error> {
     set_paused(call, true).await

@@ -111,6 +111,7 @@ fn beat() -> Value {
         ("number", number()),
         ("epoch", number()),
         ("revision", number()),
+        ("reports?", number()),
     ])
 }
 

@@ -1,7 +1,7 @@
 //! The load generator: closed loop (each client waits for its answer) and open loop (requests have due times).
 //!
 //! Reading order: [`plan`], what to do and when; `wire`, bytes of a request and an answer; `client`, one connection's loop;
-//! [`report`], the numbers; `cost`, what the cluster spent.
+//! [`report`], the numbers; `cost`, what the cluster spent. [`fleet`] is another bench: workers and services.
 //!
 //! In the open loop latency counts from the time a request was due, so that a stall of the cluster is felt by every request
 //! that was due meanwhile (no coordinated omission); requests that were due but never got their turn are counted with
@@ -10,6 +10,7 @@
 
 mod client;
 mod cost;
+pub mod fleet;
 pub mod plan;
 pub mod report;
 #[cfg(test)]

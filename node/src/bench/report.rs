@@ -57,6 +57,23 @@ impl Tally {
         self.record(waited);
     }
 
+    /// Takes over what `other` counted.
+    pub fn add(&mut self, other: &Tally) {
+        let same = "all histograms have the same bounds";
+        self.latencies.add(&other.latencies).expect(same);
+        self.finished += other.finished;
+        self.errors += other.errors;
+        self.unserved += other.unserved;
+        for (kind, count) in &other.errors_by_kind {
+            *self.errors_by_kind.entry(kind.clone()).or_default() += count;
+        }
+    }
+
+    /// The latency below which a share of `quantile` lies, milliseconds.
+    pub fn millis(&self, quantile: f64) -> f64 {
+        millis(self.latencies.value_at_quantile(quantile))
+    }
+
     fn record(&mut self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.latencies.saturating_record(micros.max(1));
@@ -80,7 +97,7 @@ impl Report {
     /// The report of `tally`, as measured by `options`, at the cost of `costs`.
     pub(super) fn new(options: &Bench, tally: &Tally, costs: &Difference) -> Self {
         let seconds = options.duration.as_secs_f64();
-        let at = |quantile| millis(tally.latencies.value_at_quantile(quantile));
+        let at = |quantile| tally.millis(quantile);
         let each = |total: f64| rounded(total / tally.finished as f64);
         let op = match options.op {
             Op::Put => "put",

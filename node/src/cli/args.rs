@@ -23,7 +23,9 @@ const EVERYWHERE: &str = "Everywhere";
 
 const AFTER_HELP: &str = "\
 Try it:
-  seaworthy dev                          three nodes on this machine; Ctrl-C ends them
+  seaworthy dev --workers 2              three nodes and two workers on this machine; Ctrl-C ends them
+  seaworthy service create web --replicas 3 -- sh -c 'while true; do date; sleep 1; done'
+  seaworthy service ps web
   seaworthy kv put greeting hello
   seaworthy kv get greeting
   seaworthy kv watch --prefix greet
@@ -497,7 +499,11 @@ pub enum Op {
 
 /// `bench`.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    /// What to measure instead of keys and values
+    #[command(subcommand)]
+    pub verb: Option<BenchVerb>,
     /// Connections, each with one request under way
     #[arg(long, default_value_t = 64, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -532,6 +538,46 @@ pub struct Bench {
     /// Connect to the leader alone instead of to all endpoints in turn
     #[arg(long)]
     pub leader_only: bool,
+}
+
+/// What `bench` measures beside keys and values.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BenchVerb {
+    /// Measure heartbeats, placement and submissions, with light workers that start no process
+    #[command(after_help = "\
+Examples:
+  seaworthy bench fleet
+  seaworthy bench fleet --workers 1000 --tasks 1,60,1000,10000 --clients 64 --output json
+
+The cluster must have no services. Workers and services of the bench are removed at its end.")]
+    Fleet(BenchFleet),
+}
+
+/// `bench fleet`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchFleet {
+    /// Light workers, each with a heartbeat every second
+    #[arg(long, default_value_t = 100, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=8_192))]
+    pub workers: u32,
+    /// Copies of the services that are placed, one after the other
+    #[arg(long, default_value = "1,60,1000", value_delimiter = ',', value_name = "N,...",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub tasks: Vec<u32>,
+    /// Services of one task each that the clients create, update and remove; 0: none
+    #[arg(long, default_value_t = 500, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub services: u32,
+    /// Connections for that, each with one request under way
+    #[arg(long, default_value_t = 8, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub clients: u32,
+    /// How long heartbeats are measured while nothing else happens
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
+    pub duration: Duration,
+    /// Longest wait for all tasks to run or to stop
+    #[arg(long, default_value = "120s", value_parser = duration, value_name = "TIME")]
+    pub patience: Duration,
 }
 
 /// The form of answers: flag, then environment, then tables.

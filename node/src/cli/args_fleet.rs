@@ -26,7 +26,7 @@ Examples:
   seaworthy service create db --volume data:/var/lib/db --restart always -- ./db
 
 FILE is a specification in TOML, YAML or JSON, or a Compose file; - is standard input. Flags win over the file.")]
-    Create(Create),
+    Create(Box<Create>),
     /// List services
     #[command(visible_alias = "list")]
     Ls,
@@ -57,9 +57,17 @@ Examples:
 
 Lists that are given (-p, --volume, --constraint, --spread) take the place of the old ones. Nothing changes if somebody else
 changed the service in between.")]
-    Update(Update),
+    Update(Box<Update>),
     /// Go back to the contents before
     Rollback {
+        /// The service
+        name: String,
+        /// Waiting
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Move copies, one at a time, until they are spread as well as they can be
+    Rebalance {
         /// The service
         name: String,
         /// Waiting

@@ -112,14 +112,17 @@ async fn bench(
     output: Output,
     world: &World,
 ) -> Result<Exit, Error> {
-    let report = crate::bench::run(options, remote, world).await?;
-    world.answer(
-        output,
-        &Answer {
-            json: report.json(),
-            text: report.text(),
-        },
-    )?;
+    let (json, text) = match &options.verb {
+        Some(args::BenchVerb::Fleet(options)) => {
+            let report = crate::bench::fleet::run(options, remote, world).await?;
+            (report.json(), report.text())
+        }
+        None => {
+            let report = crate::bench::run(options, remote, world).await?;
+            (report.json(), report.text())
+        }
+    };
+    world.answer(output, &Answer { json, text })?;
     Ok(Exit::Ok)
 }
 

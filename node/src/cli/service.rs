@@ -30,14 +30,21 @@ pub async fn run(
     world: &World,
 ) -> Result<Exit, Error> {
     let answer = match verb {
-        Service::Create(options) => return create(options, remote, output, world).await,
-        Service::Update(options) => return update(options, remote, output, world).await,
+        Service::Create(options) => return create(*options, remote, output, world).await,
+        Service::Update(options) => return update(*options, remote, output, world).await,
         Service::Scale(options) => return scale(&options, remote, output, world).await,
         Service::Rm { names, wait } => return remove(&names, wait, remote, output, world).await,
         Service::Rollback { name, wait } => {
             let ask = post(&name, "/rollback");
             let json = remote.ask(&ask).await?;
             let text = format!("{name} goes back: version {}\n", field(&json, "version"));
+            let written = vec![(name, json)];
+            return finish(written, text, wait, remote, output, world).await;
+        }
+        Service::Rebalance { name, wait } => {
+            let ask = post(&name, "/rebalance");
+            let json = remote.ask(&ask).await?;
+            let text = format!("{name} is spread anew\n");
             let written = vec![(name, json)];
             return finish(written, text, wait, remote, output, world).await;
         }
@@ -435,6 +442,7 @@ fn mode(mode: Mode) -> &'static str {
 fn condition(one: &ServiceInfo) -> &'static str {
     match one.rollout.phase {
         _ if one.removing => "removing",
+        _ if one.rebalancing => "spreading",
         _ if one.converged => "steady",
         Phase::Running | Phase::Paused | Phase::RollingBack => {
             phase(one.rollout.phase).unwrap_or("settling")

@@ -66,6 +66,9 @@ pub struct Start {
     /// Memory that it gives to tasks, such as 512MiB or 4GiB [default: that of this machine]
     #[arg(long, value_name = "BYTES", value_parser = memory_bytes)]
     pub memory: Option<u64>,
+    /// What runs containers, if not the first of crun and runc in PATH
+    #[arg(long, value_name = "PROGRAM")]
+    pub runtime: Option<PathBuf>,
     /// End the tasks when the worker is told to stop
     #[arg(long)]
     pub stop_tasks: bool,
@@ -81,6 +84,8 @@ pub struct Run {
     pub config: WorkerConfig,
     /// Whether its tasks end with it.
     pub stops_tasks: bool,
+    /// What runs containers, if that was said.
+    pub runtime: Option<PathBuf>,
     /// Filter of its log.
     pub log: String,
 }
@@ -145,6 +150,7 @@ fn configured(start: Start, token: Option<String>) -> Result<Run, Error> {
             listen,
         },
         stops_tasks: start.stop_tasks,
+        runtime: start.runtime,
         log: start.log,
     })
 }

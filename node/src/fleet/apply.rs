@@ -20,6 +20,7 @@ use crate::state::command::Refusal;
 use crate::types::{ServiceId, TaskId, Term, WorkerId};
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 /// Where in the log a command stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl Fleet {
         };
         let key = (service, entry.current.contents);
         if let Entry::Vacant(place) = self.specs.entry(key) {
-            place.insert(entry.current.spec.clone().into());
+            place.insert(Arc::clone(&entry.current.spec));
             self.mark(Key::Spec(key.0, key.1));
         }
     }

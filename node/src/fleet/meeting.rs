@@ -24,6 +24,9 @@ pub enum Call {
         epoch: Epoch,
         /// Revision of its assignments.
         revision: u64,
+        /// Number of its newest report: when that is acknowledged, the log knows all that the worker knew.
+        #[serde(default)]
+        reports: u64,
     },
     /// A worker reports. Answered by [`Reply::Acknowledged`].
     Report(WorkerReports),

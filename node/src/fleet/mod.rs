@@ -114,6 +114,13 @@ pub struct Token {
 }
 
 impl Fleet {
+    /// The stamp of the newest event, milliseconds since the Unix epoch; zero: there is none.
+    pub fn newest_ms(&self) -> u64 {
+        self.events
+            .last_key_value()
+            .map_or(0, |(_, event)| event.time_ms)
+    }
+
     /// The service called `name`.
     pub fn service(&self, name: &str) -> Option<&crate::scheduler::model::Service> {
         let mut all = self.snapshot.services.values();

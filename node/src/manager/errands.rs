@@ -26,6 +26,8 @@ pub(super) struct Beat {
     pub(super) number: u64,
     /// In which session.
     pub(super) epoch: Epoch,
+    /// Number of its newest report.
+    pub(super) reports: u64,
     /// Takes the answer.
     pub(super) answer: Answer,
 }

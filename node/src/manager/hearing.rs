@@ -62,6 +62,7 @@ mod tests {
             number: 1,
             epoch: Epoch(1),
             revision: 0,
+            reports: 0,
         }
     }
 

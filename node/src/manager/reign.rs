@@ -62,7 +62,11 @@ pub(super) struct Reign {
     busy: Busy,
     /// When it looked last.
     looked: Mono,
+    /// A moment of this reign, and the time that it was, milliseconds.
+    time: (Mono, u64),
     sessions: Sessions,
+    /// When each worker was last heard with nothing to report, by this node's wall clock, milliseconds.
+    known_ms: BTreeMap<WorkerId, u64>,
     leases: Leases,
     /// Workers that need a lease, and the fleet that this was read off.
     writers: (Option<u64>, BTreeSet<WorkerId>),
@@ -107,7 +111,9 @@ impl Reign {
             settled: false,
             busy: Busy::default(),
             looked: now,
+            time: (now, hands.clock.wall_ms()),
             sessions: Sessions::default(),
+            known_ms: BTreeMap::new(),
             leases: Leases::new(hands.knobs.worker_lease, now),
             writers: (None, BTreeSet::new()),
             early: Vec::new(),
@@ -158,6 +164,7 @@ impl Reign {
         let longest = knobs.worker_down / LOOKS + 2 * knobs.worker_heartbeat;
         let is_news = !Arc::ptr_eq(&fleet, &self.fleet);
         self.fleet = fleet;
+        self.time = (now, self.time_ms(now));
         if !self.settled {
             self.looked = now;
             return;
@@ -190,10 +197,12 @@ impl Reign {
                 number,
                 epoch,
                 revision: _,
+                reports,
             } => self.beat(Beat {
                 worker,
                 number,
                 epoch,
+                reports,
                 answer: asked.answer,
             }),
             Call::Report(reports) => self.report(reports, asked.answer),
@@ -224,11 +233,15 @@ impl Reign {
     fn beat(&mut self, beat: Beat) {
         let now = self.now();
         self.hands.metrics.count_heartbeat();
-        let revision = match meeting::session(&self.fleet, beat.worker, beat.epoch) {
-            Ok(note) => note.revision,
+        let (revision, is_known) = match meeting::session(&self.fleet, beat.worker, beat.epoch) {
+            Ok(note) => (note.revision, beat.reports <= note.acknowledged),
             Err(over) => return (beat.answer)(Ok(*over)),
         };
         self.sessions.heard(beat.worker, now);
+        if is_known {
+            let now_ms = self.time_ms(now);
+            self.known_ms.insert(beat.worker, now_ms);
+        }
         if !self.is_writer(beat.worker) {
             return (beat.answer)(Ok(Reply::Beat {
                 number: beat.number,
@@ -505,19 +518,25 @@ impl Reign {
             // Nothing came of its last plan: it would propose the same at once.
             return Some(not_before.plus(self.hands.knobs.manager_retry));
         }
-        let left = self
-            .pace
-            .wake_ms?
-            .saturating_sub(self.hands.clock.wall_ms());
+        let left = self.pace.wake_ms?.saturating_sub(self.time_ms(now));
         Some(not_before.max(now.plus(Duration::from_millis(left))))
+    }
+
+    /// The time as stamps tell it: at least the newest stamp, and from there on by the monotonic clock. A wall clock that is set back
+    /// stops nothing, and one that is set ahead is followed.
+    fn time_ms(&self, now: Mono) -> u64 {
+        let (since, from_ms) = self.time;
+        let passed = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+        from_ms.saturating_add(passed).max(self.fleet.newest_ms())
     }
 
     /// One pass of the reconciler.
     fn pass(&mut self, now: Mono) -> Option<Errand> {
         let moment = Moment {
-            now_ms: self.hands.clock.wall_ms(),
+            now_ms: self.time_ms(now),
             leases: self.leases.at(now),
             limits: Limits::default(),
+            known_ms: Some(self.known_ms.clone()),
         };
         let plan = reconcile(&self.fleet.snapshot, &moment);
         let took = self.now().since(now);

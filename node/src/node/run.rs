@@ -17,7 +17,7 @@ use crate::raft::core::Settings;
 use crate::raft::{Core, Work};
 use crate::rt::clock::Sleep;
 use crate::rt::{Event, Lane, Mono};
-use crate::state::command::{Command, Member};
+use crate::state::command::{Command, Member, Op};
 use crate::transport::{Identity, Inbound};
 use crate::types::{CONTROL_GROUP, GroupId, Index, NodeId, Revision, Role, Term};
 use prost::Message as _;
@@ -137,6 +137,8 @@ pub(super) struct Run {
     pub(super) leads: tokio::sync::watch::Sender<NodeId>,
     /// Role, term and leader when the members' progress and the numbers were last told, and when that was.
     pub(super) detail_told: ((Role, Term, NodeId), Mono),
+    /// The last stamp of orchestration, and when it was given.
+    pub(super) stamped: (Mono, u64),
     /// True when the leases are to be fetched as soon as this leader's state is complete.
     pub(super) wants_leases: bool,
     /// Set when the node must end.
@@ -234,6 +236,7 @@ impl Run {
             leads: tokio::sync::watch::channel(NodeId(0)).0,
             detail_told: ((Role::Learner, Term(0), NodeId(0)), Mono::default()),
             wants_leases: false,
+            stamped: (now, 0),
             end: None,
             shared,
         };
@@ -421,7 +424,7 @@ impl Run {
         waiter: Waiter,
         deadline: Mono,
     ) -> Result<(), Box<(Waiter, Error)>> {
-        command.time_ms = self.shared.env.clock.wall_ms();
+        command.time_ms = self.stamp(&command);
         let context = self.proposals.next_context();
         match self.core.propose(context, command.encode_to_vec()) {
             Ok(index) => {
@@ -439,6 +442,22 @@ impl Run {
                 Err(Box::new((waiter, error)))
             }
         }
+    }
+
+    /// The stamp of a command: the wall clock. Those of orchestration never go back, nor stand still while a wall clock that was set
+    /// back catches up, whoever leads: how long a task has run is told by them (crew-storm, seed 1030).
+    fn stamp(&mut self, command: &Command) -> u64 {
+        let wall_ms = self.shared.env.clock.wall_ms();
+        let Some(Op::Fleet(_)) = command.op else {
+            return wall_ms;
+        };
+        let now = self.now();
+        let (since, from_ms) = self.stamped;
+        let passed = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+        let newest_ms = self.shared.fleet.borrow().newest_ms();
+        let stamp_ms = wall_ms.max(from_ms.saturating_add(passed)).max(newest_ms);
+        self.stamped = (now, stamp_ms);
+        stamp_ms
     }
 
     /// Works are durable.

@@ -5,10 +5,11 @@
 //! (`wal`, `store`, `snapshot` and `worker` touch files, but only inside [`Lane::run`]). Nothing here has a `cfg` for the simulator.
 //!
 //! Reading order: [`clock`], [`net`], [`lane`], [`rng`], [`journal`], [`tasks`], [`process`],
-//! [`processes`], then `real` and `real_processes`.
+//! [`processes`], [`images`], then `real` and `real_processes`.
 
 pub mod clock;
 pub mod http;
+pub mod images;
 pub mod journal;
 pub mod lane;
 pub mod net;
@@ -21,6 +22,7 @@ pub mod rng;
 pub mod tasks;
 
 pub use clock::{Clock, Mono};
+pub use images::Images;
 pub use journal::{Event, Journal};
 pub use lane::{Lane, Lanes};
 pub use net::{Net, Stream};

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What one process has spent since it began.
@@ -30,6 +31,29 @@ pub struct Host {
     pub memory_bytes: u64,
     /// System and processor, such as `linux/amd64`.
     pub platform: String,
+}
+
+/// What runs containers on a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerRuntime {
+    /// Absolute path of `crun`, `runc`, or another with the same command line.
+    pub program: PathBuf,
+    /// The user that this program runs as.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl ContainerRuntime {
+    /// Whether it may do everything.
+    pub fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+
+    /// Whether it is `crun`, which has options of its own.
+    pub fn is_crun(&self) -> bool {
+        self.program.file_name().is_some_and(|name| name == "crun")
+    }
 }
 
 /// Where a node asks what its process has spent.

@@ -72,6 +72,8 @@ pub struct Command {
     pub mark: String,
     /// Whether it dies with the process that started it, however that ends.
     pub is_tied: bool,
+    /// What ends that which a tied process has begun out of its group: run by its guard until it succeeds; none when empty.
+    pub last_words: Vec<String>,
     /// The most that it may use, with all that it begins.
     pub limits: Limits,
 }

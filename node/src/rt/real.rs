@@ -11,12 +11,13 @@ use super::clock::{ClockDriver, Mono, Sleep};
 use super::journal::{Event, JournalSink};
 use super::lane::{Job, LaneDriver, LanesDriver};
 use super::net::{BoxFuture, Listener, NetDriver, Stream};
-use super::process::{Host, Process, Spent};
+use super::process::{ContainerRuntime, Host, Process, Spent};
 use super::processes::Processes;
 use super::real_processes::OsProcesses;
 use super::{Clock, Env, Journal, Lanes, Net, Rngs};
 use crate::types::NodeId;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -63,6 +64,41 @@ pub fn host() -> Host {
         memory_bytes: labelled(&memory, "MemTotal:").map_or(0, |kib| kib * 1024),
         platform: format!("{}/{processor}", std::env::consts::OS),
     }
+}
+
+/// What runs containers here: the program at `explicit`, or the first of `crun` and `runc` in `path` (directories with `:` between them).
+/// None when no program was named and neither is there.
+pub fn container_runtime(
+    explicit: Option<&Path>,
+    path: &str,
+) -> io::Result<Option<ContainerRuntime>> {
+    let may_run = |file: &PathBuf| {
+        file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    let dirs = path.split(':').filter(|dir| dir.starts_with('/'));
+    let dirs: Vec<&Path> = dirs.map(Path::new).collect();
+    let found = match explicit {
+        Some(named) => {
+            let program = std::path::absolute(named)?;
+            if !may_run(&program) {
+                let why = format!(
+                    "{} is no program that can be run: name an installed crun or runc",
+                    program.display()
+                );
+                return Err(io::Error::new(io::ErrorKind::NotFound, why));
+            }
+            Some(program)
+        }
+        None => ["crun", "runc"]
+            .iter()
+            .flat_map(|name| dirs.iter().map(move |dir| dir.join(name)))
+            .find(may_run),
+    };
+    Ok(found.map(|program| ContainerRuntime {
+        program,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }))
 }
 
 /// A text that nobody can guess: 256 bits of entropy, in hex.
@@ -317,6 +353,26 @@ mod tests {
         assert!(host.cpu_milli >= 1_000 && host.memory_bytes > 1 << 20);
         assert!(host.platform.starts_with("linux/"), "{}", host.platform);
         assert_ne!(secret().unwrap(), secret().unwrap());
+    }
+
+    #[test]
+    fn a_runtime_is_found_by_name_or_by_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = format!("relative::{}", dir.path().display());
+        let find = |named: Option<&Path>| container_runtime(named, &path);
+        assert_eq!(find(None).unwrap(), None);
+        for name in ["runc", "crun"] {
+            let file = dir.path().join(name);
+            std::fs::write(&file, "").unwrap();
+            assert!(find(Some(&file)).is_err(), "it may not be run");
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&file, mode).unwrap();
+            assert_eq!(find(None).unwrap().unwrap().program, file);
+        }
+        let named = dir.path().join("runc");
+        assert_eq!(find(Some(&named)).unwrap().unwrap().program, named);
+        let refusal = find(Some(Path::new("/no/such"))).unwrap_err();
+        assert!(refusal.to_string().contains("/no/such"), "{refusal}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ const QUOTA_US_MIN: u64 = 1_000;
 const WRAPPER: &str = r#"while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@""#;
 
 /// The groups of one attempt.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cage {
     /// The group that counts memory, if memory is limited.
     memory: Option<PathBuf>,

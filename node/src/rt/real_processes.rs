@@ -2,7 +2,9 @@
 //!
 //! Nothing is kept of an ordinary process but its name: whether this program or an earlier one started it, it is waited for by its
 //! pidfd. Only the parent learns the exit code; for others it stays unknown. A tied process has a guard beside it in its group, a shell
-//! that reads from a pipe of this program: when the pipe closes, because this program ended in whatever way, it kills the group.
+//! that reads from a pipe of this program: when the pipe closes, because this program ended in whatever way, it kills the group. Before
+//! that it runs the last words of the process, until they succeed or have failed twenty times in two seconds: what has left the group
+//! (a container) may be about to begin just then.
 //!
 //! Limits are those of `real_cgroup`.
 //!
@@ -34,7 +36,11 @@ use tokio::io::unix::AsyncFd;
 /// The variable that holds the mark.
 const MARK: &str = "SEAWORTHY_MARK";
 /// The guard of a tied process: deaf to what its group is told, it says a line when it is ready, and kills the group when its pipe closes.
-const GUARD: &str = "trap '' TERM HUP INT; echo; read -r _; kill -KILL 0";
+const GUARD: &str = r#"trap '' TERM HUP INT; echo; read -r _; n=0
+while [ $# -gt 0 ] && [ $n -lt 20 ] && ! "$@" </dev/null >/dev/null 2>&1; do n=$((n+1)); sleep 0.1; done
+kill -KILL 0"#;
+/// Where a guard finds its programs.
+const GUARD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Pause between two looks at a process that cannot be watched (too many open files, an old kernel).
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -55,7 +61,7 @@ impl ProcessesDriver for OsProcesses {
             if !command.is_tied {
                 return start(&command, 0, &cages);
             }
-            let guard = start_guard()?;
+            let guard = start_guard(&command.last_words)?;
             let group = guard.id();
             let started = start(
                 &command,
@@ -85,10 +91,12 @@ impl ProcessesDriver for OsProcesses {
         let (guards, cages) = (Arc::clone(&self.guards), Arc::clone(&self.cages));
         Box::pin(async move {
             // Only a child's own groups are known before it has gone into them.
-            let cage = hold(&cages).remove(&process);
+            let cage = hold(&cages).get(&process).cloned();
             let cage = cage.or_else(|| Cage::of(process.pid));
             watch(process).await;
+            // Nothing is taken before that: who waits may give up and wait again.
             let mut ended = reap(process);
+            hold(&cages).remove(&process);
             if let Some(cage) = cage {
                 ended.oom = cage.was_oom();
                 cage.remove();
@@ -197,10 +205,11 @@ fn output(path: Option<&Path>) -> io::Result<Stdio> {
     }
 }
 
-/// Starts a guard, and waits until it guards.
-fn start_guard() -> io::Result<Child> {
+/// Starts a guard with the last words of what it guards, and waits until it guards.
+fn start_guard(last_words: &[String]) -> io::Result<Child> {
     let mut guard = std::process::Command::new("/bin/sh");
-    guard.args(["-c", GUARD]).env_clear().process_group(0);
+    guard.args(["-c", GUARD, "guard"]).args(last_words);
+    guard.env_clear().env("PATH", GUARD_PATH).process_group(0);
     guard
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -8,6 +8,7 @@ use crate::service::{Desired, State};
 use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Everything that the log says about services, tasks and workers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,6 +101,9 @@ pub struct Task {
     pub changed_ms: u64,
     /// When it was first seen running, milliseconds.
     pub running_since_ms: Option<u64>,
+    /// When its worker last told that it had been started again, milliseconds.
+    #[serde(default)]
+    pub restarted_ms: Option<u64>,
     /// What is set aside for it.
     pub reservations: Amounts,
     /// Its volumes.
@@ -138,8 +142,30 @@ pub struct Revision {
     /// The version in which its contents (all that needs new tasks when it changes) appeared first. Scaling and
     /// labels keep it; a rollback brings back the old one, so that tasks that are left over are right again.
     pub contents: u64,
-    /// What people wrote.
-    pub spec: Spec,
+    /// What people wrote. Shared, for the whole fleet is copied with each entry that changes any of it.
+    #[serde(with = "shared")]
+    pub spec: Arc<Spec>,
+}
+
+/// What is shared in memory is written and read like what is not.
+mod shared {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::sync::Arc;
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        of: &Arc<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        T::serialize(of, to)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(from: D) -> Result<Arc<T>, D::Error>
+    where
+        T: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        T::deserialize(from).map(Arc::new)
+    }
 }
 
 /// How far a rollout is. Everything a new leader needs to go on with it, beside the tasks themselves.
@@ -194,6 +220,9 @@ pub struct Moment {
     pub leases: Leases,
     /// Bounds.
     pub limits: Limits,
+    /// When each worker was last heard with nothing left to report, as stamps are; none: all just now. What a task has proven by
+    /// running is only known up to then.
+    pub known_ms: Option<BTreeMap<WorkerId, u64>>,
 }
 
 /// When the leases of silent workers have certainly ended, by the leader's own monotonic clock: after the last grant was
@@ -236,6 +265,17 @@ impl Leases {
     pub fn remaining_ms(&self, worker: WorkerId) -> u64 {
         let until = self.until_ms.get(&worker).unwrap_or(&self.others_until_ms);
         until.saturating_sub(self.now_ms)
+    }
+}
+
+impl Moment {
+    /// Whether all that the worker of `task` knew at `at_ms` is known here.
+    pub fn is_known(&self, task: &Task, at_ms: u64) -> bool {
+        let Some(known_ms) = &self.known_ms else {
+            return true;
+        };
+        let worker = task.worker.and_then(|worker| known_ms.get(&worker));
+        worker.is_some_and(|&known_ms| known_ms >= at_ms)
     }
 }
 
@@ -283,7 +323,7 @@ impl Service {
             current: Revision {
                 version: 1,
                 contents: 1,
-                spec,
+                spec: Arc::new(spec),
             },
             previous: None,
             rollout: Rollout::default(),
@@ -297,7 +337,7 @@ impl Service {
         std::iter::once(&self.current)
             .chain(&self.previous)
             .find(|revision| revision.contents == contents)
-            .map(|revision| &revision.spec)
+            .map(|revision| &*revision.spec)
     }
 
     /// Takes a new specification: a rollout begins if its contents are others. A version that was never rolled out whole is
@@ -306,7 +346,7 @@ impl Service {
         let version = self.current.version + 1;
         if !self.current.spec.needs_rollout(&spec) {
             self.current.version = version;
-            self.current.spec = spec;
+            self.current.spec = Arc::new(spec);
             return;
         }
         let back = self.previous.as_ref();
@@ -316,7 +356,7 @@ impl Service {
         let revision = Revision {
             version,
             contents,
-            spec,
+            spec: Arc::new(spec),
         };
         let before = std::mem::replace(&mut self.current, revision);
         if !unproven || self.previous.is_none() || contents != version {
@@ -333,11 +373,11 @@ impl Service {
         let revision = Revision {
             version: self.current.version + 1,
             contents: previous.contents,
-            spec: Spec {
+            spec: Arc::new(Spec {
                 mode: self.current.spec.mode,
                 replicas: self.current.spec.replicas,
-                ..previous.spec
-            },
+                ..Spec::clone(&previous.spec)
+            }),
         };
         self.previous = Some(std::mem::replace(&mut self.current, revision));
         self.rollout = Rollout::begun(Phase::RollingBack, now_ms);

@@ -430,6 +430,6 @@ fn images_and_constraints_are_filters() {
         .get_mut(&ServiceId(1))
         .unwrap()
         .current
-        .spec = web;
+        .spec = web.into();
     assert_eq!(place(&snapshot, &moment()).len(), 1);
 }

@@ -11,6 +11,9 @@ use super::slots::{Pace, Slot, is_drained, is_pinned, keeper};
 use crate::service::spec::OnFailure;
 use crate::service::{Desired, State};
 
+/// Pause before it is looked again whether a worker has told all that it knew, milliseconds.
+const KNOWN_LOOK_MS: u64 = 200;
+
 impl<'a> Round<'a> {
     /// Counts the failures of a rollout and decides what they mean for it.
     pub(super) fn judge(&mut self, service: &'a Service, wanted: &[Slot<'a>]) {
@@ -295,10 +298,23 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Whether a task of a rollout has run for the monitor time.
+    /// Whether a task of a rollout has run for the monitor time since it was started last, by what its worker knew then: silence
+    /// proves nothing (bad-version, seed 124).
     fn is_proven(&mut self, service: &Service, task: &Task) -> bool {
+        let monitor_ms = monitor_ms(service);
         let since_ms = task.running_since_ms.filter(|_| task.is_available());
-        since_ms.is_some_and(|ms| self.is_time(ms.saturating_add(monitor_ms(service))))
+        let Some(since_ms) = since_ms.max(since_ms.and(task.restarted_ms)) else {
+            return false;
+        };
+        let at_ms = since_ms.saturating_add(monitor_ms);
+        if !self.is_time(at_ms) {
+            return false;
+        }
+        let is_known = monitor_ms == 0 || self.moment.is_known(task, at_ms);
+        if !is_known {
+            self.is_time(self.moment.now_ms + KNOWN_LOOK_MS);
+        }
+        is_known
     }
 }
 

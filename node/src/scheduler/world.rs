@@ -133,7 +133,7 @@ impl World {
 
     pub(super) fn revise(&mut self, id: ServiceId, change: impl FnOnce(&mut Spec)) -> u64 {
         let service = self.snapshot.services.get_mut(&id).unwrap();
-        let mut spec = service.current.spec.clone();
+        let mut spec = Spec::clone(&service.current.spec);
         change(&mut spec);
         service.revise(spec, self.now_ms);
         service.current.contents
@@ -289,6 +289,7 @@ impl World {
             now_ms: self.now_ms,
             leases,
             limits: Limits::default(),
+            known_ms: None,
         }
     }
 

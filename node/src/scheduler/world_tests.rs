@@ -1,10 +1,11 @@
 //! The reconciler in the tiny world: what a rollout, a drain, a lost worker do, and thousands of steps of random weather.
 
+use super::change::Change;
 use super::model::*;
 use super::world::{World, spec, with_volume};
 use crate::service::State;
 use crate::service::spec::{Mode, OnFailure, Order};
-use crate::types::{ServiceId, WorkerId};
+use crate::types::{ServiceId, TaskId, WorkerId};
 
 const WEB: ServiceId = ServiceId(1);
 
@@ -39,6 +40,42 @@ fn a_good_image_rolls_out_without_a_failure_and_without_a_copy_less() {
     assert_eq!(world.service(1).rollout.phase, Phase::Completed);
     assert_eq!(world.failed, 0);
     assert_eq!(homes(&world), [1, 1, 2, 2, 3, 3]);
+}
+
+#[test]
+fn a_new_task_proves_nothing_while_its_worker_is_not_heard_or_starts_it_again() {
+    let mut world = web(1, 1);
+    world.revise(WEB, |spec| spec.command.push("2".to_owned()));
+    world.run(1_000);
+    let (old, new) = (TaskId(1), TaskId(2));
+    let running = |world: &World| world.snapshot.tasks[&new].running_since_ms;
+    while running(&world).is_none() {
+        world.step(250);
+    }
+    let since = running(&world).unwrap();
+    let told = |snapshot: &Snapshot, now_ms, known_ms| {
+        let mut moment = world.moment();
+        moment.now_ms = now_ms;
+        moment.known_ms = Some([(WorkerId(1), known_ms)].into());
+        let changes = crate::scheduler::reconcile(snapshot, &moment).changes;
+        changes
+            .iter()
+            .any(|change| matches!(change, Change::SetDesired { task, .. } if *task == old))
+    };
+    let proven = since + world.service(1).current.spec.update.monitor_ms;
+    let snapshot = &world.snapshot;
+    assert!(
+        !told(snapshot, proven + 60_000, proven - 1),
+        "not heard since"
+    );
+    assert!(told(snapshot, proven + 60_000, proven));
+    let mut again = snapshot.clone();
+    again.tasks.get_mut(&new).unwrap().restarted_ms = Some(since + 1_000);
+    assert!(
+        !told(&again, proven, proven),
+        "it was started again meanwhile"
+    );
+    assert!(told(&again, proven + 1_000, proven + 1_000));
 }
 
 #[test]

@@ -310,6 +310,7 @@ impl Worker {
                 number: self.lease.sending(now_ms),
                 epoch: self.saved.epoch,
                 revision: self.saved.revision,
+                reports: self.saved.reports.newest(),
             });
         }
     }

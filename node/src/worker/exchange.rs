@@ -198,6 +198,8 @@ pub enum Effect {
         epoch: Epoch,
         /// Revision of the worker's assignments.
         revision: u64,
+        /// Number of its newest report.
+        reports: u64,
     },
     /// Remove everything that is kept for a task.
     Forget(TaskId),

@@ -33,7 +33,7 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Where a hello goes.
 const HELLO: &str = "/v1/workers/hello";
@@ -83,6 +83,19 @@ struct Session {
     revision: u64,
     /// Life of the worker's disk.
     life: Incarnation,
+    /// The newest revision that a heartbeat's answer told of.
+    told: watch::Sender<u64>,
+}
+
+impl Session {
+    /// A heartbeat's answer told of `revision`.
+    fn hear(&self, revision: u64) {
+        self.told.send_if_modified(|told| {
+            let is_news = revision > *told;
+            *told = (*told).max(revision);
+            is_news
+        });
+    }
 }
 
 /// The link.
@@ -265,6 +278,7 @@ impl Link {
             epoch,
             revision,
             life,
+            told: watch::Sender::new(0),
         })
     }
 
@@ -302,6 +316,7 @@ impl Link {
             number: beat.number,
             epoch: beat.epoch,
             revision: beat.revision,
+            reports: beat.reports,
         };
         match self.call(calls, BEAT, &call).await? {
             Reply::Beat {
@@ -310,6 +325,7 @@ impl Link {
                 revision,
                 lease_ms,
             } => {
+                session.hear(revision);
                 let answered = Input::Answered {
                     heartbeat: number,
                     epoch,
@@ -354,7 +370,16 @@ impl Link {
         let mut revision = session.revision;
         loop {
             let asked = self.clock.now();
-            let answer = match self.poll(polls, session, revision).await {
+            let asking = async {
+                tokio::select! {
+                    biased; // An answer that comes with the news is the news.
+                    answer = self.poll(polls, session, revision) => answer,
+                    () = self.overtaken(session, revision) => Err(Failure::Elsewhere(
+                        "heartbeats tell of newer assignments than this manager".to_owned(),
+                    )),
+                }
+            };
+            let answer = match asking.await {
                 Ok(answer) => answer,
                 Err(Failure::Elsewhere(reason)) => {
                     tracing::debug!(manager = self.manager(polls), reason, "no assignments");
@@ -382,6 +407,17 @@ impl Link {
                 lock(&self.pauses[polls.number]).reset();
             }
         }
+    }
+
+    /// Ends when heartbeats have told of assignments newer than `revision` for a while: the manager that was asked for them does not
+    /// know, or is dead, and its silence alone would be noticed only when the whole wait is over (deploy-and-scale, seed 153).
+    async fn overtaken(&self, session: &Session, revision: u64) {
+        let mut told = session.told.subscribe();
+        if told.wait_for(|told| *told > revision).await.is_err() {
+            return std::future::pending().await;
+        }
+        // One that knows them has answered by then, even over a slow line.
+        self.clock.sleep(self.call_timeout).await;
     }
 
     /// Whether an answer to what was asked at `asked` came before any wait could have ended.

@@ -85,6 +85,7 @@
 
 mod attempt;
 pub mod config;
+pub mod container;
 pub mod core;
 pub mod disk;
 mod door;

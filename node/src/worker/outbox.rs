@@ -19,6 +19,8 @@ pub(super) struct Beat {
     pub(super) epoch: Epoch,
     /// Revision of the worker's assignments.
     pub(super) revision: u64,
+    /// Number of its newest report.
+    pub(super) reports: u64,
 }
 
 /// What is to be sent next within a session.
@@ -159,6 +161,7 @@ mod tests {
             number,
             epoch: Epoch(1),
             revision: 1,
+            reports: 0,
         }
     }
 

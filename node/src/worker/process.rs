@@ -4,7 +4,7 @@
 //! `SEAWORTHY_VOLUME_<NAME>`, since nothing can be mounted for them. A process has a group of its own, an environment of its own, and a
 //! mark: the worker's directory, the task and the attempt. When it has ended, whatever still carries the mark is killed.
 //!
-//! Left out: a root file system, and users. A specification with an image is refused.
+//! Left out: a root file system, and users. A specification with an image is refused: it is for [`super::container`].
 #![expect(
     clippy::disallowed_methods,
     reason = "directories of tasks; runs on a lane and is simulated underneath"
@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Where programs are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// First and longest pause between two looks whether what was killed is gone.
 const GONE_LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(1_000));
 /// Bytes of an HTTP answer that a check reads: enough for its first line.
@@ -68,7 +68,7 @@ impl ProcessExecutor {
     }
 
     /// The directory of a task.
-    fn task_dir(&self, task: TaskId) -> PathBuf {
+    pub(super) fn task_dir(&self, task: TaskId) -> PathBuf {
         self.dir.join("tasks").join(task.to_string())
     }
 
@@ -89,7 +89,10 @@ impl ProcessExecutor {
     }
 
     /// Directories of a task's volumes, by the variable that names each.
-    fn volumes(&self, assignment: &Assignment) -> Result<BTreeMap<String, PathBuf>, Refusal> {
+    pub(super) fn volumes(
+        &self,
+        assignment: &Assignment,
+    ) -> Result<BTreeMap<String, PathBuf>, Refusal> {
         let mut dirs = BTreeMap::new();
         for mount in &assignment.spec.volumes {
             let name = &mount.volume;
@@ -99,11 +102,7 @@ impl ProcessExecutor {
                     "volume {name:?} cannot be the name of a directory"
                 )));
             }
-            let word = name.to_ascii_uppercase().replace(['-', '.'], "_");
-            dirs.insert(
-                format!("SEAWORTHY_VOLUME_{word}"),
-                self.dir.join("volumes").join(name),
-            );
+            dirs.insert(volume_variable(name), self.dir.join("volumes").join(name));
         }
         Ok(dirs)
     }
@@ -129,6 +128,7 @@ impl ProcessExecutor {
             stderr: Some(dir.join("stderr.log")),
             mark: self.mark(assignment.task, attempt),
             is_tied: spec.is_single_writer(),
+            last_words: Vec::new(),
             limits: processes::Limits {
                 cpu_milli: spec.resources.limits.cpu_milli,
                 memory_bytes: spec.resources.limits.memory_bytes,
@@ -137,7 +137,7 @@ impl ProcessExecutor {
     }
 
     /// Kills what carries a mark until nothing does.
-    async fn clear(&self, mark: &str) {
+    pub(super) async fn clear(&self, mark: &str) {
         let (mut pause, longest) = GONE_LOOK;
         loop {
             match self.processes.marked(mark).await {
@@ -160,7 +160,7 @@ impl ProcessExecutor {
     }
 
     /// Kills a process.
-    fn kill(&self, process: ProcessId) {
+    pub(super) fn kill(&self, process: ProcessId) {
         if let Err(error) = self.processes.signal(process, processes::Signal::Kill) {
             tracing::warn!(%process, %error, "cannot kill");
         }
@@ -218,6 +218,12 @@ impl ProcessExecutor {
     }
 }
 
+/// The variable that tells a task where a volume is.
+pub(super) fn volume_variable(name: &str) -> String {
+    let word = name.to_ascii_uppercase().replace(['-', '.'], "_");
+    format!("SEAWORTHY_VOLUME_{word}")
+}
+
 /// The status in the beginning of an HTTP answer.
 fn status(answer: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(answer).ok()?;
@@ -226,7 +232,7 @@ fn status(answer: &[u8]) -> Option<u16> {
 }
 
 /// Trying again cannot help.
-fn never(message: impl Into<String>) -> Refusal {
+pub(super) fn never(message: impl Into<String>) -> Refusal {
     Refusal {
         is_permanent: true,
         message: message.into(),
@@ -234,7 +240,7 @@ fn never(message: impl Into<String>) -> Refusal {
 }
 
 /// Trying again may help.
-fn not_now(message: impl Into<String>) -> Refusal {
+pub(super) fn not_now(message: impl Into<String>) -> Refusal {
     Refusal {
         is_permanent: false,
         message: message.into(),
@@ -242,7 +248,7 @@ fn not_now(message: impl Into<String>) -> Refusal {
 }
 
 /// Makes directories.
-fn make_dirs(dirs: &[PathBuf]) -> Result<(), Refusal> {
+pub(super) fn make_dirs(dirs: &[PathBuf]) -> Result<(), Refusal> {
     for dir in dirs {
         let made = std::fs::create_dir_all(dir);
         made.map_err(|error| not_now(format!("cannot make {}: {error}", dir.display())))?;
@@ -251,7 +257,7 @@ fn make_dirs(dirs: &[PathBuf]) -> Result<(), Refusal> {
 }
 
 /// Removes a directory; a missing one is no error.
-fn remove_dir(dir: &Path) {
+pub(super) fn remove_dir(dir: &Path) {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(dir = %dir.display(), %error, "cannot remove what a task left");
@@ -266,7 +272,7 @@ impl Executor for ProcessExecutor {
         Box::pin(async move {
             if let Some(image) = &assignment.spec.image {
                 return Err(never(format!(
-                    "this worker runs processes, not images ({image})"
+                    "this worker has no container runtime for image {image}: install crun or runc on it, or give the service a command without image"
                 )));
             }
             if assignment.spec.command.is_empty() {

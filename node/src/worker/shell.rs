@@ -405,10 +405,12 @@ impl Shell {
                 number,
                 epoch,
                 revision,
+                reports,
             } => around.outbox.beat(Beat {
                 number,
                 epoch,
                 revision,
+                reports,
             }),
             Effect::Forget(task) => around.tasks.spawn(around.executor.forget(task)),
             Effect::Refused(why) => {

@@ -59,6 +59,47 @@ where
     }
 }
 
+/// Builds `seaworthy` as an ordinary build beside this program, whose folder `dir` is, so that both are of the same sources.
+/// Without the sources nothing is built: then what lies there counts.
+pub fn build_product(dir: &Path, release: bool) -> Result<(), String> {
+    let root = root();
+    let Some(target) = dir.parent().filter(|_| root.join("Cargo.toml").is_file()) else {
+        return Ok(());
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    for (name, _) in std::env::vars_os() {
+        if is_inherited(&name.to_string_lossy()) {
+            command.env_remove(&name);
+        }
+    }
+    command.args(["build", "--quiet", "-p", "seaworthy", "--bin", "seaworthy"]);
+    command.args(release.then_some("--release"));
+    command.arg("--manifest-path").arg(root.join("Cargo.toml"));
+    command.arg("--target-dir").arg(target);
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo could not build seaworthy: {status}")),
+        Err(error) => Err(format!("cannot run cargo: {error}")),
+    }
+}
+
+/// The commit that the sources are at, with a `+` when files have been changed; nothing when git cannot tell.
+pub fn commit() -> Option<String> {
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        let told = command.args(args).current_dir(root()).output().ok()?;
+        let text = String::from_utf8(told.stdout).ok()?;
+        told.status.success().then(|| text.trim().to_owned())
+    };
+    let hash = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(format!(
+        "{hash}{}",
+        if changed.is_empty() { "" } else { "+" }
+    ))
+}
+
 /// The folder of the workspace.
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

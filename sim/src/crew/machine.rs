@@ -30,6 +30,11 @@ const STOP_MAX: Duration = Duration::from_millis(200);
 /// Longest time to fetch, to start or to check, if nothing else is said.
 const MOMENT_MAX: Duration = Duration::from_millis(30);
 
+/// Why a process ended that was told to and did.
+pub(super) const STOPPED: &str = "stopped as told";
+/// Why a process ended that had nothing more to do.
+pub(super) const DONE: &str = "done";
+
 /// Ended by SIGKILL.
 const KILLED: Exit = Exit {
     code: None,
@@ -215,6 +220,7 @@ impl Machine {
             slot: assignment.slot,
             version: assignment.version,
             volumes: alone.map(|mount| mount.volume.clone()).collect(),
+            reserved: spec.resources.reservations,
             from,
             ready_after: spec
                 .health
@@ -271,7 +277,7 @@ impl Machine {
                     code: Some(0),
                     ..Exit::UNSEEN
                 };
-                self.ends_after(number, after, exit, "stopped as told");
+                self.ends_after(number, after, exit, STOPPED);
             }
         }
     }
@@ -299,7 +305,7 @@ fn exit_of(end: End) -> (Exit, &'static str) {
                 code: Some(0),
                 ..Exit::UNSEEN
             },
-            "done",
+            DONE,
         ),
         End::Crash => (
             Exit {

@@ -1,5 +1,6 @@
 //! What is measured of services, tasks and workers, from the ledger and from what the overseer noted.
 
+use super::machine::{DONE, STOPPED};
 use crate::cluster::Cluster;
 use crate::oracle::fleet::{Look, Note};
 use crate::trace::Recorder;
@@ -27,6 +28,9 @@ pub const MEASURES: [&str; 12] = [
     "writers_at_once",
     "services_settled_ms",
 ];
+
+/// How long after a step what it led to may still begin.
+const ECHO: Duration = Duration::from_secs(5);
 
 /// What a run leaves behind for measures.
 pub struct Evidence {
@@ -60,7 +64,7 @@ impl Evidence {
         let (begin, end) = span.unwrap_or(self.storm);
         let within = |at: Duration| at >= begin && at < end;
         match measure {
-            "worker_down_ms" => self.down(begin).map(|at| millis(at - begin)),
+            "worker_down_ms" => Some(millis(self.down(begin).unwrap_or(self.end) - begin)),
             "workers_down" => {
                 let down = self.notes.iter().filter(|note| {
                     matches!(note, Note::Worker { at, status: Status::Down, .. } if within(*at))
@@ -70,7 +74,12 @@ impl Evidence {
             "services_whole_ms" => self.whole_from(begin).map(|at| millis(at - begin)),
             "services_whole_after_ms" => self.whole_at(end).map(|at| millis(at - end)),
             "serving_short" => Some(self.short(begin, end)),
-            "task_starts" => Some(self.runs.iter().filter(|run| within(run.from)).count() as f64),
+            "task_starts" => {
+                // What was begun because something was back was begun then, and not while it was away.
+                let end = span.map_or(end, |(_, end)| end + ECHO);
+                let begun = |run: &&Run| run.from >= begin && run.from < end;
+                Some(self.runs.iter().filter(begun).count() as f64)
+            }
             "task_failures" => {
                 let failed = self.notes.iter().filter(|note| {
                     matches!(note, Note::Ended { at, state: State::Failed, .. } if within(*at))
@@ -80,7 +89,9 @@ impl Evidence {
             "task_again_ms" => self.again(begin, end),
             "stop_ms" => {
                 let told = self.runs.iter().filter(|run| run.told.is_some_and(within));
-                let spans = told.filter_map(|run| Some(millis(run.to?.saturating_sub(run.told?))));
+                // What has not ended yet takes at least until now.
+                let to = |run: &Run| run.to.unwrap_or(self.end);
+                let spans = told.filter_map(|run| Some(millis(to(run).saturating_sub(run.told?))));
                 spans.reduce(f64::max)
             }
             "drain_ms" => {
@@ -88,7 +99,7 @@ impl Evidence {
                     Note::Drained { at, .. } if *at >= begin => Some(*at),
                     _ => None,
                 });
-                drained.next().map(|at| millis(at - begin))
+                Some(millis(drained.next().unwrap_or(self.end) - begin))
             }
             _ => None,
         }
@@ -223,6 +234,11 @@ pub fn judge(
     for finding in writers.into_iter().chain(attempts).chain(doubles) {
         recorder.fail(finding.to_string());
     }
+    for note in &evidence.notes {
+        if let Some(wrong) = untrue(note, &evidence.runs) {
+            recorder.fail(wrong);
+        }
+    }
     let moved = evidence.runs.iter().any(|run| run.attempt > 1);
     if moved {
         recorder.sometimes("a task was started again on its worker");
@@ -231,6 +247,25 @@ pub fn judge(
         recorder.sometimes("a task was killed");
     }
     measures
+}
+
+/// What is wrong with an end that managers heard of: a task is complete only if its last process ended well.
+fn untrue(note: &Note, runs: &[Run]) -> Option<String> {
+    let Note::Ended {
+        task,
+        service,
+        state: State::Complete,
+        ..
+    } = note
+    else {
+        return None;
+    };
+    let last = runs.iter().rev().find(|run| run.task == *task);
+    let why = last.map_or("never began", |run| run.why.as_str());
+    let well = [DONE, STOPPED].contains(&why);
+    (!well).then(|| {
+        format!("ends_as_reported: task {task} of {service} is said to be complete, and it {why}")
+    })
 }
 
 /// Services that are not as they shall be, in words; those with the label `restless` may be as they like.

@@ -1,9 +1,11 @@
 //! Workers and their tasks in the storm: machines with process tables, the workers on them, and what a scenario wants to run.
 //!
 //! Reading order: `behaviour`, what a task's words mean; `ledger`, what really ran; `machine`, the process table and the executor
-//! over it; `worker`, the production worker as a process of its host; here, how a run begins and ends; `measure`, what is measured.
+//! over it; `ear`, what a worker is granted; `worker`, the production worker as a process of its host; here, how a run begins and
+//! ends; `measure`, what is measured.
 
 pub mod behaviour;
+mod ear;
 pub mod ledger;
 pub mod machine;
 pub mod measure;
@@ -30,6 +32,9 @@ pub const STAY: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(100);
 /// Tries of an order, and the pause between two.
 const TRIES: (u32, Duration) = (40, Duration::from_millis(500));
+
+/// Longest pause before a task that ended runs again on its worker, with a moment to spare.
+const AGAIN_MAX: Duration = Duration::from_secs(65);
 
 /// Label of a service that is never whole: what its tasks do does not let it.
 pub const RESTLESS: &str = "sim.restless";
@@ -162,8 +167,17 @@ fn unsettled(cluster: &Cluster) -> Vec<String> {
             .services
             .get(&task.service)
             .map(|service| service.current.spec.name.clone());
-        if !there && !is_restless(cluster, &name.unwrap_or_default()) {
+        let ended = runs.iter().filter(|run| run.task == task.id);
+        let ended = ended.filter_map(|run| run.to).max();
+        let is_pausing = ended.is_some_and(|ended| cluster.recorder.now() - ended < AGAIN_MAX);
+        if !there && !(is_pausing && is_restless(cluster, &name.unwrap_or_default())) {
             wrong.push(format!("task {} is said to run and does not", task.id));
+        }
+    }
+    for worker in fleet.snapshot.workers.values() {
+        if worker.status != Status::Ready && !cluster.is_off(&worker.name) {
+            let (name, status) = (&worker.name, worker.status);
+            wrong.push(format!("the worker of {name} runs and is {status:?}"));
         }
     }
     wrong

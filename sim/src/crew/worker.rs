@@ -1,15 +1,18 @@
 //! The production worker as a process of its own host: started as the program starts it, over a machine that outlives it.
 
+use super::ear::Ear;
 use super::machine::Machine;
 use crate::cluster::{Cluster, put};
 use crate::lane::SimLanes;
 use crate::plan::Plan;
+use crate::planted::Hand;
 use crate::timeline::State;
 use crate::trace::Level;
 use node::fleet::Command;
 use node::fleet::command::Machine as Said;
 use node::knobs::Knobs;
 use node::node::Ended;
+use node::rt::Net;
 use node::service::spec::Amounts;
 use node::worker::{RunningWorker, WorkerConfig};
 use std::collections::BTreeMap;
@@ -23,7 +26,7 @@ const TOKEN_HASH: &str = "104e8e6201c042a8a7a48ba07c5f25ce50b301f427ecd370378543
 /// Its life: as long as the operator's default.
 const TOKEN_TTL_MS: u64 = 24 * 3_600_000;
 /// What each worker has to give: four processors and 8 GiB.
-const CAPACITY: Amounts = Amounts {
+pub(crate) const CAPACITY: Amounts = Amounts {
     cpu_milli: 4_000,
     memory_bytes: 8 << 30,
 };
@@ -98,7 +101,10 @@ impl Boot {
         let lanes = SimLanes::new(env.rngs.clone(), simdisk::take_debt);
         let lanes = lanes.on_power(move || !simdisk::disk(&host).is_down());
         env.lanes = node::rt::Lanes::new(lanes);
-        let executor = Arc::new(self.machine.boots());
+        let ledger = self.cluster.ledger.clone();
+        env.net = Net::new(Ear::new(env.net.clone(), ledger, &self.name));
+        let executor: Hand = Arc::new(self.machine.boots());
+        let (env, executor) = self.cluster.outfit(&self.name, env, executor);
         let started = node::worker::start(env, self.config.clone(), self.knobs.clone(), executor);
         let reason = match started.await {
             Ok(running) => self.live(running).await,
@@ -106,7 +112,7 @@ impl Boot {
         };
         recorder.line(&self.name, Level::Story, format!("has ended: {reason}"));
         recorder.becomes(&self.name, State::Down);
-        self.machine.worker_ended();
+        self.cluster.guard(&self.machine);
         let ended = Ended {
             reason,
             poisoned: false,

@@ -1,8 +1,8 @@
 //! `storm handbook`: runs the seeds, writes the pages or compares them.
 #![expect(clippy::disallowed_macros, reason = "a command talks to the terminal")]
 
-use super::book;
 use super::model::gather;
+use super::{book, live};
 use crate::report::Report;
 use crate::runner::{Job, run_all};
 use crate::trace::Level;
@@ -39,7 +39,10 @@ pub fn handbook(args: &HandbookArgs, at_once: usize) -> Result<bool> {
     let (mut models, mut wrong) = (Vec::new(), Vec::new());
     for scenario in scenarios::all() {
         match gather(&scenario, runs.remove(&scenario.name).unwrap_or_default()) {
-            Ok(model) => models.push(model),
+            Ok(mut model) => {
+                model.live = live::read(&args.out, &scenario)?;
+                models.push(model);
+            }
             Err(why) => wrong.extend(why),
         }
     }

@@ -1,7 +1,7 @@
 //! Runs of one scenario, added up: measures, probes, evidence. Refuses when a run failed or an expectation was not met.
 
 use crate::report::Report;
-use scenarios::{Expectation, Scenario};
+use scenarios::{Expectation, LiveRecord, Scenario};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -18,6 +18,8 @@ pub struct Model {
     pub shown: u64,
     /// Hash over the traces of all runs, hex.
     pub hash: String,
+    /// What was kept of live runs.
+    pub live: Option<LiveRecord>,
 }
 
 /// One expectation with what was measured.
@@ -59,6 +61,7 @@ pub fn gather(scenario: &Scenario, mut runs: Vec<Report>) -> Result<Model, Vec<S
         rows,
         shown,
         hash,
+        live: None,
     })
 }
 

@@ -1,5 +1,6 @@
 //! One page of the handbook, as markdown: what to do comes before why.
 
+use super::live;
 use super::model::{Model, Row};
 use super::story::told;
 use crate::report::Report;
@@ -33,6 +34,7 @@ pub fn write(model: &Model) -> String {
     page.part("One run, drawn", &picture(model, run));
     page.part("The same run, told", &story(run));
     page.part("What was measured", &measured(model));
+    page.part("Also run live", &live::part(model.live.as_ref()));
     page.part("Commands, as they really answered", &commands(run));
     page.part(
         "What held in every run",

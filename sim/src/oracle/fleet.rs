@@ -60,6 +60,8 @@ pub enum Note {
     Ended {
         /// When.
         at: Duration,
+        /// The task.
+        task: TaskId,
         /// Its service's name.
         service: String,
         /// How.
@@ -215,6 +217,7 @@ impl Seen {
                 let service = fleet.snapshot.services.get(&task.service);
                 self.notes.push(Note::Ended {
                     at,
+                    task: *id,
                     service: service.map_or_else(String::new, |one| one.current.spec.name.clone()),
                     state: task.state,
                 });

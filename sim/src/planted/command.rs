@@ -6,7 +6,7 @@
 )]
 
 use super::search::{Finding, search};
-use super::{BUGS, Bug, Seedling, find, weather};
+use super::{Bug, Seedling, all, find, weather};
 use crate::cli::{ReplayArgs, at_once, tell_story};
 use crate::runner::{Job, run_all};
 use anyhow::{Context, Result, bail};
@@ -93,7 +93,7 @@ pub fn planted(args: &PlantedArgs) -> Result<bool> {
 /// The bugs called for, or all.
 fn chosen(names: &[String]) -> Result<Vec<&'static Bug>> {
     if names.is_empty() {
-        return Ok(BUGS.iter().collect());
+        return Ok(all().collect());
     }
     names.iter().map(|name| named(name)).collect()
 }
@@ -101,7 +101,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Bug>> {
 /// The bug called `name`.
 fn named(name: &str) -> Result<&'static Bug> {
     find(name).with_context(|| {
-        let known: Vec<&str> = BUGS.iter().map(|bug| bug.name).collect();
+        let known: Vec<&str> = all().map(|bug| bug.name).collect();
         format!(
             "no planted bug is called '{name}'; there are: {}",
             known.join(", ")

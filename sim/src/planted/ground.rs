@@ -1,7 +1,9 @@
 //! Where a bug is planted in a run: around a node's world when it starts, and on its disk between two lives.
 
 use super::door::Editor;
+use super::hands::{Hand, Hands};
 use super::platter::{self, Platter};
+use super::talk::{Heard, Mumbler};
 use super::wire::{Forger, Known};
 use super::{Plant, Seedling};
 use crate::clock::Clocks;
@@ -42,6 +44,8 @@ struct Spot {
     leads: Arc<AtomicBool>,
     /// What the proxies on its peers' wire know.
     wire: Arc<Mutex<Known>>,
+    /// What the proxies of a worker know.
+    talk: Arc<Mutex<Heard>>,
     /// How its last life ended, until the next begins.
     ended: Option<Crash>,
 }
@@ -87,6 +91,42 @@ impl Ground {
             net,
             journal: Journal::new(watch),
             ..env
+        }
+    }
+
+    /// Network and executor of a life of the worker `name` that begins.
+    pub fn outfit(&self, name: &str, env: Env, executor: Hand) -> (Env, Hand) {
+        match self.plant {
+            Plant::Slipping(slip) => (env, Arc::new(Hands::new(executor, slip))),
+            Plant::Mumbled(slur) => {
+                let heard = self
+                    .nodes()
+                    .entry(name.to_owned())
+                    .or_default()
+                    .talk
+                    .clone();
+                let net = Net::new(Mumbler::new(env.net.clone(), slur, heard));
+                (Env { net, ..env }, executor)
+            }
+            _ => (env, executor),
+        }
+    }
+
+    /// Whether what is tied to a worker's process ends with it.
+    pub fn has_guards(&self) -> bool {
+        self.plant != Plant::Unguarded
+    }
+
+    /// The workers have joined and run what they shall; the part under faults begins.
+    pub fn crew_begins(&self, workers: &[String], clocks: &Clocks) {
+        for name in workers {
+            match self.plant {
+                Plant::SlowWorker { ppm } => {
+                    self.tell(name, "counts its time too slowly from now on");
+                    clocks.set_drift(name, ppm);
+                }
+                _ => {}
+            }
         }
     }
 

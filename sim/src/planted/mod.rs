@@ -2,24 +2,32 @@
 //! stated number of runs is too weak to be believed about anything else.
 //!
 //! No bug needs a hook in `node`: the node that runs is the one that ships, and the mistake is made around it, at the seams
-//! that the simulator holds anyway (the disk's promises, the files between two lives, the wire, the clients' door). [`Bug`] is
-//! data; `ground` plants it in a run; `platter`, `wire` and `door` are the places; [`witness`] says which oracle spoke; [`search`] runs
-//! seeds until the right one does, and then the same seed without the bug, which must be clean; [`command`] prints.
+//! that the simulator holds anyway (the disk's promises, the files between two lives, the wire, the clients' door; around a worker,
+//! what runs its tasks and its talk with managers). [`Bug`] is data (`crew`: those of workers); `ground` plants it in a run; `platter`,
+//! `wire`, `door`, `hands` and `talk` are the places; [`witness`] says which oracle spoke; [`search`] runs seeds until the right one
+//! does, and then the same seed without the bug, which must be clean; [`command`] prints.
 //!
 //! Left out: mistakes inside a pure state machine that no seam shows (they have properties and fuzzers of their own).
 
 pub mod command;
+mod crew;
 mod door;
 mod ground;
+mod hands;
 mod platter;
 pub mod search;
+mod talk;
 mod wire;
 pub mod witness;
 
+use crew::CREW_BUGS;
 use door::Edit;
+use hands::Slip;
+use talk::Slur;
 use wire::Forgery;
 
 pub use ground::Ground;
+pub use hands::Hand;
 pub use witness::Witness;
 
 use scenarios::{Expectation, Scenario};
@@ -55,6 +63,17 @@ enum Plant {
     Forged(Forgery),
     /// Edited requests and answers at the clients' door.
     Edited(Edit),
+    /// Mistakes of what runs a worker's tasks.
+    Slipping(Slip),
+    /// Changed words between workers and managers.
+    Mumbled(Slur),
+    /// Nothing ends with a worker's process.
+    Unguarded,
+    /// Workers' clocks run too slowly, by parts per million (a negative number).
+    SlowWorker {
+        /// By how much.
+        ppm: i64,
+    },
 }
 
 /// A planted bug.
@@ -118,7 +137,12 @@ impl TryFrom<SeedlingText> for Seedling {
 }
 
 /// All planted bugs, the canary first: a run that must fail at once, or failures do not reach whoever asked.
-pub static BUGS: [Bug; 16] = [
+pub fn all() -> impl Iterator<Item = &'static Bug> {
+    BUGS.iter().chain(&CREW_BUGS)
+}
+
+/// Those in the log, the store and the talk of managers with each other and with clients.
+static BUGS: [Bug; 16] = [
     Bug {
         name: "canary",
         words: "nothing is wrong but the expectation",
@@ -278,17 +302,21 @@ pub static BUGS: [Bug; 16] = [
 
 /// The bug called `name`.
 pub fn find(name: &str) -> Option<&'static Bug> {
-    BUGS.iter().find(|bug| bug.name == name)
+    all().find(|bug| bug.name == name)
 }
 
 /// Weather that only planted bugs need: where a bug would be rare elsewhere, this is where it shows.
-const WEATHER: [&str; 6] = [
+const WEATHER: [&str; 10] = [
     include_str!("weather/dark-election.toml"),
     include_str!("weather/orderly-restarts.toml"),
     include_str!("weather/sleeping-leader.toml"),
     include_str!("weather/lost-disk.toml"),
     include_str!("weather/rival-candidates.toml"),
     include_str!("weather/short-leases.toml"),
+    include_str!("weather/lonely-writer.toml"),
+    include_str!("weather/dead-writer.toml"),
+    include_str!("weather/sleeping-worker.toml"),
+    include_str!("weather/quick-restarts.toml"),
 ];
 
 /// The weather called `name`.

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use node::rt::net::{BoxFuture, Listener, NetDriver};
 use node::rt::{Net, Stream};
 use node::wire::frame::{self, Kind};
+use node::wire::request::{Forward, ForwardReply, WireAnswer, WireAsk};
 use node::wire::{Hello, Purpose, RaftMessage};
 use std::collections::BTreeMap;
 use std::io;
@@ -42,6 +43,8 @@ pub(super) enum Forgery {
     TwoVotes,
     /// A byte of an entry changes on its way in, and the frame's checksum with it.
     ChangedEntry,
+    /// Managers neither pass on what workers say nor tell the leader when they heard from them.
+    NoWitness,
 }
 
 /// Frames that may wait to be added to a connection; a forger that is too slow says less.
@@ -191,7 +194,10 @@ async fn pass(node: DuplexStream, wire: Stream, mut tap: Tap, side: Side) -> io:
             count = from_wire.read_buf(&mut came) => {
                 if count? == 0 { return Ok(()) }
                 while let Some(bytes) = take_frame(&mut came) {
-                    let bytes = if side == Side::Called { tap.came(bytes) } else { bytes };
+                    let bytes = match side {
+                        Side::Called => tap.came(bytes),
+                        Side::Caller => tap.answered(bytes),
+                    };
                     to_node.write_all(&bytes).await?;
                 }
             }
@@ -223,6 +229,12 @@ fn close<M: prost::Message>(kind: Kind, message: &M) -> Bytes {
     bytes.freeze()
 }
 
+/// Whether a frame passes on what a worker says.
+fn is_of_a_worker(bytes: &Bytes) -> bool {
+    let asked = open::<Forward>(bytes, Kind::Forward).and_then(|forward| forward.ask);
+    matches!(asked, Some(WireAsk::Dispatch(said)) if !said.contains("\"heard\""))
+}
+
 /// What one proxy knows of its connection.
 #[derive(Clone)]
 struct Tap {
@@ -250,6 +262,9 @@ impl Tap {
         if let Some(hello) = open::<Hello>(&bytes, Kind::Hello) {
             self.begins(hello, add);
             return bytes;
+        }
+        if self.forgery == Forgery::NoWitness && is_of_a_worker(&bytes) {
+            return Bytes::new();
         }
         let Some(message) = open::<RaftMessage>(&bytes, Kind::Raft) else {
             return bytes;
@@ -321,6 +336,23 @@ impl Tap {
             _ => {}
         }
         bytes
+    }
+
+    /// An answer came on a connection that the node opened; gives what comes in instead.
+    fn answered(&self, bytes: Bytes) -> Bytes {
+        let heard = (self.forgery == Forgery::NoWitness)
+            .then(|| open::<ForwardReply>(&bytes, Kind::ForwardReply))
+            .flatten();
+        let Some(mut reply) = heard else {
+            return bytes;
+        };
+        match &mut reply.answer {
+            Some(WireAnswer::Dispatch(said)) if said.contains("\"heard\"") => {
+                r#"{"reply":"heard","ago_ms":[]}"#.clone_into(said);
+                close(Kind::ForwardReply, &reply)
+            }
+            _ => bytes,
+        }
     }
 
     /// Changes a byte of the last entry of an append, now and then.

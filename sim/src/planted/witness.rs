@@ -36,10 +36,36 @@ pub enum Witness {
     Leases,
     /// The canary's own expectation.
     Canary,
+    /// A volume has one writer at every moment.
+    Writers,
+    /// A single writer is there only while its worker has a lease.
+    VolumeLease,
+    /// Attempts of a task run one after the other, on one worker.
+    OneAttempt,
+    /// Two tasks of a slot are a handover, which ends.
+    Slots,
+    /// What runs on a machine fits into it.
+    Room,
+    /// What workers report is so.
+    Truth,
+    /// Everything is as it was asked for, some time after the storm.
+    Whole,
+    /// What is right is not begun anew.
+    Untouched,
+    /// As many tasks serve as were promised.
+    Serving,
+    /// A silent worker is marked down in time.
+    DownInTime,
+    /// A worker that lives is not marked down.
+    FalseDown,
+    /// What is told to stop has stopped in time.
+    StopInTime,
+    /// A drain ends.
+    Drain,
 }
 
 /// The words of each oracle.
-const WORDS: [(Witness, &str); 17] = [
+const WORDS: [(Witness, &str); 36] = [
     (Witness::OneLeader, "two leaders in term"),
     (Witness::OneVote, " voted twice in term"),
     (Witness::CommitOrder, "commit index went back"),
@@ -57,6 +83,25 @@ const WORDS: [(Witness, &str); 17] = [
     (Witness::Watches, "watch_gaps: "),
     (Witness::Leases, "the lease of "),
     (Witness::Canary, "canary ("),
+    (Witness::Writers, "writers_at_once: "),
+    (Witness::Writers, "SingleWriter: "),
+    (Witness::VolumeLease, "lease_outlived: "),
+    (Witness::OneAttempt, "OneAttempt: "),
+    (Witness::Slots, "SlotDoubled: "),
+    (Witness::Room, "machine_overfull: "),
+    (Witness::Truth, "ends_as_reported: "),
+    (Witness::Whole, "services_whole: "),
+    (Witness::Untouched, "services_stay: "),
+    (Witness::Untouched, "W-S21 (Processes that were started"),
+    (Witness::Untouched, "W-F38 (Processes that were started"),
+    (Witness::Untouched, "W-F34 (Processes that were started"),
+    (Witness::Serving, "T-13 (Serving"),
+    (Witness::Serving, "T-13 (Tasks that failed"),
+    (Witness::Serving, "W-S9 (Serving"),
+    (Witness::DownInTime, "T-8 ("),
+    (Witness::FalseDown, "W-F34 (Workers"),
+    (Witness::StopInTime, "T-11 ("),
+    (Witness::Drain, "T-14 ("),
 ];
 
 impl Witness {
@@ -90,6 +135,19 @@ impl Witness {
             Witness::Watches => "watches",
             Witness::Leases => "leases",
             Witness::Canary => "canary",
+            Witness::Writers => "one writer of a volume",
+            Witness::VolumeLease => "volumes' leases",
+            Witness::OneAttempt => "one attempt at a time",
+            Witness::Slots => "one task of a slot",
+            Witness::Room => "room on machines",
+            Witness::Truth => "ends as reported",
+            Witness::Whole => "as asked for in the end",
+            Witness::Untouched => "what is right stays",
+            Witness::Serving => "enough tasks serve",
+            Witness::DownInTime => "down in time",
+            Witness::FalseDown => "down only if silent",
+            Witness::StopInTime => "stopped in time",
+            Witness::Drain => "a drain ends",
         }
     }
 }

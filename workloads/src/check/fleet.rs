@@ -238,7 +238,6 @@ mod tests {
     /// A fleet with one worker and one task on it, both as they shall be.
     fn sound() -> Fleet {
         let mut fleet = Fleet::default();
-        fleet.index = 10;
         let worker = Worker {
             id: WorkerId(1),
             name: "w1".to_owned(),
@@ -250,6 +249,7 @@ mod tests {
             labels: BTreeMap::from([("zone".to_owned(), "north".to_owned())]),
             ..Worker::default()
         };
+        fleet.index = 10;
         fleet.snapshot.workers.insert(worker.id, worker);
         let task = Task {
             id: TaskId(1),

@@ -75,7 +75,7 @@ impl Fleet {
             return refuse(Refusal::Invalid, message);
         }
         check(spec)?;
-        if *spec != service.current.spec {
+        if *spec != *service.current.spec {
             self.revise(id, spec.clone(), "service.updated", at);
         }
         self.service_done(id)
@@ -88,7 +88,7 @@ impl Fleet {
         at: At,
     ) -> Result<Done, Refused> {
         let service = self.present_service(name)?;
-        let mut spec = service.current.spec.clone();
+        let mut spec = Spec::clone(&service.current.spec);
         if spec.mode == Mode::Global {
             let message =
                 format!("service {name} is global: it has one task on each worker that fits");

@@ -66,6 +66,9 @@ impl Fleet {
         let message: String = seen.message.chars().take(MESSAGE_CHARS_MAX).collect();
         let news =
             (note.attempts, note.exit, &note.message) != (seen.attempts, seen.exit, &message);
+        if seen.attempts > note.attempts.max(1) {
+            task.restarted_ms = Some(at.time_ms);
+        }
         note.attempts = seen.attempts;
         note.exit = seen.exit;
         note.message = message;
@@ -145,6 +148,9 @@ impl Fleet {
                 Availability::Active => ("node.activated", "takes tasks again"),
             };
             self.tell(kind, id, format!("worker {name} {says}"), at);
+            if worker.availability == Availability::Active {
+                self.spread_on_join(name, at);
+            }
         }
         Ok(Done::Nothing)
     }

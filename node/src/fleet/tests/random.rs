@@ -210,6 +210,7 @@ impl Pair {
             now_ms: self.now_ms,
             leases: Leases::default(),
             limits: Limits::default(),
+            known_ms: None,
         }
     }
 

@@ -231,6 +231,7 @@ pub(super) fn beat(worker: WorkerId, epoch: Epoch) -> Call {
         number: 1,
         epoch,
         revision: 0,
+        reports: 0,
     }
 }
 

@@ -22,7 +22,7 @@ fn timing() -> Timing {
 }
 
 /// Task `id` with `spec`, to be run.
-fn assignment(id: u64, spec: Spec) -> Assignment {
+pub(super) fn assignment(id: u64, spec: Spec) -> Assignment {
     Assignment {
         task: TaskId(id),
         service: ServiceId(1),

@@ -2,7 +2,7 @@
 
 use sim::handbook::lanes::{Span, lanes};
 use sim::handbook::model::{gather, percentile};
-use sim::handbook::{book, page, picture};
+use sim::handbook::{book, live, page, picture};
 use sim::report::{Report, StoryLine};
 use sim::timeline::{Band, BandKind, Moment, State, Timeline};
 
@@ -174,6 +174,43 @@ fn a_median_beyond_its_bound_stops_the_page() {
     scenario.expect[0].median_max = Some(30.0);
     let wrong = gather(&scenario, runs(&scenario, 12)).unwrap_err();
     assert!(wrong[0].contains("the median is"), "{wrong:?}");
+}
+
+#[test]
+fn what_was_run_live_stands_on_the_page_and_what_is_out_of_date_is_refused() {
+    let scenario = scenarios::find("leader-crash").unwrap();
+    let one = &scenario.expect[1];
+    let text = format!(
+        r#"{{"scenario":"leader-crash","runs":[{{"seed":7,"date":"2026-11-21","machine":"2 cores of X","load":1.25,"worst_sync_ms":12.5,
+        "version":"0.1.0","build":"release","commit":"abc+","nodes":3,"profile":"lan","seconds":40.5,"clients":2,"operations":9,
+        "acknowledged":8,"errors":{{}},"departures":["no power"],"measures":[{{"id":{:?},"text":{:?},"unit":"ms","value":412.3,
+        "max":{},"min":null}}]}}]}}"#,
+        one.id,
+        one.text,
+        one.max.unwrap()
+    );
+    let mut model = gather(&scenario, runs(&scenario, 12)).unwrap();
+    assert!(!page::write(&model).contains("## Also run live"));
+    model.live = Some(live::parse(&text, &scenario).unwrap());
+    let page = page::write(&model);
+    let row = format!(
+        "| 7 | 3 nodes, lan | {} | {} | 412 ms | at most 1 s |",
+        one.id, one.text
+    );
+    for part in [
+        "## Also run live",
+        &row,
+        "2 cores of X, load 1.2, worst sync 12 ms;",
+        "storm live leader-crash --seed 7",
+    ] {
+        assert!(page.contains(part), "no {part} in {page}");
+    }
+    let mut stricter = scenario.clone();
+    stricter.expect[1].max = Some(1.0);
+    let why = live::parse(&text, &stricter).unwrap_err().to_string();
+    assert!(why.contains("does not expect so any more"), "{why}");
+    let other = scenarios::find("follower-crash").unwrap();
+    assert!(live::parse(&text, &other).is_err());
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod http;
 mod lane;
 mod net;
 mod plans;
+mod planted;
 mod probes;
 mod rare;
 mod support;

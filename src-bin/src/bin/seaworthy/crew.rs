@@ -59,7 +59,7 @@ pub(crate) async fn start(
             data_dir: home.join(name),
             listen: address(number, base),
         };
-        workers.push(worker::start(config, Knobs::default()).await?);
+        workers.push(worker::start(config, Knobs::default(), None).await?);
     }
     Ok(workers)
 }

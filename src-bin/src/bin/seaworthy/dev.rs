@@ -270,11 +270,11 @@ fn greeting(members: &[Founder], options: &Dev, home: &Home, leader: Option<&str
         Home::Kept(_) => "stays",
     };
     text += &format!("\nData: {} ({kept})\n", home.path().display());
-    text += &next_steps(members);
+    text += &next_steps(members, options.workers > 0);
     text
 }
 
-fn next_steps(members: &[Founder]) -> String {
+fn next_steps(members: &[Founder], has_workers: bool) -> String {
     let urls: Vec<String> = members
         .iter()
         .map(|one| format!("http://{}", one.http))
@@ -285,9 +285,17 @@ fn next_steps(members: &[Founder]) -> String {
     } else {
         format!("  export SEAWORTHY_ENDPOINTS={urls}\n")
     };
+    let services = match has_workers {
+        true => {
+            "\x20 seaworthy service create web --replicas 3 --wait -- sh -c 'while true; do date; sleep 1; done'\n\
+             \x20 seaworthy service ps web\n\
+             \x20 seaworthy service logs web --tail 2\n"
+        }
+        false => "",
+    };
     let first = &members[0].http;
     format!(
-        "\nIn another terminal:\n{preface}\
+        "\nIn another terminal:\n{preface}{services}\
         \x20 seaworthy kv put greeting hello\n\
         \x20 seaworthy kv get greeting\n\
         \x20 seaworthy kv watch --prefix greet\n\

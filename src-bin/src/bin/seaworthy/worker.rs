@@ -8,10 +8,14 @@ use node::cli::worker::Run;
 use node::cli::{Error, Exit};
 use node::config::LogFormat;
 use node::knobs::Knobs;
-use node::rt::real;
+use node::rt::process::ContainerRuntime;
+use node::rt::{Images, real};
 use node::service::spec::Amounts;
+use node::worker::container::{ContainerExecutor, Containers};
+use node::worker::executor::Executor;
 use node::worker::process::ProcessExecutor;
 use node::worker::{RunningWorker, WorkerConfig};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +34,7 @@ pub(crate) async fn run(run: Run) -> Result<Exit, Error> {
         listen(SignalKind::terminate())?,
         listen(SignalKind::interrupt())?,
     );
-    let worker = start(run.config, Knobs::default()).await?;
+    let worker = start(run.config, Knobs::default(), run.runtime.as_deref()).await?;
     tracing::info!(http = worker.http_address, "worker runs");
     tokio::select! {
         biased; // A worker that has ended needs no signal any more.
@@ -53,26 +57,64 @@ pub(crate) async fn run(run: Run) -> Result<Exit, Error> {
     }
 }
 
-/// Starts a worker that runs tasks as processes of this machine.
-pub(crate) async fn start(mut config: WorkerConfig, knobs: Knobs) -> Result<RunningWorker, Error> {
+/// Starts a worker that runs tasks as processes of this machine, and as containers if something here runs those.
+pub(crate) async fn start(
+    mut config: WorkerConfig,
+    knobs: Knobs,
+    runtime: Option<&Path>,
+) -> Result<RunningWorker, Error> {
+    let called = config.machine.name.clone();
     let wrong = |error: &dyn std::fmt::Display| {
-        let message = format!("worker {} cannot start: {error}", config.machine.name);
-        Error::local(message, "")
+        Error::local(format!("worker {called} cannot start: {error}"), "")
     };
     let env = real::env(&config.machine.name).map_err(|error| wrong(&error))?;
     let host = real::host();
     let dir = std::path::absolute(&config.data_dir).map_err(|error| wrong(&error))?;
     let (machine, name) = (&mut config.machine, config.data_dir.display().to_string());
-    machine.platform = host.platform;
+    machine.platform = host.platform.clone();
+    let runtime = container_runtime(runtime).map_err(|error| wrong(&error))?;
+    machine.containers = runtime.is_some();
     let given = |said: u64, has: u64| if said == 0 { has } else { said };
     machine.capacity = Amounts {
         cpu_milli: given(machine.capacity.cpu_milli, host.cpu_milli),
         memory_bytes: given(machine.capacity.memory_bytes, host.memory_bytes),
     };
     config.data_dir = dir.clone();
-    let executor = Arc::new(ProcessExecutor::new(&env, dir, &knobs));
+    let executor: Arc<dyn Executor> = match runtime {
+        None => Arc::new(ProcessExecutor::new(&env, dir, &knobs)),
+        Some(runtime) => {
+            tracing::info!(program = %runtime.program.display(), "runs containers");
+            let containers = Containers {
+                runtime,
+                images: images().map_err(|error| wrong(&error))?,
+                platform: host.platform,
+            };
+            Arc::new(ContainerExecutor::new(&env, dir, &knobs, containers))
+        }
+    };
     let started = node::worker::start(env, config, knobs, executor).await;
     started.map_err(|error| Error::local(format!("the worker in {name} cannot start: {error}"), ""))
+}
+
+/// What runs containers here.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where programs are is the operating system's to say"
+)]
+fn container_runtime(named: Option<&Path>) -> std::io::Result<Option<ContainerRuntime>> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    real::container_runtime(named, &path)
+}
+
+/// Where images come from; a simulator's build has no registries.
+#[cfg(not(madsim))]
+fn images() -> Result<Images, String> {
+    registry::images()
+}
+
+#[cfg(madsim)]
+fn images() -> Result<Images, String> {
+    Ok(Images::none())
 }
 
 fn cut_off() -> Error {

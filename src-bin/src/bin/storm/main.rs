@@ -1,4 +1,5 @@
-//! The program `storm`: the simulator's command line. In an ordinary build it builds the simulation build and runs that.
+//! The program `storm`: the simulator's command line. In an ordinary build it builds the simulation build and runs that, but for
+//! `storm live`, which drives real processes in real time: that only an ordinary build can.
 
 #[cfg(madsim)]
 fn main() -> std::process::ExitCode {
@@ -7,5 +8,9 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(madsim))]
 fn main() -> std::process::ExitCode {
-    sim_launch::exec(std::env::args_os().skip(1))
+    let args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|word| word == "live") {
+        return live::main(args);
+    }
+    sim_launch::exec(args)
 }

@@ -1,0 +1,447 @@
+//! The cluster of a live run: `seaworthy server` processes on loopback, each with a home of its own.
+//!
+//! A node can be down, paused or on. One that is on and whose process has ended by itself is a failure here, because no step of a
+//! live run gives it a reason; its supervisor starts it again all the same, as a machine's would.
+
+use crate::clock::RunClock;
+use crate::ground::free_addresses;
+use crate::journal;
+use crate::plan::Plan;
+use crate::report::Story;
+use anyhow::{Context, Result};
+use futures::future::join_all;
+use node::api::wire::ClusterAnswer;
+use node::client::{Client, Options, Retry};
+use node::rt::{Env, Tasks};
+use node::types::Role;
+use rustix::process::{Pid, Signal, kill_process};
+use scenarios::Crash;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use workloads::measure::Mark;
+
+/// Longest orderly stop: the node's own bound and some grace.
+const STOP_MAX: Duration = Duration::from_secs(12);
+/// How often somebody looks whether a process has stopped.
+const STOP_LOOK: Duration = Duration::from_millis(20);
+/// How long the supervisor leaves a process alone that has ended by itself.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// Longest wait for a node's word on the cluster.
+const ASK_MAX: Duration = Duration::from_millis(500);
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Power {
+    /// Its process runs, or has ended by itself.
+    On,
+    /// It is down on purpose.
+    Off,
+    /// Its process is stopped by a signal and will go on.
+    Paused,
+}
+
+/// One node.
+struct Slot {
+    /// Address of its HTTP door.
+    http: String,
+    /// Where its configuration, log and data are.
+    home: PathBuf,
+    /// Its process, while there is one.
+    process: Option<Process>,
+    /// How it is.
+    power: Power,
+    /// How often it was started.
+    lives: u64,
+    /// When the supervisor starts it again, after it has ended by itself.
+    again_at: Option<Duration>,
+}
+
+/// A process that does not outlive whoever holds it.
+struct Process(Child);
+
+impl Drop for Process {
+    /// SIGKILL, and no process left.
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill, and waiting only collects it.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+impl Process {
+    /// How it ended, if it has.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().ok().flatten()
+    }
+
+    /// Sends it a signal.
+    fn tell(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended by itself, which the supervisor sees.
+            kill_process(pid, signal).ok();
+        }
+    }
+}
+
+/// The cluster. A clone is the same cluster.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    /// The run's clock.
+    pub(crate) clock: RunClock,
+    /// What is told of the run.
+    pub(crate) story: Story,
+    /// The program that is every node, and the operator's.
+    pub(crate) program: PathBuf,
+    /// Asks single nodes.
+    asks: Client,
+    /// Nodes by name.
+    slots: Arc<Mutex<BTreeMap<String, Slot>>>,
+}
+
+impl Cluster {
+    /// Makes the homes of all nodes of `plan` under `dir`; starts none.
+    pub(crate) fn found(
+        plan: &Plan,
+        dir: &Path,
+        program: PathBuf,
+        (env, tasks): (&Env, &Tasks),
+        (clock, story): (RunClock, Story),
+    ) -> Result<Self> {
+        let names: Vec<String> = (1..=plan.nodes).map(|one| format!("n{one}")).collect();
+        let addresses = free_addresses(2 * names.len())?;
+        let (http, peer) = addresses.split_at(names.len());
+        let mut members = String::new();
+        for ((name, http), peer) in names.iter().zip(http).zip(peer) {
+            write!(
+                members,
+                "[[cluster.members]]\nname = \"{name}\"\nhttp = \"{http}\"\npeer = \"{peer}\"\n"
+            )?;
+        }
+        let mut slots = BTreeMap::new();
+        for ((name, http), peer) in names.iter().zip(http).zip(peer) {
+            let home = dir.join(name);
+            fs::create_dir(&home).with_context(|| format!("creating {}", home.display()))?;
+            let text = format!(
+                "name = \"{name}\"\ndata_dir = {:?}\nprofile = \"{}\"\n[listen]\nhttp = \"{http}\"\npeer = \"{peer}\"\n\
+                 [log]\nformat = \"json\"\nfilter = \"info\"\n{members}",
+                home.join("data"),
+                plan.profile_name()
+            );
+            fs::write(home.join("node.toml"), text)?;
+            let slot = Slot {
+                http: http.clone(),
+                home,
+                process: None,
+                power: Power::Off,
+                lives: 0,
+                again_at: None,
+            };
+            slots.insert(name.clone(), slot);
+        }
+        let options = Options {
+            timeout: ASK_MAX,
+            connect_timeout: ASK_MAX,
+            retry: Retry::never(),
+            sessions: false,
+            follow_leader: false,
+            stream: "the run's own questions".to_owned(),
+            ..Options::default()
+        };
+        Ok(Cluster {
+            clock,
+            story,
+            program,
+            asks: Client::with_options(env, tasks, http.to_vec(), options),
+            slots: Arc::new(Mutex::new(slots)),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names of all nodes.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Addresses of all nodes, in the order of their names.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.lock().values().map(|slot| slot.http.clone()).collect()
+    }
+
+    /// Names of the nodes whose process should run.
+    pub(crate) fn running(&self) -> Vec<String> {
+        let slots = self.lock();
+        let up = slots.iter().filter(|(_, slot)| slot.power == Power::On);
+        up.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The address of one node.
+    pub(crate) fn endpoint(&self, name: &str) -> Option<String> {
+        self.lock().get(name).map(|slot| slot.http.clone())
+    }
+
+    /// The home of one node.
+    pub(crate) fn home(&self, name: &str) -> Option<PathBuf> {
+        self.lock().get(name).map(|slot| slot.home.clone())
+    }
+
+    /// How often `name` was started.
+    pub(crate) fn lives(&self, name: &str) -> u64 {
+        self.lock().get(name).map_or(0, |slot| slot.lives)
+    }
+
+    /// True when somebody has put `name` down, or stopped it.
+    pub(crate) fn is_off(&self, name: &str) -> bool {
+        let slots = self.lock();
+        slots.get(name).is_none_or(|slot| slot.power != Power::On)
+    }
+
+    /// What each running node says of the cluster, if it answers.
+    pub(crate) async fn words(&self) -> Vec<(String, ClusterAnswer)> {
+        let asked = self.running().into_iter().map(|name| async move {
+            let endpoint = self.endpoint(&name)?;
+            let answer = self.asks.cluster_at(&endpoint).await.ok()?;
+            Some((name, answer))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// The node that says of itself that it leads, with the highest term.
+    pub(crate) async fn leader(&self) -> Option<String> {
+        let words = self.words().await;
+        let leading = words.into_iter().filter(|(_, one)| one.leader == one.id);
+        leading
+            .max_by_key(|(_, one)| one.term)
+            .map(|(name, _)| name)
+    }
+
+    /// Starts the process of `name`, unless it runs.
+    pub(crate) fn up(&self, name: &str) {
+        let mut slots = self.lock();
+        let Some(slot) = slots.get_mut(name).filter(|slot| slot.power == Power::Off) else {
+            return;
+        };
+        slot.power = Power::On;
+        slot.again_at = None;
+        slot.lives += 1;
+        if slot.lives > 1 {
+            self.story.line(self.clock.now(), name, "is started");
+        }
+        match serve(&self.program, &slot.home) {
+            Ok(process) => slot.process = Some(process),
+            Err(error) => self
+                .story
+                .fail(format!("{name} cannot be started: {error:#}")),
+        }
+    }
+
+    /// Ends the process of `name`; a power loss counts as a kill.
+    pub(crate) async fn down(&self, name: &str, how: Crash) {
+        let process = self.take(name, how);
+        let Some(mut process) = process.filter(|_| how == Crash::Stop) else {
+            return;
+        };
+        match self.stop_in_order(&mut process).await {
+            Some(status) if status.success() => self.story.probe("an orderly stop ended by itself"),
+            Some(status) => {
+                let what = format!("{name} was told to stop: {status}");
+                self.story.fail(what);
+            }
+            None => {
+                let what = format!("{name} did not stop within {STOP_MAX:?}");
+                self.story.fail(what);
+            }
+        }
+    }
+
+    /// Takes the process of `name` out, to be ended: dropping it is a kill.
+    fn take(&self, name: &str, how: Crash) -> Option<Process> {
+        let mut slots = self.lock();
+        let slot = slots.get_mut(name)?;
+        slot.power = Power::Off;
+        let words = match how {
+            Crash::Kill | Crash::PowerLoss => "is KILLED (kill -9)",
+            Crash::Stop => "is told to stop (SIGTERM)",
+        };
+        self.story.line(self.clock.now(), name, words);
+        slot.process.take()
+    }
+
+    /// Tells a process to stop, and waits for a while until it has.
+    async fn stop_in_order(&self, process: &mut Process) -> Option<ExitStatus> {
+        process.tell(Signal::TERM);
+        let end = self.clock.now() + STOP_MAX;
+        while self.clock.now() < end {
+            if let Some(status) = process.ended() {
+                return Some(status);
+            }
+            tokio::time::sleep(STOP_LOOK).await;
+        }
+        None
+    }
+
+    /// Stops the process of `name` by a signal; it goes on with [`Cluster::resume`].
+    pub(crate) fn pause(&self, name: &str) {
+        self.signal(
+            name,
+            Power::On,
+            Power::Paused,
+            Signal::STOP,
+            "is STOPPED (SIGSTOP)",
+        );
+    }
+
+    /// Lets a stopped process go on.
+    pub(crate) fn resume(&self, name: &str) {
+        self.signal(
+            name,
+            Power::Paused,
+            Power::On,
+            Signal::CONT,
+            "goes on (SIGCONT)",
+        );
+    }
+
+    /// Sends a signal that makes of one power another.
+    fn signal(&self, name: &str, from: Power, to: Power, signal: Signal, words: &str) {
+        let mut slots = self.lock();
+        let Some(slot) = slots.get_mut(name).filter(|slot| slot.power == from) else {
+            return;
+        };
+        slot.power = to;
+        self.story.line(self.clock.now(), name, words);
+        if let Some(process) = &slot.process {
+            process.tell(signal);
+        }
+    }
+
+    /// Starts processes that ended by themselves again after a moment, and says that they did.
+    pub(crate) fn supervise(&self) {
+        let now = self.clock.now();
+        let (mut ended, mut due) = (Vec::new(), Vec::new());
+        for (name, slot) in self.lock().iter_mut() {
+            let process = slot.process.as_mut().filter(|_| slot.power == Power::On);
+            if let Some(status) = process.and_then(Process::ended) {
+                slot.process = None;
+                slot.power = Power::Off;
+                slot.again_at = Some(now + RESTART_AFTER);
+                ended.push((name.clone(), status));
+            }
+            if slot.again_at.is_some_and(|at| at <= now) {
+                due.push(name.clone());
+            }
+        }
+        for (name, status) in ended {
+            self.story
+                .fail(format!("{name} has ended by itself: {status}"));
+        }
+        due.iter().for_each(|name| self.up(name));
+    }
+
+    /// Lets everything go on and starts everything that is down.
+    pub(crate) fn heal(&self) {
+        for name in self.names() {
+            self.resume(&name);
+            self.up(&name);
+        }
+    }
+
+    /// Ends all processes at once and without a word; nobody starts them again.
+    pub(crate) fn abandon(&self) {
+        for slot in self.lock().values_mut() {
+            slot.power = Power::Off;
+            slot.again_at = None;
+            slot.process = None;
+        }
+    }
+
+    /// Ends all nodes in order, at the same time.
+    pub(crate) async fn end(&self) {
+        let names = self.names();
+        let on = names.iter().filter(|name| !self.is_off(name));
+        join_all(on.map(|name| self.down(name, Crash::Stop))).await;
+    }
+
+    /// What all nodes wrote into their logs, in order of time.
+    pub(crate) fn marks(&self) -> Vec<Mark> {
+        let mut marks = Vec::new();
+        for name in self.names() {
+            let log = self.home(&name).map(|home| home.join("log"));
+            let text = log.and_then(|log| fs::read(log).ok()).unwrap_or_default();
+            // A kill can tear a line, also within a character.
+            marks.extend(journal::read(
+                &name,
+                &String::from_utf8_lossy(&text),
+                &self.clock,
+            ));
+        }
+        marks.sort_by_key(|mark| mark.at);
+        marks
+    }
+
+    /// Says why nodes do not agree.
+    pub(crate) async fn disagreement(&self) -> String {
+        let words = self.words().await;
+        let say = |name: &String| match words.iter().find(|(place, _)| place == name) {
+            None => format!("{name} does not answer"),
+            Some((_, one)) => format!(
+                "{name}: term {}, leader {}, applied {} of {}, {} members",
+                one.term,
+                one.leader,
+                one.applied_index,
+                one.commit_index,
+                one.members.len()
+            ),
+        };
+        self.names().iter().map(say).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Whether all nodes answer, know one leader, are voters, and stand at the same entry.
+    pub(crate) async fn agrees(&self) -> bool {
+        let (words, nodes) = (self.words().await, self.names().len());
+        let Some((_, first)) = words.first() else {
+            return false;
+        };
+        words.len() == nodes
+            && first.leader.0 != 0
+            && words.iter().all(|(_, one)| {
+                one.leader == first.leader
+                    && one.term == first.term
+                    && one.applied_index == first.applied_index
+                    && one.applied_index == one.commit_index
+                    && one.members.len() == nodes
+                    && one
+                        .members
+                        .iter()
+                        .all(|member| member.role != Role::Learner)
+            })
+    }
+}
+
+/// Starts a server by `node.toml` in `home`; what it says goes to the end of `log` there.
+fn serve(program: &Path, home: &Path) -> Result<Process> {
+    let log = File::options()
+        .append(true)
+        .create(true)
+        .open(home.join("log"))?;
+    Command::new(program)
+        .arg("server")
+        .arg("--config")
+        .arg(home.join("node.toml"))
+        // `SEAWORTHY_` variables are settings of the node, and whoever runs this may have some.
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .map(Process)
+        .with_context(|| program.display().to_string())
+}

@@ -1,0 +1,171 @@
+//! Bugs planted in what runs a worker's tasks: an executor over the machine's own that forgets, repeats or says what is not so.
+//!
+//! The machine and the ledger of what really ran are untouched: they see what the mistake does.
+
+use node::rt::net::BoxFuture;
+use node::types::TaskId;
+use node::worker::exchange::Found;
+use node::worker::executor::Executor;
+use node::worker::words::{Assignment, Exit, Handle, Refusal, Signal};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// What runs a worker's tasks.
+pub type Hand = Arc<dyn Executor>;
+
+/// One start in this many is done twice.
+const TWICE: u64 = 4;
+
+/// What is done wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slip {
+    /// A process that was told to end counts as ended.
+    EndsWhenTold,
+    /// An end that nobody asked for is not noticed.
+    MissesEnds,
+    /// What runs is not found again.
+    FindsNothing,
+    /// What runs is found under the number of another attempt.
+    FindsOthers,
+    /// Whoever is killed is asked to end.
+    AsksForKill,
+    /// Some starts are done twice.
+    StartsTwice,
+    /// Every check succeeds.
+    AlwaysWell,
+    /// Every end is a success.
+    AlwaysDone,
+}
+
+/// Hands that slip.
+pub(super) struct Hands {
+    /// The real ones.
+    inner: Hand,
+    /// What they do wrong.
+    slip: Slip,
+    /// Handles of those that were told to end.
+    told: watch::Sender<BTreeSet<String>>,
+    /// Starts so far.
+    starts: AtomicU64,
+}
+
+impl Hands {
+    /// Hands over `inner`.
+    pub(super) fn new(inner: Hand, slip: Slip) -> Self {
+        Hands {
+            inner,
+            slip,
+            told: watch::Sender::default(),
+            starts: AtomicU64::new(0),
+        }
+    }
+
+    /// Ends when `handle` has been told to end.
+    fn told(&self, handle: &Handle) -> impl Future<Output = ()> + use<> {
+        let (mut told, name) = (self.told.subscribe(), handle.0.clone());
+        async move {
+            if told.wait_for(|told| told.contains(&name)).await.is_err() {
+                std::future::pending::<()>().await; // The worker is gone, and nobody waits.
+            }
+        }
+    }
+}
+
+impl Executor for Hands {
+    fn prepare(&self, assignment: Arc<Assignment>) -> BoxFuture<'static, Result<(), Refusal>> {
+        self.inner.prepare(assignment)
+    }
+
+    fn start(
+        &self,
+        assignment: Arc<Assignment>,
+        attempt: u32,
+    ) -> BoxFuture<'static, Result<Handle, Refusal>> {
+        let again = self.slip == Slip::StartsTwice
+            && self.starts.fetch_add(1, Ordering::Relaxed) % TWICE == TWICE - 1;
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            let handle = inner.start(Arc::clone(&assignment), attempt).await?;
+            match again {
+                true => inner.start(assignment, attempt).await,
+                false => Ok(handle),
+            }
+        })
+    }
+
+    fn wait(&self, task: TaskId, attempt: u32, handle: Handle) -> BoxFuture<'static, Exit> {
+        let told = self.told(&handle);
+        let (ended, slip) = (self.inner.wait(task, attempt, handle), self.slip);
+        const SUCCESS: Exit = Exit {
+            code: Some(0),
+            ..Exit::UNSEEN
+        };
+        Box::pin(async move {
+            match slip {
+                Slip::EndsWhenTold => tokio::select! {
+                    biased; // A real end is a real end.
+                    exit = ended => exit,
+                    () = told => SUCCESS,
+                },
+                Slip::MissesEnds => {
+                    let exit = ended.await;
+                    told.await;
+                    exit
+                }
+                Slip::AlwaysDone => {
+                    ended.await;
+                    SUCCESS
+                }
+                _ => ended.await,
+            }
+        })
+    }
+
+    fn signal(&self, handle: &Handle, signal: Signal) {
+        let signal = match self.slip {
+            Slip::AsksForKill => Signal::Term,
+            _ => signal,
+        };
+        self.inner.signal(handle, signal);
+        self.told.send_modify(|told| {
+            told.insert(handle.0.clone());
+        });
+    }
+
+    fn check(&self, assignment: Arc<Assignment>, attempt: u32) -> BoxFuture<'static, bool> {
+        let checked = self.inner.check(assignment, attempt);
+        let well = self.slip == Slip::AlwaysWell;
+        Box::pin(async move { checked.await || well })
+    }
+
+    fn found(&self) -> BoxFuture<'static, Result<Vec<Found>, String>> {
+        let (found, slip) = (self.inner.found(), self.slip);
+        Box::pin(async move {
+            let mut found = found.await?;
+            match slip {
+                Slip::FindsNothing => found.clear(),
+                Slip::FindsOthers => found.iter_mut().for_each(|one| one.attempt += 1),
+                _ => {}
+            }
+            Ok(found)
+        })
+    }
+
+    fn end_orphan(&self, task: TaskId, attempt: u32) -> BoxFuture<'static, ()> {
+        match self.slip {
+            // Found under another number, it is killed under its own.
+            Slip::FindsOthers => self.inner.end_orphan(task, attempt.saturating_sub(1)),
+            _ => self.inner.end_orphan(task, attempt),
+        }
+    }
+
+    fn forget(&self, task: TaskId) -> BoxFuture<'static, ()> {
+        self.inner.forget(task)
+    }
+
+    fn tidy(&self) -> BoxFuture<'static, ()> {
+        self.inner.tidy()
+    }
+}
