@@ -62,14 +62,14 @@ pub(super) async fn assignments(call: Call) -> Result<Response, Error> {
     let epoch = Epoch(need("epoch", call.number("epoch")?)?);
     let revision = need("revision", call.number("revision")?)?;
     let wait = call.number("wait_ms")?.unwrap_or(0).min(WAIT_MS_MAX);
-    let (handle, lists) = (&call.api.handle, &call.api.lists);
+    let handle = &call.api.handle;
     let mut fleets = handle.follow_fleet();
     let status = handle.follow_status();
     let mut waited = call.api.clock.sleep(Duration::from_millis(wait));
     let found = loop {
         let fleet = fleets.borrow_and_update().clone();
         let applied = status.borrow().applied_index;
-        let newer = assignments::newer(&fleet, lists, applied, (worker, epoch), revision)?;
+        let newer = assignments::newer(&fleet, applied, (worker, epoch), revision)?;
         if newer.is_some() {
             break newer;
         }

@@ -12,9 +12,10 @@ use crate::error::{Code, Error};
 use crate::fleet::Fleet;
 use crate::fleet::command::WorkerReports;
 use crate::fleet::meeting::{Call, HelloCall, Reply};
+use crate::metrics::Tally;
 use crate::rt::Mono;
 use crate::scheduler::model::Limits;
-use crate::scheduler::{Moment, reconcile};
+use crate::scheduler::{Moment, Reconciler};
 use crate::types::{Epoch, NodeId, Term, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -68,8 +69,6 @@ pub(super) struct Reign {
     /// When each worker was last heard with nothing to report, by this node's wall clock, milliseconds.
     known_ms: BTreeMap<WorkerId, u64>,
     leases: Leases,
-    /// Workers that need a lease, and the fleet that this was read off.
-    writers: (Option<u64>, BTreeSet<WorkerId>),
     /// Calls that came before it was settled.
     early: Vec<Asked>,
     /// Heartbeats that want a lease and wait for a confirmation.
@@ -86,6 +85,9 @@ pub(super) struct Reign {
     made: Vec<Errand>,
     /// Hellos under way.
     hellos: usize,
+    reconciler: Reconciler,
+    /// Tasks as they were counted last.
+    tally: Tally,
     pace: Pace,
     /// The last entry whose events were counted.
     counted: u64,
@@ -115,7 +117,6 @@ impl Reign {
             sessions: Sessions::default(),
             known_ms: BTreeMap::new(),
             leases: Leases::new(hands.knobs.worker_lease, now),
-            writers: (None, BTreeSet::new()),
             early: Vec::new(),
             beats: Vec::new(),
             confirmed: Vec::new(),
@@ -124,6 +125,8 @@ impl Reign {
             told_until: now,
             made: Vec::new(),
             hellos: 0,
+            reconciler: Reconciler::default(),
+            tally: Tally::default(),
             pace: Pace {
                 seen: None,
                 not_before: now,
@@ -242,7 +245,7 @@ impl Reign {
             let now_ms = self.time_ms(now);
             self.known_ms.insert(beat.worker, now_ms);
         }
-        if !self.is_writer(beat.worker) {
+        if !meeting::is_writer(&self.fleet, beat.worker) {
             return (beat.answer)(Ok(Reply::Beat {
                 number: beat.number,
                 epoch: beat.epoch,
@@ -254,14 +257,6 @@ impl Reign {
             true => self.beats.push(beat),
             false => (beat.answer)(Err(overloaded())),
         }
-    }
-
-    /// Whether a worker has a task that needs a lease.
-    fn is_writer(&mut self, worker: WorkerId) -> bool {
-        if self.writers.0 != Some(self.fleet.index) {
-            self.writers = (Some(self.fleet.index), meeting::writers(&self.fleet));
-        }
-        self.writers.1.contains(&worker)
     }
 
     fn report(&mut self, reports: WorkerReports, answer: Answer) {
@@ -538,7 +533,7 @@ impl Reign {
             limits: Limits::default(),
             known_ms: Some(self.known_ms.clone()),
         };
-        let plan = reconcile(&self.fleet.snapshot, &moment);
+        let plan = self.reconciler.pass(&self.fleet.snapshot, &moment);
         let took = self.now().since(now);
         self.tell_fleet(took);
         // Never busy for more than half of the time.
@@ -559,7 +554,7 @@ impl Reign {
     /// Counts a pass, what there is, and what has happened since the last one.
     fn tell_fleet(&mut self, took: Duration) {
         let metrics = &self.hands.metrics;
-        metrics.observe_pass(took, &self.fleet);
+        metrics.observe_pass(took, &self.fleet, &mut self.tally);
         for event in self.fleet.events.range((self.counted + 1, 0)..) {
             metrics.observe_event(event.1, &self.fleet);
         }

@@ -201,6 +201,7 @@ pub(super) fn verdict(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::Map;
     use crate::scheduler::model::Worker;
 
     const BOUND: Duration = Duration::from_secs(30);
@@ -270,7 +271,7 @@ mod tests {
         sessions.follow(&fleet, at(20));
         assert_eq!(sessions.silent(at(49), BOUND), [(WorkerId(3), Epoch(1))]);
         assert_eq!(sessions.silent(at(50), BOUND).len(), 2);
-        fleet.workers.clear();
+        fleet.workers = Map::new();
         sessions.follow(&fleet, at(60));
         assert_eq!((sessions.next(BOUND), sessions.ready().len()), (None, 0));
     }
