@@ -71,6 +71,27 @@ impl Config {
             .clone()
             .unwrap_or_else(|| self.listen.http.clone())
     }
+
+    /// A lone node `n1` in `home` for tests, on ports of the system's choice.
+    #[cfg(test)]
+    pub(crate) fn lone(home: &std::path::Path) -> Self {
+        let any = "127.0.0.1:0".to_owned();
+        Config {
+            name: "n1".to_owned(),
+            data_dir: home.join("n1"),
+            profile: Profile::Lan,
+            listen: Listen {
+                http: any.clone(),
+                peer: any,
+                advertise_http: None,
+                advertise_peer: None,
+            },
+            cluster: Cluster::default(),
+            limits: Limits::default(),
+            storage: Storage::default(),
+            log: Log::default(),
+        }
+    }
 }
 
 /// Listening addresses.

@@ -368,7 +368,6 @@ fn is_any_address(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Cluster, Limits, Listen, Log, Storage};
     use crate::knobs::Profile;
 
     fn config(members: usize) -> Config {
@@ -377,24 +376,12 @@ mod tests {
             peer: format!("10.0.0.{at}:9001"),
             http: format!("10.0.0.{at}:8001"),
         };
-        Config {
-            name: "n1".into(),
-            data_dir: "/tmp/n1".into(),
-            profile: Profile::Edge,
-            listen: Listen {
-                http: "0.0.0.0:8001".into(),
-                peer: "0.0.0.0:9001".into(),
-                advertise_http: None,
-                advertise_peer: None,
-            },
-            cluster: Cluster {
-                members: (1..=members).map(member).collect(),
-                join: false,
-            },
-            limits: Limits::default(),
-            storage: Storage::default(),
-            log: Log::default(),
-        }
+        let mut config = Config::lone("/tmp".as_ref());
+        config.profile = Profile::Edge;
+        config.listen.http = "0.0.0.0:8001".into();
+        config.listen.peer = "0.0.0.0:9001".into();
+        config.cluster.members = (1..=members).map(member).collect();
+        config
     }
 
     fn told(config: &Config) -> Vec<(Level, String)> {

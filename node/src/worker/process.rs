@@ -247,6 +247,15 @@ pub(super) fn not_now(message: impl Into<String>) -> Refusal {
     }
 }
 
+/// What `work` gives, which may wait for the disk. A closed lane refuses: the worker is stopping.
+pub(super) async fn on_lane<T: Send + 'static>(
+    lane: &Lane,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = lane.run(work).await;
+    done.unwrap_or_else(|closed| Err(not_now(closed.to_string())))
+}
+
 /// Makes directories.
 pub(super) fn make_dirs(dirs: &[PathBuf]) -> Result<(), Refusal> {
     for dir in dirs {
@@ -280,8 +289,7 @@ impl Executor for ProcessExecutor {
             }
             let mut dirs = vec![this.task_dir(assignment.task)];
             dirs.extend(this.volumes(&assignment)?.into_values());
-            let made = this.lane.run(move || make_dirs(&dirs)).await;
-            made.unwrap_or_else(|closed| Err(not_now(closed.to_string())))
+            on_lane(&this.lane, move || make_dirs(&dirs)).await
         })
     }
 

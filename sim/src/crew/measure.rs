@@ -2,12 +2,11 @@
 
 use super::machine::{DONE, STOPPED};
 use crate::cluster::Cluster;
-use crate::oracle::fleet::{Look, Note};
+use crate::oracle::fleet::{Look, Note, wanted};
 use crate::trace::Recorder;
 use node::fleet::Fleet;
-use node::scheduler::model::{Availability, Phase, Status};
+use node::scheduler::model::{Phase, Status};
 use node::service::State;
-use node::service::spec::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use workloads::check::tasks;
@@ -283,16 +282,7 @@ pub fn unwhole(fleet: &Fleet, restless: &str) -> Vec<String> {
         };
         let serving = || mine().filter(|task| task.is_available());
         let slots: BTreeSet<u64> = serving().map(|task| task.slot).collect();
-        let wanted = match spec.mode {
-            Mode::Replicated => spec.replicas as usize,
-            Mode::Global => {
-                let workers = fleet.snapshot.workers.values();
-                let takes = workers.filter(|one| {
-                    one.status == Status::Ready && one.availability == Availability::Active
-                });
-                takes.count()
-            }
-        };
+        let wanted = wanted(fleet, service);
         let phase = service.rollout.phase;
         let moving = matches!(phase, Phase::Running | Phase::RollingBack);
         let live = mine().filter(|task| !task.state.is_end()).count();

@@ -297,16 +297,9 @@ fn look(at: Duration, fleet: &Fleet, service: &Service) -> Look {
     };
     let serving = || mine().filter(|task| task.is_available());
     let slots: BTreeSet<u64> = serving().map(|task| task.slot).collect();
-    let wanted = match spec.mode {
-        _ if service.removing => 0,
-        Mode::Replicated => spec.replicas as usize,
-        Mode::Global => {
-            let workers = fleet.snapshot.workers.values();
-            let takes = |one: &&node::scheduler::model::Worker| {
-                one.status == Status::Ready && one.availability == Availability::Active
-            };
-            workers.filter(takes).count()
-        }
+    let wanted = match service.removing {
+        true => 0,
+        false => wanted(fleet, service),
     };
     let live = mine().filter(|task| task.is_live());
     Look {
@@ -318,6 +311,20 @@ fn look(at: Duration, fleet: &Fleet, service: &Service) -> Look {
         is_moving: matches!(service.rollout.phase, Phase::Running | Phase::RollingBack),
         is_current: serving().all(|task| task.version == service.current.contents),
         has_more: live.count() > wanted,
+    }
+}
+
+/// How many tasks a service shall have: what it asks for, or one on each worker that takes tasks.
+pub fn wanted(fleet: &Fleet, service: &Service) -> usize {
+    match service.current.spec.mode {
+        Mode::Replicated => service.current.spec.replicas as usize,
+        Mode::Global => {
+            let workers = fleet.snapshot.workers.values();
+            let takes = workers.filter(|one| {
+                one.status == Status::Ready && one.availability == Availability::Active
+            });
+            takes.count()
+        }
     }
 }
 
