@@ -32,6 +32,11 @@ const LOGS: &[Param] = &[
         Kind::Number,
         "From this offset on, bytes: the `next_offset` of the answer before.",
     ),
+    query(
+        "since_ms_ago",
+        Kind::Number,
+        "What was written since so many milliseconds ago, by its node's clock, and up to 5 s more.",
+    ),
 ];
 const EVENTS: &[Param] = &[
     query(

@@ -399,9 +399,10 @@ impl Executor for ProcessExecutor {
         let this = self.clone();
         Box::pin(async move {
             let (dir, bytes, kept) = (this.dir.join("tasks"), this.log_bytes, this.logs_kept);
+            let now = this.clock.wall_ms();
             let rotated = this
                 .lane
-                .run(move || logs::rotate_all(&dir, bytes, kept))
+                .run(move || logs::rotate_all(&dir, bytes, kept, now))
                 .await;
             if let Ok(Err(error)) = rotated {
                 tracing::warn!(%error, "cannot rotate what tasks have written");
@@ -411,8 +412,8 @@ impl Executor for ProcessExecutor {
 
     fn logs(&self, task: TaskId, query: LogQuery) -> BoxFuture<'static, Result<LogPage, Refusal>> {
         let file = self.task_dir(task).join(query.stream.file_name());
-        let kept = self.logs_kept;
-        let read = self.lane.run(move || logs::read(&file, kept, &query));
+        let (kept, now) = (self.logs_kept, self.clock.wall_ms());
+        let read = self.lane.run(move || logs::read(&file, kept, &query, now));
         Box::pin(async move {
             match read.await {
                 Ok(Ok(page)) => Ok(page),
