@@ -10,6 +10,7 @@ use crate::scheduler::model::{Leases, Moment, Phase, Service, Task};
 use crate::scheduler::{self, Explanation};
 use crate::service::{Desired, State};
 use crate::types::NodeId;
+use crate::worker::words::why;
 use axum::response::Response;
 
 /// Events told of one task, and of the service itself, the newest.
@@ -104,17 +105,9 @@ fn story(service: &Service, task: &Task, info: &TaskInfo) -> String {
         State::Rejected => format!("{node} cannot run it"),
         State::Stopped => format!("it was stopped on {node}"),
     };
-    if let Some(exit) = info.exit {
-        let how = match (exit.code, exit.signal) {
-            _ if exit.oom => ", its last attempt killed for want of memory".to_owned(),
-            (Some(code), _) => format!(", its last attempt ended with code {code}"),
-            (None, Some(signal)) => format!(", its last attempt ended by signal {signal}"),
-            (None, None) => ", its last attempt ended unseen".to_owned(),
-        };
-        text += &how;
-    }
-    if !info.message.is_empty() {
-        text += &format!(": {}", info.message);
+    let why = why(info.exit, &info.message);
+    if !why.is_empty() {
+        text += &format!(": {why}");
     }
     if task.is_lost() {
         text += &format!("; {node} is down, so it is presumed dead");

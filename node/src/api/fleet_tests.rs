@@ -362,10 +362,7 @@ async fn explain_says_why_tasks_wait_and_how_they_ended() {
         why(8),
         "it waits for a node: 1 of 2 workers: down; 1 of 2: not node.labels.zone == north"
     );
-    assert_eq!(
-        why(6),
-        "it failed on w1, its last attempt ended by signal 9: story of 6"
-    );
+    assert_eq!(why(6), "it failed on w1: ended by signal 9: story of 6");
     assert_eq!(told["tasks"][2]["nodes"][1]["node"], "w2");
     world.end().await;
 }
