@@ -72,8 +72,8 @@ pub struct LogPage {
     pub next_offset: u64,
 }
 
-/// Rotates every `*.log` below `tasks` (one directory a task) that is longer than `bytes_max`, keeping `kept` older parts of each, and notes
-/// how long each is at `wall_ms`. A file that cannot be handled does not keep the others waiting; the first error is given.
+/// Rotates every `*.log` below `tasks` (one directory a task) that is longer than `bytes_max`, keeping `kept` older parts of
+/// each, and notes how long each is at `wall_ms`. A file that cannot be handled does not keep the others waiting; the first error is given.
 pub(super) fn rotate_all(
     tasks: &Path,
     bytes_max: u64,
