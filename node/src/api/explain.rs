@@ -98,6 +98,16 @@ fn story(service: &Service, task: &Task, info: &TaskInfo) -> String {
         State::Assigned => format!("{node} has not said that it knows of it"),
         State::Preparing => format!("{node} fetches what it needs"),
         State::Starting => format!("its process runs on {node}, and its health is not known yet"),
+        // Its state never goes back, so only the message tells that the process is gone.
+        State::Running if !info.message.is_empty() => {
+            format!(
+                "it is between two attempts on {node} ({} so far)",
+                info.attempts
+            )
+        }
+        State::Running if info.attempts > 1 => {
+            format!("it runs on {node}, attempt {}", info.attempts)
+        }
         State::Running => format!("it runs on {node}"),
         State::Stopping => format!("it ends on {node}, within its grace period"),
         State::Complete => format!("it ended by itself on {node}"),
@@ -107,7 +117,9 @@ fn story(service: &Service, task: &Task, info: &TaskInfo) -> String {
     };
     let why = why(info.exit, &info.message);
     if !why.is_empty() {
-        text += &format!(": {why}");
+        let runs = task.state == State::Running && info.message.is_empty();
+        let whose = if runs { "; the one before " } else { ": " };
+        text += &format!("{whose}{why}");
     }
     if task.is_lost() {
         text += &format!("; {node} is down, so it is presumed dead");

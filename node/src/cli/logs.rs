@@ -45,6 +45,7 @@ pub(super) async fn run(
             for stream in streams(options) {
                 match reading.pages(task, stream, many).await {
                     Ok(more) => news |= more,
+                    Err(error) if options.follow => return Err(error),
                     Err(error) => troubles.push(error),
                 }
             }
