@@ -99,10 +99,11 @@ pub(crate) struct Report {
 /// What is said before a run begins.
 pub(crate) fn opening(plan: &Plan, build: &str) -> String {
     let mut out = format!(
-        "{HEAD}: {}, seed {}: {} nodes, profile {}, {} clients, {:.0} s\n{}; seaworthy {} ({build})\n",
+        "{HEAD}: {}, seed {}: {} nodes{}, profile {}, {} clients, {:.0} s\n{}; seaworthy {} ({build})\n",
         plan.scenario.name,
         plan.seed,
         plan.nodes,
+        workers(plan.workers),
         plan.profile_name(),
         plan.clients,
         plan.duration.as_secs_f64(),
@@ -114,6 +115,14 @@ pub(crate) fn opening(plan: &Plan, build: &str) -> String {
         writeln!(out, "note: {departure}").ok();
     }
     out
+}
+
+/// Workers in words; nothing for none.
+fn workers(count: u32) -> String {
+    match count {
+        0 => String::new(),
+        one => format!(", {one} workers"),
+    }
 }
 
 impl Report {
@@ -227,6 +236,7 @@ impl Report {
             build: build.to_owned(),
             commit: sim_launch::commit().unwrap_or_else(|| "unknown".to_owned()),
             nodes: plan.nodes,
+            workers: plan.workers,
             profile: plan.profile_name().to_owned(),
             seconds: rounded(self.length.as_secs_f64()),
             clients: plan.clients,
