@@ -94,6 +94,8 @@ pub(crate) struct Report {
     pub(crate) worst_sync: Duration,
     /// Length of the run.
     pub(crate) length: Duration,
+    /// The commit that the program was built from, as it was when the run began.
+    pub(crate) commit: Option<String>,
 }
 
 /// What is said before a run begins.
@@ -234,7 +236,7 @@ impl Report {
             worst_sync_ms: Some(rounded(self.worst_sync.as_secs_f64() * 1_000.0)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: build.to_owned(),
-            commit: sim_launch::commit().unwrap_or_else(|| "unknown".to_owned()),
+            commit: self.commit.clone().unwrap_or_else(|| "unknown".to_owned()),
             nodes: plan.nodes,
             workers: plan.workers,
             profile: plan.profile_name().to_owned(),

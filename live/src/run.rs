@@ -94,7 +94,10 @@ pub(crate) async fn run(plan: &Plan, program: PathBuf, dir: &Path) -> Result<Rep
     for name in stage.cluster.names() {
         stage.cluster.up(&name);
     }
-    let mut report = Report::default();
+    let mut report = Report {
+        commit: sim_launch::commit(),
+        ..Report::default()
+    };
     let formed = agree_within(&stage.cluster, FORM_MAX).await.is_some();
     let mut seen = None;
     if !formed {
