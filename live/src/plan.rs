@@ -401,6 +401,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_otherwise_with_workers_is_told() {
+        let said = plan("volume-lease", 1).departures().join("\n");
+        assert!(
+            said.contains("left out, because all processes share this machine's clock"),
+            "{said}"
+        );
+        assert!(
+            said.contains("a proxy between the worker and the managers"),
+            "{said}"
+        );
+        let said = plan("worker-crash", 1).departures().join("\n");
+        assert!(
+            said.contains("power_loss kills the worker and all its tasks"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn what_is_impossible_is_refused_by_the_name_of_its_step() {
         let said = |name| {
             let refused = plan(name, 1).refuse_the_impossible();
@@ -412,10 +430,7 @@ mod tests {
         assert!(cut.contains("no other seed changes that"), "{cut}");
         assert!(said("clock-skew").contains("this machine's clock"));
         assert!(said("power-loss").contains("cannot lose power"));
-        assert!(
-            said("no-room").contains("all workers are on one machine")
-                || said("no-room").contains("no chance")
-        );
+        assert!(said("crew-storm").contains("no chance or time to order"));
     }
 
     #[test]
