@@ -24,7 +24,7 @@ use workloads::crew::{self, Evidence};
 
 /// Longest time until all workers have joined, and until services run at the start and after the storm, as in simulation.
 pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(180);
-/// How long everything must stay as it is then.
+/// How long everything must stay as it is then; after a plan that a person has made shorter than this, as long as that.
 pub(crate) const STAY: Duration = Duration::from_secs(15);
 /// Tries of an order, and the pause between two.
 const TRIES: (u32, Duration) = (40, Duration::from_millis(500));
@@ -143,9 +143,9 @@ impl Crew {
     }
 
     /// Everything is as it shall be, and stays so for a while.
-    pub(crate) async fn stays(&self) {
+    pub(crate) async fn stays(&self, span: Duration) {
         let (begin, starts) = (self.cluster.clock.now(), self.witness.runs().len());
-        while self.cluster.clock.now() - begin < STAY {
+        while self.cluster.clock.now() - begin < span {
             tokio::time::sleep(LOOK).await;
             let wrong = self.unsettled();
             if !wrong.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::clock::RunClock;
 use crate::cluster::Cluster;
-use crate::crew::Crew;
+use crate::crew::{Crew, STAY};
 use crate::ground::sync_once;
 use crate::journal;
 use crate::plan::Plan;
@@ -168,7 +168,7 @@ async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> Witnessed {
             let took_ms = took.as_secs_f64() * 1_000.0;
             report.measures.insert("converged_ms".to_owned(), took_ms);
             if let Some(crew) = &stage.crew {
-                calm_down(crew, cluster, report).await;
+                calm_down(plan, crew, cluster, report).await;
             }
             tokio::time::sleep(LAST_WORDS).await;
             watchers.iter().for_each(JoinHandle::abort);
@@ -203,14 +203,14 @@ async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> Witnessed {
 }
 
 /// Services come to be as they shall after the storm, and stay so.
-async fn calm_down(crew: &Crew, cluster: &Cluster, report: &mut Report) {
+async fn calm_down(plan: &Plan, crew: &Crew, cluster: &Cluster, report: &mut Report) {
     let Some(took) = crew.settle("after the storm").await else {
         return;
     };
     let took_ms = took.as_secs_f64() * 1_000.0;
     let key = "services_settled_ms".to_owned();
     report.measures.insert(key, took_ms);
-    crew.stays().await;
+    crew.stays(STAY.min(plan.duration)).await;
     // The log may have gone on with them; what the judges compare must rest. Services whose tasks never rest are an exception.
     agree_within(cluster, CONVERGE_MAX).await;
 }

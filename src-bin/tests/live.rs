@@ -206,7 +206,7 @@ fn a_worker_that_is_killed_loses_no_task() {
     for part in [
         "3 nodes, 2 workers, profile lan",
         "All workers are ready.",
-        "w1        is KILLED (kill -9)",
+        "is KILLED (kill -9)",
         "task_starts@killed: 0.0",
         "serving_short@killed: 0.0",
         "writers_at_once: 1.0",
