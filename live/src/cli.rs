@@ -3,6 +3,7 @@
 use crate::plan::Plan;
 use crate::report::{Report, opening};
 use crate::run::run;
+use crate::task;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use std::ffi::OsString;
@@ -14,7 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// Starts `seaworthy server` processes on loopback, works on them with the clients of the simulation, carries out the steps that real
 /// processes can do (kill, stop, restart, pause, damaged and removed data, operators' commands), and holds the same history judges and
-/// expectations against real time. A scenario with other steps is refused.
+/// expectations against real time. Scenarios with workers run `seaworthy worker start` processes and real tasks, which behave as the
+/// simulated ones do; a worker is cut off by a proxy of this program's. A scenario with other steps is refused.
 #[derive(Parser)]
 #[command(name = "storm live", version)]
 struct Live {
@@ -43,6 +45,12 @@ struct Live {
 
 /// Runs the command line in `args`, the word `live` first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    if args.get(1).is_some_and(|word| word == task::VERB) {
+        let words = args[2..]
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned());
+        return task::run(&words.collect::<Vec<_>>());
+    }
     match begin(&Live::parse_from(args)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -142,6 +150,7 @@ async fn until_told_to_stop(plan: &Plan, program: PathBuf, home: &Path) -> Resul
     tokio::select! {
         biased; // A run that is over is told, whatever came meanwhile.
         report = run(plan, program, home) => report,
+        () = tokio::time::sleep(plan.longest()) => bail!("the run did not end within {:?}", plan.longest()),
         _ = interrupt.recv() => bail!("interrupted"),
         _ = terminate.recv() => bail!("told to stop"),
     }

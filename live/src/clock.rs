@@ -36,6 +36,11 @@ impl RunClock {
         u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// A moment of the wall clock, milliseconds since 1970; the start for one before it.
+    pub(crate) fn of_millis(&self, millis: u64) -> Duration {
+        Duration::from_millis(millis).saturating_sub(self.wall)
+    }
+
     /// The moment that a log line tells, such as `2026-11-21T15:35:24.123456Z`; the start for one before it.
     pub(crate) fn of_stamp(&self, stamp: &str) -> Option<Duration> {
         Some(stamp_since_1970(stamp)?.saturating_sub(self.wall))

@@ -1,4 +1,6 @@
-//! The cluster of a live run: `seaworthy server` processes on loopback, each with a home of its own.
+//! The cluster of a live run: `seaworthy server` and `seaworthy worker start` processes on loopback, each with a home of its own.
+//!
+//! Where nothing else is said a node is a manager; workers are nodes under names of their own (w1, w2, ...).
 //!
 //! A node can be down, paused or on. One that is on and whose process has ended by itself is a failure here, because no step of a
 //! live run gives it a reason; its supervisor starts it again all the same, as a machine's would.
@@ -17,6 +19,7 @@ use node::types::Role;
 use rustix::process::{Pid, Signal, kill_process};
 use scenarios::Crash;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -34,6 +37,9 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Longest wait for a node's word on the cluster.
 const ASK_MAX: Duration = Duration::from_millis(500);
 
+/// What each worker has to give, as in simulation.
+const CAPACITY: [&str; 4] = ["--cpu", "4", "--memory", "8GiB"];
+
 /// How a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Power {
@@ -49,6 +55,12 @@ enum Power {
 struct Slot {
     /// Address of its HTTP door.
     http: String,
+    /// The address that others are told instead, if there is a gate before its door.
+    gate: Option<String>,
+    /// Whether it is a worker.
+    is_worker: bool,
+    /// What its program is started with.
+    words: Vec<OsString>,
     /// Where its configuration, log and data are.
     home: PathBuf,
     /// Its process, while there is one.
@@ -59,6 +71,23 @@ struct Slot {
     lives: u64,
     /// When the supervisor starts it again, after it has ended by itself.
     again_at: Option<Duration>,
+}
+
+impl Slot {
+    /// A manager that is down.
+    fn new(http: String, gate: Option<String>, home: PathBuf, words: Vec<OsString>) -> Self {
+        Slot {
+            http,
+            gate,
+            is_worker: false,
+            words,
+            home,
+            process: None,
+            power: Power::Off,
+            lives: 0,
+            again_at: None,
+        }
+    }
 }
 
 /// A process that does not outlive whoever holds it.
@@ -114,33 +143,48 @@ impl Cluster {
         (clock, story): (RunClock, Story),
     ) -> Result<Self> {
         let names: Vec<String> = (1..=plan.nodes).map(|one| format!("n{one}")).collect();
-        let addresses = free_addresses(2 * names.len())?;
-        let (http, peer) = addresses.split_at(names.len());
+        let workers: Vec<String> = (1..=plan.workers).map(|one| format!("w{one}")).collect();
+        let mut addresses = free_addresses(3 * names.len() + workers.len())?.into_iter();
+        let mut of_each = || -> Vec<String> { addresses.by_ref().take(names.len()).collect() };
+        let (http, peer, mut told) = (of_each(), of_each(), of_each());
+        let is_gated = plan.needs_gates();
+        if !is_gated {
+            told.clone_from(&http);
+        }
         let mut members = String::new();
-        for ((name, http), peer) in names.iter().zip(http).zip(peer) {
+        for ((name, http), peer) in names.iter().zip(&told).zip(&peer) {
             write!(
                 members,
                 "[[cluster.members]]\nname = \"{name}\"\nhttp = \"{http}\"\npeer = \"{peer}\"\n"
             )?;
         }
         let mut slots = BTreeMap::new();
-        for ((name, http), peer) in names.iter().zip(http).zip(peer) {
-            let home = dir.join(name);
-            fs::create_dir(&home).with_context(|| format!("creating {}", home.display()))?;
+        for (((name, http), peer), told) in names.iter().zip(&http).zip(&peer).zip(&told) {
+            let home = new_home(dir, name)?;
             let text = format!(
                 "name = \"{name}\"\ndata_dir = {:?}\nprofile = \"{}\"\n[listen]\nhttp = \"{http}\"\npeer = \"{peer}\"\n\
-                 [log]\nformat = \"json\"\nfilter = \"info\"\n{members}",
+                 advertise_http = \"{told}\"\n[log]\nformat = \"json\"\nfilter = \"info\"\n{members}",
                 home.join("data"),
                 plan.profile_name()
             );
-            fs::write(home.join("node.toml"), text)?;
+            let config = home.join("node.toml");
+            fs::write(&config, text)?;
+            let words = ["server".into(), "--config".into(), config.into()];
+            let gate = is_gated.then(|| told.clone());
+            let slot = Slot::new(http.clone(), gate, home, words.to_vec());
+            slots.insert(name.clone(), slot);
+        }
+        for (name, address) in workers.iter().zip(addresses) {
+            let home = new_home(dir, name)?;
+            let (join, data) = (told.join(","), home.join("data"));
+            let words = ["worker", "start", "--join", &join, "--name", name];
+            let mut words: Vec<OsString> = words.map(OsString::from).to_vec();
+            words.extend(["--listen".into(), OsString::from(&address)]);
+            words.extend(["--data-dir".into(), data.into()]);
+            words.extend(CAPACITY.map(OsString::from));
             let slot = Slot {
-                http: http.clone(),
-                home,
-                process: None,
-                power: Power::Off,
-                lives: 0,
-                again_at: None,
+                is_worker: true,
+                ..Slot::new(address, None, home, words)
             };
             slots.insert(name.clone(), slot);
         }
@@ -166,21 +210,59 @@ impl Cluster {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names of all nodes.
+    /// Names of all managers.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.lock().keys().cloned().collect()
+        self.named(|slot| !slot.is_worker)
     }
 
-    /// Addresses of all nodes, in the order of their names.
-    pub(crate) fn endpoints(&self) -> Vec<String> {
-        self.lock().values().map(|slot| slot.http.clone()).collect()
+    /// Names of all workers.
+    pub(crate) fn workers(&self) -> Vec<String> {
+        self.named(|slot| slot.is_worker)
     }
 
-    /// Names of the nodes whose process should run.
-    pub(crate) fn running(&self) -> Vec<String> {
+    /// Names of the nodes of which something holds, in order.
+    fn named(&self, holds: impl Fn(&Slot) -> bool) -> Vec<String> {
         let slots = self.lock();
-        let up = slots.iter().filter(|(_, slot)| slot.power == Power::On);
-        up.map(|(name, _)| name.clone()).collect()
+        let found = slots.iter().filter(|(_, slot)| holds(slot));
+        found.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Addresses of all managers, in the order of their names.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        let slots = self.lock();
+        let managers = slots.values().filter(|slot| !slot.is_worker);
+        managers.map(|slot| slot.http.clone()).collect()
+    }
+
+    /// Names of the managers whose process should run.
+    pub(crate) fn running(&self) -> Vec<String> {
+        self.named(|slot| !slot.is_worker && slot.power == Power::On)
+    }
+
+    /// For each gate where it is, and what is behind it.
+    pub(crate) fn ways(&self) -> Vec<(String, String)> {
+        let slots = self.lock();
+        let gates = slots.values();
+        gates
+            .filter_map(|slot| Some((slot.gate.clone()?, slot.http.clone())))
+            .collect()
+    }
+
+    /// Processes of workers, by name.
+    pub(crate) fn worker_pids(&self) -> Vec<(String, u32)> {
+        let slots = self.lock();
+        let workers = slots.iter().filter(|(_, slot)| slot.is_worker);
+        workers
+            .filter_map(|(name, slot)| Some((name.clone(), slot.process.as_ref()?.0.id())))
+            .collect()
+    }
+
+    /// Starts a worker for the first time, with more words for its program.
+    pub(crate) fn add_worker(&self, name: &str, words: &[OsString]) {
+        if let Some(slot) = self.lock().get_mut(name) {
+            slot.words.extend_from_slice(words);
+        }
+        self.up(name);
     }
 
     /// The address of one node.
@@ -235,7 +317,7 @@ impl Cluster {
         if slot.lives > 1 {
             self.story.line(self.clock.now(), name, "is started");
         }
-        match serve(&self.program, &slot.home) {
+        match spawn(&self.program, slot) {
             Ok(process) => slot.process = Some(process),
             Err(error) => self
                 .story
@@ -268,6 +350,7 @@ impl Cluster {
         let slot = slots.get_mut(name)?;
         slot.power = Power::Off;
         let words = match how {
+            Crash::PowerLoss if slot.is_worker => "LOSES POWER (killed with all its tasks)",
             Crash::Kill | Crash::PowerLoss => "is KILLED (kill -9)",
             Crash::Stop => "is told to stop (SIGTERM)",
         };
@@ -348,7 +431,7 @@ impl Cluster {
 
     /// Lets everything go on and starts everything that is down.
     pub(crate) fn heal(&self) {
-        for name in self.names() {
+        for name in self.named(|_| true) {
             self.resume(&name);
             self.up(&name);
         }
@@ -365,8 +448,8 @@ impl Cluster {
 
     /// Ends all nodes in order, at the same time.
     pub(crate) async fn end(&self) {
-        let names = self.names();
-        let on = names.iter().filter(|name| !self.is_off(name));
+        let names = self.named(|slot| slot.power == Power::On);
+        let on = names.iter();
         join_all(on.map(|name| self.down(name, Crash::Stop))).await;
     }
 
@@ -426,16 +509,21 @@ impl Cluster {
     }
 }
 
-/// Starts a server by `node.toml` in `home`; what it says goes to the end of `log` there.
-fn serve(program: &Path, home: &Path) -> Result<Process> {
+/// A new folder for one node.
+fn new_home(dir: &Path, name: &str) -> Result<PathBuf> {
+    let home = dir.join(name);
+    fs::create_dir(&home).with_context(|| format!("creating {}", home.display()))?;
+    Ok(home)
+}
+
+/// Starts the program of a node; what it says goes to the end of `log` in its home.
+fn spawn(program: &Path, slot: &Slot) -> Result<Process> {
     let log = File::options()
         .append(true)
         .create(true)
-        .open(home.join("log"))?;
+        .open(slot.home.join("log"))?;
     Command::new(program)
-        .arg("server")
-        .arg("--config")
-        .arg(home.join("node.toml"))
+        .args(&slot.words)
         // `SEAWORTHY_` variables are settings of the node, and whoever runs this may have some.
         .env_clear()
         .stdin(Stdio::null())

@@ -4,6 +4,8 @@
 //! 3 of a live run is another plan than seed 3 of a simulated one. A plan that `storm plan` has printed can be carried out
 //! as well; what only a simulator can do with it (network, disks, internal numbers) is not read.
 
+use crate::crew::{SETTLE_MAX, STAY};
+use crate::task;
 use anyhow::{Context, Result, bail, ensure};
 use node::knobs::Profile;
 use rand::Rng;
@@ -15,6 +17,10 @@ use std::time::Duration;
 use workloads::draw::{self, PlannedStep, SHARES, seconds, share, whole};
 use workloads::drive::Habits;
 
+/// Longest time of everything beside the part under faults and the crew: the cluster forms, agrees, is read and ends.
+const BASE_MAX: Duration = Duration::from_secs(180);
+/// The largest crew of a plan: all of it is on one machine.
+const WORKERS_MAX: u32 = 20;
 /// The largest cluster of a plan.
 const NODES_MAX: u32 = 9;
 
@@ -27,7 +33,7 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Voters.
     pub(crate) nodes: u32,
-    /// Workers; a plan that has some is refused.
+    /// Workers.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) workers: u32,
     /// Profile of all nodes.
@@ -108,6 +114,10 @@ impl Plan {
             "nodes must be 1 to {NODES_MAX}"
         );
         ensure!(
+            plan.workers <= WORKERS_MAX,
+            "workers must be at most {WORKERS_MAX}"
+        );
+        ensure!(
             plan.habits.pause.0 <= plan.habits.pause.1,
             "habits.pause: the shortest comes first"
         );
@@ -138,35 +148,38 @@ impl Plan {
 
     /// Refuses what real processes cannot do, all of it at once, each with its reason.
     pub(crate) fn refuse_the_impossible(&self) -> Result<()> {
-        let mut reasons = Vec::new();
-        if self.workers > 0 {
-            reasons
-                .push("its workers run simulated tasks, which have no real counterpart".to_owned());
-        }
+        // Each with whether every seed meets it.
+        let mut reasons: Vec<(String, bool)> = Vec::new();
         if self.seedling.is_some() {
-            reasons.push("a bug can be planted in simulated nodes only".to_owned());
+            reasons.push((
+                "a bug can be planted in simulated nodes only".to_owned(),
+                true,
+            ));
         }
-        for planned in &self.steps {
+        for planned in self.steps.iter().filter(|one| left_out(one).is_none()) {
             if let Some(why) = impossible(planned) {
-                let at = planned.at.as_secs_f64();
-                reasons.push(format!("\"{}\" (at {at:.1} s): {why}", planned.step.text));
+                let (at, step) = (planned.at.as_secs_f64(), &planned.step);
+                let reason = format!("\"{}\" (at {at:.1} s): {why}", step.text);
+                reasons.push((reason, step.chance >= 1.0));
             }
+        }
+        for command in self.commands() {
+            if let Some(why) = task::impossible(&command) {
+                reasons.push((format!("`{}`: {why}", command.join(" ")), true));
+            }
+        }
+        if self.scenario.workload.churn_pause_s.high > 0.0 {
+            let why = "operators who never rest are judged by every entry, and only the simulator sees each";
+            reasons.push((why.to_owned(), true));
         }
         if reasons.is_empty() {
             return Ok(());
         }
-        let always = |planned: &&PlannedStep| planned.step.chance >= 1.0;
-        let hopeless = self.workers > 0
-            || self
-                .steps
-                .iter()
-                .filter(always)
-                .any(|one| impossible(one).is_some());
-        let advice = if hopeless {
-            "no other seed changes that"
-        } else {
-            "another seed may draw other steps"
+        let advice = match reasons.iter().any(|(_, always)| *always) {
+            true => "no other seed changes that",
+            false => "another seed may draw other steps",
         };
+        let reasons: Vec<String> = reasons.into_iter().map(|(reason, _)| reason).collect();
         bail!(
             "{} seed {} cannot be run live:\n  - {}\n{advice}; in simulation: storm run --scenario {0}",
             self.scenario.name,
@@ -175,10 +188,63 @@ impl Plan {
         );
     }
 
+    /// The commands of all services that this run wants.
+    fn commands(&self) -> Vec<Vec<String>> {
+        let orders = self.steps.iter().filter_map(|one| match &one.step.action {
+            Action::Order { command } => command.get("spec")?.as_table(),
+            _ => None,
+        });
+        let command = |spec: &toml::Table| {
+            let words = spec.get("command")?.as_array()?.iter();
+            Some(
+                words
+                    .filter_map(|word| Some(word.as_str()?.to_owned()))
+                    .collect(),
+            )
+        };
+        let services = self.scenario.service.iter();
+        services.chain(orders).filter_map(command).collect()
+    }
+
+    /// Whether ways between workers and managers are cut in this run.
+    pub(crate) fn needs_gates(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|one| matches!(one.step.action, Action::CutOff { .. }))
+    }
+
+    /// A run that takes longer than this hangs.
+    pub(crate) fn longest(&self) -> Duration {
+        let settled = 3 * SETTLE_MAX + STAY;
+        let crew = if self.workers > 0 {
+            settled
+        } else {
+            Duration::ZERO
+        };
+        self.duration + BASE_MAX + crew
+    }
+
     /// What this run does otherwise than the scenario says, in sentences.
     pub(crate) fn departures(&self) -> Vec<String> {
         let mut said = Vec::new();
         for planned in &self.steps {
+            let text = &planned.step.text;
+            if let Some(why) = left_out(planned) {
+                said.push(format!("\"{text}\": left out, because {why}"));
+            }
+            if let Action::CutOff { .. } = &planned.step.action {
+                said.push(format!(
+                    "\"{text}\": a proxy between the worker and the managers holds everything back, but new connections are still accepted"
+                ));
+            }
+            if is_of_workers(&planned.step.action)
+                && let Action::Crash { how, .. } = &planned.step.action
+                && how.contains(&Crash::PowerLoss)
+            {
+                said.push(format!(
+                    "\"{text}\": power_loss kills the worker and all its tasks; the kernel keeps what they wrote"
+                ));
+                continue;
+            }
             if let Action::Crash { how, .. } = &planned.step.action
                 && how.contains(&Crash::PowerLoss)
             {
@@ -188,31 +254,80 @@ impl Plan {
                 ));
             }
         }
+        if self
+            .commands()
+            .iter()
+            .flatten()
+            .any(|word| word == "oom-after")
+        {
+            said.push(
+                "tasks that run out of memory here kill themselves as the kernel would".to_owned(),
+            );
+        }
         said
     }
 }
 
-/// The ways to end that a process has.
-pub(crate) fn possible_ends(how: &[Crash]) -> Vec<Crash> {
-    let possible = |one: &&Crash| **one != Crash::PowerLoss;
+/// Whether an action is about workers.
+fn is_of_workers(action: &Action) -> bool {
+    let (Action::Crash { who, .. }
+    | Action::Pause { who, .. }
+    | Action::CutOff { who, .. }
+    | Action::ClockDrift { who, .. }
+    | Action::ClockJump { who, .. }) = action
+    else {
+        return false;
+    };
+    is_workers(who)
+}
+
+/// Whether somebody is one or more workers.
+pub(crate) fn is_workers(who: &Who) -> bool {
+    matches!(
+        who,
+        Who::Worker(_) | Who::AnyWorker | Who::SomeWorkers | Who::AllWorkers | Who::WorkerOf(_)
+    )
+}
+
+/// Why a step is left out of a live run, which goes on without it; nothing for most.
+pub(crate) fn left_out(planned: &PlannedStep) -> Option<&'static str> {
+    let is_clock = matches!(
+        planned.step.action,
+        Action::ClockDrift { .. } | Action::ClockJump { .. }
+    );
+    (is_clock && is_of_workers(&planned.step.action))
+        .then_some("all processes share this machine's clock")
+}
+
+/// The ways to end that somebody's process has.
+pub(crate) fn possible_ends(who: &Who, how: &[Crash]) -> Vec<Crash> {
+    let possible = |one: &&Crash| **one != Crash::PowerLoss || is_workers(who);
     how.iter().filter(possible).copied().collect()
 }
 
 /// Why a step cannot be done to real processes; nothing when it can.
 fn impossible(planned: &PlannedStep) -> Option<&'static str> {
     let who = match &planned.step.action {
-        Action::Crash { how, .. } if possible_ends(how).is_empty() => {
+        Action::Crash { who, how, .. } if possible_ends(who, how).is_empty() => {
             return Some(
                 "a process cannot lose power: the kernel keeps what it wrote; \"kill\" and \"stop\" are possible",
             );
+        }
+        Action::CutOff {
+            who,
+            from: Who::All,
+            ..
+        } if is_workers(who) => return None,
+        Action::StoreDamage { who } | Action::Wipe { who, .. } if is_workers(who) => {
+            return Some("it is about the disk of a manager");
         }
         Action::Crash { who, .. }
         | Action::Pause { who, .. }
         | Action::StoreDamage { who }
         | Action::Wipe { who, .. } => who,
-        Action::Transfer | Action::Command { .. } => return None,
+        Action::Transfer | Action::Command { .. } | Action::Order { .. } => return None,
         Action::Partition { .. } | Action::CutOff { .. } => {
-            return Some("loopback cannot be cut between two processes without privileges");
+            return Some("loopback cannot be cut between two managers without privileges");
         }
         Action::DiskStall { .. }
         | Action::DiskSlow { .. }
@@ -224,13 +339,14 @@ fn impossible(planned: &PlannedStep) -> Option<&'static str> {
         Action::ClockDrift { .. } | Action::ClockJump { .. } | Action::ClockFreeze { .. } => {
             return Some("all processes share this machine's clock");
         }
-        Action::ExecutorFails { .. } | Action::Order { .. } => {
-            return Some("it is about workers and services, which live runs do not have");
+        Action::ExecutorFails { .. } => {
+            return Some("the operating system starts processes whenever it is asked");
         }
     };
     match who {
         Who::Leader | Who::Follower | Who::Any | Who::Minority | Who::Majority | Who::All => None,
-        _ => Some("it is about workers, which live runs do not have"),
+        who if is_workers(who) => None,
+        _ => Some("live runs do not know whom it is about"),
     }
 }
 
@@ -254,7 +370,20 @@ mod tests {
 
     #[test]
     fn crashes_of_processes_are_possible_and_all_of_their_seeds_run() {
-        for name in ["leader-crash", "follower-crash", "empty-disk"] {
+        for name in [
+            "leader-crash",
+            "follower-crash",
+            "empty-disk",
+            "task-crash",
+            "worker-crash",
+            "worker-cut-off",
+            "volume-lease",
+            "rolling-update",
+            "autonomy",
+            "drain",
+            "deploy-and-scale",
+            "bad-version",
+        ] {
             for seed in 1..50 {
                 let plan = plan(name, seed);
                 plan.refuse_the_impossible().expect("processes can do it");
@@ -272,6 +401,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_otherwise_with_workers_is_told() {
+        let said = plan("volume-lease", 1).departures().join("\n");
+        assert!(
+            said.contains("left out, because all processes share this machine's clock"),
+            "{said}"
+        );
+        assert!(
+            said.contains("a proxy between the worker and the managers"),
+            "{said}"
+        );
+        let said = plan("worker-crash", 1).departures().join("\n");
+        assert!(
+            said.contains("power_loss kills the worker and all its tasks"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn what_is_impossible_is_refused_by_the_name_of_its_step() {
         let said = |name| {
             let refused = plan(name, 1).refuse_the_impossible();
@@ -283,7 +430,7 @@ mod tests {
         assert!(cut.contains("no other seed changes that"), "{cut}");
         assert!(said("clock-skew").contains("this machine's clock"));
         assert!(said("power-loss").contains("cannot lose power"));
-        assert!(said("worker-crash").contains("simulated tasks"));
+        assert!(said("crew-storm").contains("no chance or time to order"));
     }
 
     #[test]

@@ -94,15 +94,18 @@ pub(crate) struct Report {
     pub(crate) worst_sync: Duration,
     /// Length of the run.
     pub(crate) length: Duration,
+    /// The commit that the program was built from, as it was when the run began.
+    pub(crate) commit: Option<String>,
 }
 
 /// What is said before a run begins.
 pub(crate) fn opening(plan: &Plan, build: &str) -> String {
     let mut out = format!(
-        "{HEAD}: {}, seed {}: {} nodes, profile {}, {} clients, {:.0} s\n{}; seaworthy {} ({build})\n",
+        "{HEAD}: {}, seed {}: {} nodes{}, profile {}, {} clients, {:.0} s\n{}; seaworthy {} ({build})\n",
         plan.scenario.name,
         plan.seed,
         plan.nodes,
+        workers(plan.workers),
         plan.profile_name(),
         plan.clients,
         plan.duration.as_secs_f64(),
@@ -114,6 +117,14 @@ pub(crate) fn opening(plan: &Plan, build: &str) -> String {
         writeln!(out, "note: {departure}").ok();
     }
     out
+}
+
+/// Workers in words; nothing for none.
+fn workers(count: u32) -> String {
+    match count {
+        0 => String::new(),
+        one => format!(", {one} workers"),
+    }
 }
 
 impl Report {
@@ -225,8 +236,9 @@ impl Report {
             worst_sync_ms: Some(rounded(self.worst_sync.as_secs_f64() * 1_000.0)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: build.to_owned(),
-            commit: sim_launch::commit().unwrap_or_else(|| "unknown".to_owned()),
+            commit: self.commit.clone().unwrap_or_else(|| "unknown".to_owned()),
             nodes: plan.nodes,
+            workers: plan.workers,
             profile: plan.profile_name().to_owned(),
             seconds: rounded(self.length.as_secs_f64()),
             clients: plan.clients,

@@ -2,6 +2,7 @@
 
 use crate::clock::RunClock;
 use crate::cluster::Cluster;
+use crate::crew::{Crew, STAY};
 use crate::ground::sync_once;
 use crate::journal;
 use crate::plan::Plan;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use workloads::check::WatchStep;
+use workloads::crew::Evidence as CrewEvidence;
 use workloads::drive::{Driver, Lives, Notebook, Notes, SharedClock, entry_of, event_of, follow};
 use workloads::history::{Entry, Event, Key};
 use workloads::measure::{self, MEASURES, Mark, Seen};
@@ -50,12 +52,25 @@ struct Stage {
     tasks: Tasks,
     /// The nodes.
     cluster: Cluster,
+    /// Workers and services, if the scenario has any.
+    crew: Option<Crew>,
+}
+
+/// What was seen of the part under faults, for measures.
+struct Witnessed {
+    /// What clients noted.
+    notes: Notes,
+    /// When steps happened.
+    labels: Labels,
+    /// What was seen of workers and tasks, if there were any.
+    crew: Option<CrewEvidence>,
 }
 
 impl Drop for Stage {
     /// No process outlives its run, also when the run is dropped half-way: tasks that still know the cluster would keep it.
     fn drop(&mut self) {
         self.cluster.abandon();
+        self.crew.iter().for_each(Crew::end);
     }
 }
 
@@ -65,36 +80,56 @@ pub(crate) async fn run(plan: &Plan, program: PathBuf, dir: &Path) -> Result<Rep
     let (tasks, clock, story) = (Tasks::default(), RunClock::start(), Story::default());
     let parts = (clock, story.clone());
     let cluster = Cluster::found(plan, dir, program, (&env, &tasks), parts)?;
+    let crew = match plan.workers {
+        0 => None,
+        _ => Some(Crew::found(&cluster, dir).await?),
+    };
     let stage = Stage {
         env,
         tasks,
         cluster,
+        crew,
     };
     let (disk_probe, worst_sync_us) = start_disk_probe(dir);
     for name in stage.cluster.names() {
         stage.cluster.up(&name);
     }
-    let mut report = Report::default();
+    let mut report = Report {
+        commit: sim_launch::commit(),
+        ..Report::default()
+    };
     let formed = agree_within(&stage.cluster, FORM_MAX).await.is_some();
-    let seen = if formed && story.told().failures.is_empty() {
-        Some(weather(plan, &stage, &mut report).await)
-    } else {
+    let mut seen = None;
+    if !formed {
         let why = stage.cluster.disagreement().await;
         story.fail(format!("the cluster did not begin as it should: {why}"));
-        None
-    };
+    } else if let Some(Err(error)) = form_crew(plan, &stage).await {
+        story.fail(format!("the crew did not begin as it should: {error:#}"));
+    } else if story.told().failures.is_empty() {
+        seen = Some(weather(plan, &stage, &mut report).await);
+    }
+    if let Some(crew) = &stage.crew {
+        crew.tell_events().await;
+    }
     stage.cluster.end().await;
+    stage.crew.iter().for_each(Crew::end);
     stage.tasks.stop().await;
     let marks = stage.cluster.marks();
     disk_probe.abort();
     report.worst_sync = Duration::from_micros(worst_sync_us.load(Ordering::Relaxed));
     report.length = clock.now();
     report.told = story.told();
-    if let Some((notes, labels)) = seen {
-        expect(plan, (&marks, &notes, &labels), &mut report);
+    if let Some(seen) = &seen {
+        expect(plan, &marks, seen, &mut report);
     }
     tell_marks(&marks, &mut report);
     Ok(report)
+}
+
+/// Brings workers and services to where the storm begins, if there are any.
+async fn form_crew(plan: &Plan, stage: &Stage) -> Option<Result<()>> {
+    let crew = stage.crew.as_ref()?;
+    Some(crew.form(plan).await)
 }
 
 /// Waits until all nodes agree; gives the time it took.
@@ -110,16 +145,17 @@ async fn agree_within(cluster: &Cluster, longest: Duration) -> Option<Duration> 
     None
 }
 
-/// Clients and storm together; then calm, agreement and judgement. Gives what clients noted and when steps happened.
-async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> (Notes, Labels) {
+/// Clients and storm together; then calm, agreement and judgement.
+async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> Witnessed {
     let (cluster, story) = (&stage.cluster, &stage.cluster.story);
     let start = cluster.clock.now();
     let (notebook, done) = (Notebook::default(), Arc::new(AtomicBool::new(false)));
     let clients = start_clients(plan, start, stage, &notebook, &done);
     let watchers = start_watchers(plan, stage, &notebook);
     let supervisor = start_supervisor(cluster.clone());
-    let storm = Storm::new(cluster.clone(), plan.seed);
+    let storm = Storm::new(cluster.clone(), stage.crew.clone(), plan.seed);
     storm.rage(plan, start).await;
+    let calm = cluster.clock.now();
     done.store(true, Ordering::Relaxed);
     for ended in join_all(clients).await {
         if let Err(error) = ended {
@@ -131,6 +167,9 @@ async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> (Notes, Lab
         Some(took) => {
             let took_ms = took.as_secs_f64() * 1_000.0;
             report.measures.insert("converged_ms".to_owned(), took_ms);
+            if let Some(crew) = &stage.crew {
+                calm_down(plan, crew, cluster, report).await;
+            }
             tokio::time::sleep(LAST_WORDS).await;
             watchers.iter().for_each(JoinHandle::abort);
             if let Err(error) = judge(stage, &notebook.notes(), report).await {
@@ -149,7 +188,31 @@ async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> (Notes, Lab
     report.acknowledged = notes.acknowledged.len() as u64;
     report.errors.clone_from(&notes.errors);
     report.first_errors.clone_from(&notes.first_errors);
-    (notes, storm.labels())
+    let crew = stage.crew.as_ref().map(|crew| {
+        let evidence = crew.evidence((start, calm));
+        report
+            .measures
+            .extend(crew.judge(&evidence, &storm.faults()));
+        evidence
+    });
+    Witnessed {
+        notes,
+        labels: storm.labels(),
+        crew,
+    }
+}
+
+/// Services come to be as they shall after the storm, and stay so.
+async fn calm_down(plan: &Plan, crew: &Crew, cluster: &Cluster, report: &mut Report) {
+    let Some(took) = crew.settle("after the storm").await else {
+        return;
+    };
+    let took_ms = took.as_secs_f64() * 1_000.0;
+    let key = "services_settled_ms".to_owned();
+    report.measures.insert(key, took_ms);
+    crew.stays(STAY.min(plan.duration)).await;
+    // The log may have gone on with them; what the judges compare must rest. Services whose tasks never rest are an exception.
+    agree_within(cluster, CONVERGE_MAX).await;
 }
 
 /// Starts the clients.
@@ -335,11 +398,16 @@ async fn history(client: &Client, last: Revision) -> Result<Vec<Event>> {
 }
 
 /// Measures what the scenario expects, and holds it against the bounds.
-fn expect(plan: &Plan, (marks, notes, labels): (&[Mark], &Notes, &Labels), report: &mut Report) {
+fn expect(plan: &Plan, marks: &[Mark], witnessed: &Witnessed, report: &mut Report) {
+    let labels = &witnessed.labels;
     let seen = Seen {
         marks,
-        acknowledged: &notes.acknowledged,
+        acknowledged: &witnessed.notes.acknowledged,
         now: report.length,
+    };
+    let of_crew = |name: &str, span| {
+        let crew = witnessed.crew.as_ref()?;
+        crew.take(name, span)
     };
     let of_this_profile = |profile: &Option<String>| {
         profile
@@ -360,8 +428,10 @@ fn expect(plan: &Plan, (marks, notes, labels): (&[Mark], &Notes, &Labels), repor
             Some(label) => format!("{name}@{label}"),
         };
         let judged = report.measures.get(&key).copied();
-        let Some(value) = judged.or_else(|| measure::take(name, span, &seen)) else {
-            let why = if MEASURES.contains(&name.as_str()) {
+        let taken = || measure::take(name, span, &seen).or_else(|| of_crew(name, span));
+        let Some(value) = judged.or_else(taken) else {
+            let known = MEASURES.iter().chain(&workloads::crew::MEASURES);
+            let why = if known.copied().any(|one| one == name) {
                 "nothing to measure in this run"
             } else {
                 "only the simulator sees it"

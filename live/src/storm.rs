@@ -1,13 +1,14 @@
 //! The storm: carries out the steps of a plan on real processes, each at its time, and clears up after them.
 
 use crate::cluster::Cluster;
-use crate::plan::{Plan, possible_ends, stream};
+use crate::crew::Crew;
+use crate::plan::{Plan, is_workers, left_out, possible_ends, stream};
 use futures::future::join_all;
 use node::types::Role;
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use scenarios::{Action, Crash, Moment, Span, Who};
+use scenarios::{Action, Crash, Flow, Moment, Span, Who};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -32,6 +33,8 @@ pub(crate) type Labels = BTreeMap<String, (Duration, Duration)>;
 struct Happened {
     /// Labelled steps.
     labels: Labels,
+    /// From when to when something was broken.
+    faults: Vec<(Duration, Duration)>,
     /// True when a promise was destroyed (a disk wiped).
     destroyed: bool,
 }
@@ -41,6 +44,8 @@ struct Happened {
 pub(crate) struct Storm {
     /// Whom it strikes.
     cluster: Cluster,
+    /// Workers and services, if the run has any.
+    crew: Option<Crew>,
     /// What has happened.
     happened: Arc<Mutex<Happened>>,
     /// Chance inside steps.
@@ -48,10 +53,11 @@ pub(crate) struct Storm {
 }
 
 impl Storm {
-    /// A storm over `cluster`.
-    pub(crate) fn new(cluster: Cluster, seed: u64) -> Self {
+    /// A storm over `cluster` and `crew`.
+    pub(crate) fn new(cluster: Cluster, crew: Option<Crew>, seed: u64) -> Self {
         Storm {
             cluster,
+            crew,
             happened: Arc::default(),
             rng: Arc::new(Mutex::new(stream(seed, b"thestorm"))),
         }
@@ -60,6 +66,11 @@ impl Storm {
     /// Labelled steps that have happened.
     pub(crate) fn labels(&self) -> Labels {
         self.with_happened(|happened| happened.labels.clone())
+    }
+
+    /// From when to when something was broken.
+    pub(crate) fn faults(&self) -> Vec<(Duration, Duration)> {
+        self.with_happened(|happened| happened.faults.clone())
     }
 
     fn with_happened<T>(&self, look: impl FnOnce(&mut Happened) -> T) -> T {
@@ -81,6 +92,13 @@ impl Storm {
         let whole = tokio::time::sleep(length);
         futures::future::join(join_all(steps), whole).await;
         self.tell("storm", "— The storm is over.");
+        if let Some(crew) = &self.crew {
+            let workers = self.cluster.workers();
+            workers
+                .iter()
+                .for_each(|one| crew.witness.power_is_back(one));
+            crew.gates.iter().for_each(|gates| gates.heal_all());
+        }
         self.cluster.heal();
     }
 
@@ -88,6 +106,9 @@ impl Storm {
     async fn at_its_time(&self, planned: &PlannedStep, start: Duration) {
         let wait = (start + planned.at).saturating_sub(self.now());
         tokio::time::sleep(wait).await;
+        if left_out(planned).is_some() {
+            return;
+        }
         if let Some(moment) = planned.step.when
             && !self.wait_for(moment).await
         {
@@ -99,6 +120,14 @@ impl Storm {
         self.tell("storm", &format!("— {}", planned.step.text));
         let begin = self.now();
         self.carry_out(planned).await;
+        let is_calm = matches!(
+            planned.step.action,
+            Action::Command { .. } | Action::Order { .. }
+        );
+        if !is_calm {
+            let end = self.now();
+            self.with_happened(|happened| happened.faults.push((begin, end)));
+        }
         if let Some(label) = planned.step.label.clone() {
             let end = self.now();
             self.with_happened(|happened| happened.labels.insert(label, (begin, end)));
@@ -141,12 +170,20 @@ impl Storm {
         let span = |span: &Span, share: usize| seconds(span, planned.shares[share]);
         match &planned.step.action {
             Action::Crash { who, how, down_s } => {
-                let how = *planned.pick(&possible_ends(how), 0);
+                let how = *planned.pick(&possible_ends(who, how), 0);
                 self.crash(self.who(who).await, how, span(down_s, 1)).await;
             }
             Action::Pause { who, for_s } => self.pause(self.who(who).await, span(for_s, 0)).await,
             Action::StoreDamage { who } => self.damage_store(self.who(who).await).await,
             Action::Wipe { who, down_s } => self.wipe(self.who(who).await, span(down_s, 0)).await,
+            Action::CutOff {
+                who, flow, for_s, ..
+            } => {
+                let flow = *planned.pick(flow, 0);
+                self.cut_off(self.who(who).await, flow, span(for_s, 1))
+                    .await;
+            }
+            Action::Order { command } => self.order(command).await,
             Action::Transfer => self.command("cluster transfer", None).await,
             Action::Command { line, exit } => self.command(line, *exit).await,
             other => unreachable!("a plan with {other:?} is refused before it begins"),
@@ -155,6 +192,9 @@ impl Storm {
 
     /// The nodes that a step is about, now.
     async fn who(&self, who: &Who) -> Vec<String> {
+        if is_workers(who) {
+            return self.workers(who);
+        }
         let all = self.cluster.names();
         let up = self.cluster.running();
         let pool = if up.is_empty() { all.clone() } else { up };
@@ -183,19 +223,102 @@ impl Storm {
         }
     }
 
+    /// The workers that a step is about, now.
+    fn workers(&self, who: &Who) -> Vec<String> {
+        let mut all = self.cluster.workers();
+        let runs = self.crew.as_ref().map(|crew| crew.witness.runs());
+        match who {
+            Who::AllWorkers => return all,
+            Who::Worker(number) => all.retain(|name| *name == format!("w{number}")),
+            Who::WorkerOf(service) => {
+                let runs = runs.unwrap_or_default();
+                let mut there = runs.iter().filter(|run| run.to.is_none());
+                if let Some(run) = there.find(|run| run.service == *service) {
+                    all.retain(|name| *name == run.host);
+                }
+            }
+            _ => {}
+        }
+        self.chance(|rng| all.shuffle(rng));
+        all.truncate(match who {
+            Who::SomeWorkers => (all.len().saturating_sub(1) / 2).max(1),
+            _ => 1,
+        });
+        all
+    }
+
+    /// Workers hear nothing of managers, or managers nothing of them, or both.
+    async fn cut_off(&self, names: Vec<String>, flow: Flow, span: Duration) {
+        let Some(gates) = self.crew.as_ref().and_then(|crew| crew.gates.as_ref()) else {
+            return self
+                .cluster
+                .story
+                .fail("there is no gate to close".to_owned());
+        };
+        for name in &names {
+            let words = match flow {
+                Flow::Symmetric => "is CUT OFF from all managers",
+                Flow::Outbound => "is CUT OFF: no manager hears it",
+                Flow::Inbound => "is CUT OFF: it hears no manager",
+            };
+            self.tell(name, words);
+            self.cluster.story.probe("a worker was cut off");
+            gates.cut(name, flow);
+        }
+        tokio::time::sleep(span).await;
+        for name in &names {
+            self.tell(name, "is reached again");
+            gates.heal(name);
+        }
+    }
+
+    /// Something is wanted of the cluster.
+    async fn order(&self, table: &toml::Table) {
+        let Some(crew) = &self.crew else {
+            return self
+                .cluster
+                .story
+                .fail("there is no crew to order".to_owned());
+        };
+        match table.clone().try_into() {
+            Ok(command) => crew.command(&command).await,
+            Err(error) => {
+                let why = format!("an order cannot be read: {error}");
+                self.cluster.story.fail(why);
+            }
+        }
+    }
+
+    /// Ends one process; a worker's machine that loses power takes its tasks with it.
+    async fn strike(&self, name: &str, how: Crash) {
+        let is_worker = self.cluster.workers().iter().any(|one| one == name);
+        self.cluster.story.probe(match (how, is_worker) {
+            (Crash::PowerLoss, true) => "a worker lost power",
+            (Crash::Kill, true) => "a worker was killed",
+            (Crash::Stop, true) => "a worker was told to stop",
+            (Crash::Stop, false) => "a node was told to stop",
+            (_, false) => "a node was killed",
+        });
+        self.cluster.down(name, how).await;
+        if let Some(crew) = self.crew.as_ref().filter(|_| is_worker)
+            && how == Crash::PowerLoss
+        {
+            crew.witness.power_is_lost(name);
+        }
+    }
+
     /// Processes end and come back, each at its own pace within the time.
     async fn crash(&self, names: Vec<String>, how: Crash, down: Duration) {
         let each = names.iter().map(|name| async move {
             if self.cluster.is_off(name) {
                 return;
             }
-            self.cluster.story.probe(match how {
-                Crash::Stop => "a node was told to stop",
-                Crash::Kill | Crash::PowerLoss => "a node was killed",
-            });
             let share = self.chance(|rng| rng.random_range(0.5..1.0));
-            self.cluster.down(name, how).await;
+            self.strike(name, how).await;
             tokio::time::sleep(down.mul_f64(share)).await;
+            if let Some(crew) = &self.crew {
+                crew.witness.power_is_back(name);
+            }
             self.cluster.up(name);
         });
         join_all(each).await;

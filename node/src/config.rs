@@ -46,6 +46,9 @@ pub struct Config {
     /// Storage.
     #[serde(default)]
     pub storage: Storage,
+    /// Watching over workers.
+    #[serde(default)]
+    pub workers: Workers,
     /// Logging.
     #[serde(default)]
     pub log: Log,
@@ -70,6 +73,28 @@ impl Config {
             .advertise_http
             .clone()
             .unwrap_or_else(|| self.listen.http.clone())
+    }
+
+    /// A lone node `n1` in `home` for tests, on ports of the system's choice.
+    #[cfg(test)]
+    pub(crate) fn lone(home: &std::path::Path) -> Self {
+        let any = "127.0.0.1:0".to_owned();
+        Config {
+            name: "n1".to_owned(),
+            data_dir: home.join("n1"),
+            profile: Profile::Lan,
+            listen: Listen {
+                http: any.clone(),
+                peer: any,
+                advertise_http: None,
+                advertise_peer: None,
+            },
+            cluster: Cluster::default(),
+            limits: Limits::default(),
+            storage: Storage::default(),
+            workers: Workers::default(),
+            log: Log::default(),
+        }
     }
 }
 
@@ -156,6 +181,16 @@ pub struct Storage {
     pub snapshot_entries: Option<u64>,
     /// Free bytes below which the node takes no more writes; unset for the built-in number (256 MiB).
     pub disk_low_bytes: Option<u64>,
+}
+
+/// Watching over workers. The leader's settings count, so all managers should have the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Workers {
+    /// Silence after which a worker is marked down and its tasks run elsewhere, milliseconds; unset for the built-in number
+    /// (30,000; inventory T-8). Less brings a lost worker's tasks back sooner, and replaces tasks that only a short cut of the network
+    /// hid. It says nothing about volumes: their lease always ends first.
+    pub down_after_ms: Option<u64>,
 }
 
 /// Logging.

@@ -3,8 +3,11 @@
 //! It is a crate of its own so that the simulator links neither TLS nor another HTTP client. Registries on loopback are spoken to
 //! without TLS, as container engines do. What comes is checked by the node, not here.
 //!
-//! Left out: credentials. Only what a registry gives to everybody can be pulled.
+//! Map: here, the clients; [`credentials`], what to show them.
 
+mod credentials;
+
+use crate::credentials::Credentials;
 use bytes::Bytes;
 use futures::StreamExt;
 use node::rt::images::{Blob, Error, Images, ImagesDriver};
@@ -13,6 +16,8 @@ use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a registry may take for the connection.
@@ -32,48 +37,119 @@ const MANIFESTS: [&str; 4] = [
 /// All registries that this machine can reach.
 #[derive(Clone)]
 struct Registries {
+    /// The file of credentials.
+    file: Option<PathBuf>,
+    /// What is made of it, made anew when it says something else.
+    kept: Arc<Mutex<Arc<Clients>>>,
+}
+
+/// How registries are spoken to.
+struct Clients {
+    /// What the file of credentials says.
+    text: String,
+    /// What that means.
+    credentials: Credentials,
     /// Speaks HTTPS.
     secure: Client,
     /// Speaks HTTP.
     plain: Client,
 }
 
-/// The registries that this machine can reach.
-pub fn images() -> Result<Images, String> {
+impl Clients {
+    /// Clients with the credentials in `text`. They keep to those that they were given first.
+    fn new(text: String) -> Result<Self, String> {
+        let client = |protocol: ClientProtocol| {
+            let config = ClientConfig {
+                protocol,
+                connect_timeout: Some(CONNECT),
+                read_timeout: Some(SILENCE),
+                ..ClientConfig::default()
+            };
+            Client::try_from(config)
+                .map_err(|error| format!("images cannot be pulled by this program: {error}"))
+        };
+        Ok(Clients {
+            credentials: match text.is_empty() {
+                true => Credentials::default(),
+                false => Credentials::parse(&text)?,
+            },
+            text,
+            secure: client(ClientProtocol::Https)?,
+            plain: client(ClientProtocol::Http)?,
+        })
+    }
+}
+
+/// The registries that this machine can reach, with the credentials in `file`, which is read again for each pull.
+pub fn images(file: Option<&Path>) -> Result<Images, String> {
     // Another part of this program may have chosen one; any will do.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let client = |protocol: ClientProtocol| {
-        let config = ClientConfig {
-            protocol,
-            connect_timeout: Some(CONNECT),
-            read_timeout: Some(SILENCE),
-            ..ClientConfig::default()
-        };
-        Client::try_from(config)
-            .map_err(|error| format!("images cannot be pulled by this program: {error}"))
-    };
+    let clients = Clients::new(read(file)?).map_err(|why| told(file, &why))?;
     Ok(Images::new(Registries {
-        secure: client(ClientProtocol::Https)?,
-        plain: client(ClientProtocol::Http)?,
+        file: file.map(Path::to_owned),
+        kept: Arc::new(Mutex::new(Arc::new(clients))),
     }))
 }
 
+/// What is wrong, with the file that is to blame.
+fn told(file: Option<&Path>, why: &str) -> String {
+    match file {
+        Some(file) => format!("credentials in {}: {why}", file.display()),
+        None => why.to_owned(),
+    }
+}
+
+/// The text of the file of credentials.
+fn read(file: Option<&Path>) -> Result<String, String> {
+    let text = file.map(std::fs::read_to_string).transpose();
+    let text = text.map_err(|error| told(file, &format!("cannot be read: {error}")))?;
+    Ok(text.unwrap_or_default())
+}
+
+/// Whom to ask for an image, and how.
+struct Found {
+    /// Speaks to its registry.
+    client: Client,
+    /// Its whole name.
+    reference: Reference,
+    /// What to show.
+    auth: RegistryAuth,
+}
+
 impl Registries {
-    /// Who is to be asked for `image`, and its whole name.
-    fn find(&self, image: &str) -> Result<(Client, Reference), Error> {
+    /// The clients for what the file of credentials says now.
+    fn clients(&self) -> Result<Arc<Clients>, Error> {
+        let text = read(self.file.as_deref()).map_err(Error::Unreachable)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.text != text {
+            let clients = Clients::new(text);
+            let told = |why: String| Error::Unreachable(told(self.file.as_deref(), &why));
+            *kept = Arc::new(clients.map_err(told)?);
+        }
+        Ok(Arc::clone(&kept))
+    }
+
+    /// Who is to be asked for `image`.
+    fn find(&self, image: &str) -> Result<Found, Error> {
         let parsed = image.parse::<Reference>();
         let reference = parsed.map_err(|error| {
             let hint = "write it as host/name:tag or host/name@sha256:...";
             Error::Refused(format!("{image:?} is not an image: {error}; {hint}"))
         })?;
+        let clients = self.clients()?;
         let registry = reference.resolve_registry();
         let is_port = |rest: &str| rest.is_empty() || rest.starts_with(':');
         let is_near = |host: &str| registry.strip_prefix(host).is_some_and(is_port);
         let client = match LOOPBACK.into_iter().any(is_near) {
-            true => self.plain.clone(),
-            false => self.secure.clone(),
+            true => clients.plain.clone(),
+            false => clients.secure.clone(),
         };
-        Ok((client, reference))
+        let auth = clients.credentials.of(registry);
+        Ok(Found {
+            client,
+            reference,
+            auth,
+        })
     }
 }
 
@@ -81,8 +157,12 @@ impl ImagesDriver for Registries {
     fn manifest(&self, image: &str) -> BoxFuture<'static, Result<Bytes, Error>> {
         let (found, image) = (self.find(image), image.to_owned());
         Box::pin(async move {
-            let (client, reference) = found?;
-            let asked = client.pull_manifest_raw(&reference, &RegistryAuth::Anonymous, &MANIFESTS);
+            let Found {
+                client,
+                reference,
+                auth,
+            } = found?;
+            let asked = client.pull_manifest_raw(&reference, &auth, &MANIFESTS);
             let (bytes, _) = asked.await.map_err(|error| refusal(&image, &error))?;
             Ok(bytes)
         })
@@ -91,10 +171,14 @@ impl ImagesDriver for Registries {
     fn blob(&self, image: &str, digest: &str) -> BoxFuture<'static, Result<Blob, Error>> {
         let (found, image, digest) = (self.find(image), image.to_owned(), digest.to_owned());
         Box::pin(async move {
-            let (client, reference) = found?;
+            let Found {
+                client,
+                reference,
+                auth,
+            } = found?;
             let what = format!("{digest} of {image}");
             let pull = RegistryOperation::Pull;
-            let allowed = client.auth(&reference, &RegistryAuth::Anonymous, pull);
+            let allowed = client.auth(&reference, &auth, pull);
             allowed.await.map_err(|error| refusal(&what, &error))?;
             let asked = client.pull_blob_stream(&reference, digest.as_str());
             let sized = asked.await.map_err(|error| refusal(&what, &error))?;
@@ -107,7 +191,7 @@ impl ImagesDriver for Registries {
 fn refusal(what: &str, error: &OciDistributionError) -> Error {
     use OciDistributionError as Oci;
     let why = format!("{what} cannot be pulled: {error}");
-    let private = "; only images that anybody may pull can be: copy it to a registry of your own, or into an OCI layout (oci:/path)";
+    let private = "; give the worker credentials with --registry-credentials, or copy the image into an OCI layout (oci:/path)";
     match error {
         Oci::UnauthorizedError { .. } | Oci::AuthenticationFailure(_) => {
             Error::Refused(why + private)

@@ -7,8 +7,9 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use node::knobs::Knobs;
+use node::rt::Images;
 use node::rt::process::ContainerRuntime;
 use node::rt::real;
 use node::service::{Desired, Spec};
@@ -88,8 +89,33 @@ fn image(shelf: &Shelf) -> Value {
     layer
 }
 
-async fn serve(State(shelf): State<Shelf>, Path(path): Path<String>) -> (StatusCode, Vec<u8>) {
+/// What a private registry wants to be shown: `me:secret`.
+const CREDENTIALS: &str = "bWU6c2VjcmV0";
+/// Or what its service of tokens gives to whoever shows that.
+const TOKEN: &str = "a-token-for-me";
+
+/// Gives a token for credentials.
+async fn token(headers: HeaderMap) -> (StatusCode, String) {
+    let shown = headers.get("authorization");
+    let wanted = format!("Basic {CREDENTIALS}");
+    match shown.is_some_and(|shown| shown == wanted.as_str()) {
+        true => (StatusCode::OK, json!({ "token": TOKEN }).to_string()),
+        false => (StatusCode::UNAUTHORIZED, String::new()),
+    }
+}
+
+async fn serve(
+    State(shelf): State<Shelf>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> (StatusCode, Vec<u8>) {
     let name = path.rsplit('/').next().unwrap_or_default();
+    let wanted = [format!("Basic {CREDENTIALS}"), format!("Bearer {TOKEN}")];
+    let shown = headers.get("authorization");
+    let is_shown = shown.is_some_and(|shown| wanted.iter().any(|wanted| shown == wanted.as_str()));
+    if path.starts_with("private/") && !is_shown {
+        return (StatusCode::UNAUTHORIZED, Vec::new());
+    }
     match shelf.lock().unwrap().get(name) {
         Some(bytes) => (StatusCode::OK, bytes.clone()),
         None => (
@@ -102,11 +128,21 @@ async fn serve(State(shelf): State<Shelf>, Path(path): Path<String>) -> (StatusC
 
 /// Starts a registry and gives its address.
 async fn registry(shelf: &Shelf) -> String {
+    registry_that(shelf, |_| "Basic realm=\"fleet\"".to_owned()).await
+}
+
+/// The same with what it says at its address to whoever shows nothing.
+async fn registry_that(shelf: &Shelf, says: impl Fn(&str) -> String) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
+    let challenge = ("www-authenticate", says(&address));
     let router = Router::new()
         .route("/v2/{*path}", axum::routing::get(serve))
-        .route("/v2/", axum::routing::get(|| async { "{}" }))
+        .route(
+            "/v2/",
+            axum::routing::get(move || async { (StatusCode::UNAUTHORIZED, [challenge], "{}") }),
+        )
+        .route("/token", axum::routing::get(token))
         .with_state(Arc::clone(shelf));
     tokio::spawn(async move {
         loop {
@@ -122,13 +158,23 @@ async fn registry(shelf: &Shelf) -> String {
 
 /// Prepares task `id` with `image`, in `dir`.
 async fn prepare(dir: &std::path::Path, id: u64, image: &str) -> Result<(), Refusal> {
+    prepare_with(dir, id, image, &registry::images(None).unwrap()).await
+}
+
+/// The same with these registries.
+async fn prepare_with(
+    dir: &std::path::Path,
+    id: u64,
+    image: &str,
+    images: &Images,
+) -> Result<(), Refusal> {
     let containers = Containers {
         runtime: ContainerRuntime {
             program: "/nonexistent/crun".into(),
             uid: 1, // Owners are not kept: the test need not be root.
             gid: 1,
         },
-        images: registry::images().unwrap(),
+        images: images.clone(),
         platform: real::host().platform,
     };
     let env = real::env("test").unwrap();
@@ -188,4 +234,43 @@ async fn a_registry_that_is_away_may_come_back() {
         .await
         .unwrap_err();
     assert!(refusal.is_permanent, "{refusal:?}");
+}
+
+#[tokio::test]
+async fn a_private_image_needs_credentials_which_may_change() {
+    let (shelf, dir) = (Shelf::default(), tempfile::tempdir().unwrap());
+    image(&shelf);
+    let host = registry(&shelf).await;
+    let image = format!("{host}/private/web:1.0");
+    let refusal = prepare(dir.path(), 1, &image).await.unwrap_err();
+    let says = refusal.message.contains("--registry-credentials");
+    assert!(refusal.is_permanent && says, "{refusal:?}");
+    let file = dir.path().join("config.json");
+    let write = |auth: &str| {
+        let text = json!({ "auths": { &host: { "auth": auth } } });
+        std::fs::write(&file, text.to_string()).unwrap();
+    };
+    write("bWU6d3Jvbmc=");
+    let images = registry::images(Some(&file)).unwrap();
+    let refusal = prepare_with(dir.path(), 2, &image, &images).await;
+    assert!(refusal.unwrap_err().is_permanent);
+    write(CREDENTIALS);
+    prepare_with(dir.path(), 3, &image, &images).await.unwrap();
+    // Another registry of the same credentials, which wants a token made of them.
+    let tokens = |address: &str| format!("Bearer realm=\"http://{address}/token\",service=\"s\"");
+    let other = registry_that(&shelf, tokens).await;
+    let text = json!({ "auths": { &other: { "auth": CREDENTIALS } } });
+    std::fs::write(&file, text.to_string()).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let same = format!("{other}/private/web:1.0");
+    prepare_with(elsewhere.path(), 1, &same, &images)
+        .await
+        .unwrap();
+    std::fs::write(&file, "rubbish").unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let refusal = prepare_with(other.path(), 1, &image, &images).await;
+    let refusal = refusal.unwrap_err();
+    let says = refusal.message.contains("config.json: line 1");
+    assert!(!refusal.is_permanent && says, "{refusal:?}");
+    assert!(registry::images(Some(&file)).is_err());
 }

@@ -38,6 +38,9 @@ pub struct LiveRun {
     pub commit: String,
     /// Nodes.
     pub nodes: u32,
+    /// Workers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub workers: u32,
     /// Profile.
     pub profile: String,
     /// Length, seconds.
@@ -72,6 +75,12 @@ pub struct LiveMeasure {
     pub max: Option<f64>,
     /// Least value allowed.
     pub min: Option<f64>,
+}
+
+/// Whether a number says nothing.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl LiveRecord {

@@ -15,7 +15,9 @@ use crate::timeline::State;
 use crate::trace::{Level, Recorder};
 use crate::world::SimWorld;
 use madsim::runtime::{Handle, NodeHandle};
-use node::config::{Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage};
+use node::config::{
+    Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage, Workers,
+};
 use node::handle::{Condition, Status};
 use node::rt::Env;
 use node::types::{NodeId, Role};
@@ -585,6 +587,7 @@ fn config(plan: &Plan, name: &str, names: &[String]) -> Config {
         },
         limits: Limits::default(),
         storage: Storage::default(),
+        workers: Workers::default(),
         log: Log::default(),
     }
 }

@@ -200,9 +200,16 @@ pub fn judge_tasks(crew: &Crew, happened: &Happened, report: &mut Report, record
     let excused: Vec<_> = faults
         .map(|(begin, end)| (*begin, *end + DOUBLE_AFTER))
         .collect();
-    report
-        .measures
-        .extend(tasks::judge(crew, DOUBLE_MAX, &excused, recorder));
+    let judged = tasks::judge(crew, DOUBLE_MAX, &excused);
+    report.measures.extend(judged.measures);
+    judged
+        .failures
+        .into_iter()
+        .for_each(|one| recorder.fail(one));
+    judged
+        .probes
+        .into_iter()
+        .for_each(|one| recorder.sometimes(one));
 }
 
 /// Measures what the scenario expects, and holds it against the bounds.

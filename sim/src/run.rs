@@ -198,7 +198,7 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
         judge_run(cluster, &notes, report).await;
     }
     let happened = storm.happened();
-    let crew = crew::measure::Evidence::of(cluster, (start, calm));
+    let crew = crew::evidence(cluster, (start, calm));
     if plan.workers > 0 {
         cluster.ledger.judge_leases(None, recorder.now());
         judge::judge_tasks(&crew, &happened, report, &recorder);

@@ -48,6 +48,27 @@ fn short_plan(who: &str, how: &str) -> Value {
     plan
 }
 
+/// A plan of a few seconds with two workers, in which of the steps of `scenario` only the one called `label` happens, with `changes`
+/// to what it does.
+fn crew_plan(scenario: &str, label: &str, changes: &Value) -> Value {
+    let (code, text) = live(&[scenario, "--seed", "1", "--print-plan"]);
+    assert_eq!(code, 0, "{text}");
+    let mut plan: Value = serde_json::from_str(&text).expect("a plan is JSON");
+    let steps = plan["steps"].as_array().unwrap();
+    let step = steps.iter().find(|one| one["step"]["label"] == label);
+    let mut step = step.expect("there is such a step").clone();
+    step["at"] = json!({ "secs": 1, "nanos": 0 });
+    for (key, value) in changes.as_object().unwrap() {
+        step["step"]["do"][key] = value.clone();
+    }
+    plan["steps"] = json!([step]);
+    plan["duration"] = json!({ "secs": 6, "nanos": 0 });
+    plan["profile"] = json!("lan");
+    plan["nodes"] = json!(3);
+    plan["workers"] = json!(2);
+    plan
+}
+
 /// Carries out a plan with a program as every node.
 fn carry_out(dir: &Path, plan: &Value, program: &str, more: &[&str]) -> (i32, String) {
     let path = dir.join("plan.json");
@@ -168,6 +189,70 @@ fn whoever_ends_a_run_ends_its_processes() {
     }
 }
 
+/// How long a worker is away in these tests: long enough to miss heartbeats, and far from being marked down.
+fn away() -> Value {
+    json!({ "low": 3.0, "high": 3.0 })
+}
+
+#[test]
+fn a_worker_that_is_killed_loses_no_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = dir.path().join("record.json");
+    let kept = ["--record", record.to_str().unwrap()];
+    let changes = json!({ "who": "worker w1", "down_s": away() });
+    let plan = crew_plan("worker-crash", "killed", &changes);
+    let (code, text) = carry_out(dir.path(), &plan, PRODUCT, &kept);
+    assert_eq!(code, 0, "{text}");
+    for part in [
+        "3 nodes, 2 workers, profile lan",
+        "All workers are ready.",
+        "is KILLED (kill -9)",
+        "task_starts@killed: 0.0",
+        "serving_short@killed: 0.0",
+        "writers_at_once: 1.0",
+        "1 passed, 0 failed",
+    ] {
+        assert!(text.contains(part), "no '{part}' in:\n{text}");
+    }
+    let record: Value = serde_json::from_str(&fs::read_to_string(record).unwrap()).unwrap();
+    assert_eq!(record["runs"][0]["workers"], 2, "{record}");
+}
+
+#[test]
+fn a_worker_that_is_cut_off_keeps_its_tasks() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = crew_plan("worker-cut-off", "short", &json!({ "for_s": away() }));
+    let (code, text) = carry_out(dir.path(), &plan, PRODUCT, &[]);
+    assert_eq!(code, 0, "{text}");
+    for part in [
+        "is CUT OFF from all managers",
+        "is reached again",
+        "task_starts@short: 0.0",
+        "1 passed, 0 failed",
+    ] {
+        assert!(text.contains(part), "no '{part}' in:\n{text}");
+    }
+}
+
+#[test]
+fn a_worker_that_takes_its_tasks_with_it_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let selfish = dir.path().join("selfish");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = worker ] && exec {PRODUCT} \"$@\" --stop-tasks\nexec {PRODUCT} \"$@\"\n"
+    );
+    fs::write(&selfish, script).unwrap();
+    fs::set_permissions(&selfish, Permissions::from_mode(0o755)).unwrap();
+    let changes = json!({ "who": "worker w1", "how": ["stop"], "down_s": away() });
+    let plan = crew_plan("worker-crash", "killed", &changes);
+    let (code, text) = carry_out(dir.path(), &plan, selfish.to_str().unwrap(), &[]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("verdict: FAILED: W-F37 "), "{text}");
+    assert!(text.contains("verdict: FAILED: W-S21 "), "{text}");
+    let kept = text.split("logs and data: ").nth(1).unwrap();
+    fs::remove_dir_all(kept.lines().next().unwrap()).unwrap();
+}
+
 /// What `look` finds, as soon as it finds something.
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
@@ -188,6 +273,9 @@ fn what_processes_cannot_do_is_refused_by_name() {
     let (code, text) = live(&["partition-heal"]);
     assert_eq!(code, 2);
     assert!(text.contains("loopback cannot be cut"), "{text}");
+    let (code, text) = live(&["crew-storm"]);
+    assert_eq!(code, 2);
+    assert!(text.contains("operators who never rest"), "{text}");
     let (code, text) = live(&["no-such-weather"]);
     assert_eq!(code, 2);
     assert!(text.contains("there are: leader-crash, "), "{text}");

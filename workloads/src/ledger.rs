@@ -7,6 +7,13 @@ use node::service::spec::Amounts;
 use node::types::TaskId;
 use std::time::Duration;
 
+/// Why a process ended that was told to and did.
+pub const STOPPED: &str = "stopped as told";
+/// Why a process ended that had nothing more to do.
+pub const DONE: &str = "done";
+/// Why a process ended that was killed.
+pub const KILLED: &str = "killed";
+
 /// One process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {

@@ -10,6 +10,7 @@ use crate::scheduler::model::{Leases, Moment, Phase, Service, Task};
 use crate::scheduler::{self, Explanation};
 use crate::service::{Desired, State};
 use crate::types::NodeId;
+use crate::worker::words::why;
 use axum::response::Response;
 
 /// Events told of one task, and of the service itself, the newest.
@@ -97,6 +98,16 @@ fn story(service: &Service, task: &Task, info: &TaskInfo) -> String {
         State::Assigned => format!("{node} has not said that it knows of it"),
         State::Preparing => format!("{node} fetches what it needs"),
         State::Starting => format!("its process runs on {node}, and its health is not known yet"),
+        // Its state never goes back, so only the message tells that the process is gone.
+        State::Running if !info.message.is_empty() => {
+            format!(
+                "it is between two attempts on {node} ({} so far)",
+                info.attempts
+            )
+        }
+        State::Running if info.attempts > 1 => {
+            format!("it runs on {node}, attempt {}", info.attempts)
+        }
         State::Running => format!("it runs on {node}"),
         State::Stopping => format!("it ends on {node}, within its grace period"),
         State::Complete => format!("it ended by itself on {node}"),
@@ -104,17 +115,11 @@ fn story(service: &Service, task: &Task, info: &TaskInfo) -> String {
         State::Rejected => format!("{node} cannot run it"),
         State::Stopped => format!("it was stopped on {node}"),
     };
-    if let Some(exit) = info.exit {
-        let how = match (exit.code, exit.signal) {
-            _ if exit.oom => ", its last attempt killed for want of memory".to_owned(),
-            (Some(code), _) => format!(", its last attempt ended with code {code}"),
-            (None, Some(signal)) => format!(", its last attempt ended by signal {signal}"),
-            (None, None) => ", its last attempt ended unseen".to_owned(),
-        };
-        text += &how;
-    }
-    if !info.message.is_empty() {
-        text += &format!(": {}", info.message);
+    let why = why(info.exit, &info.message);
+    if !why.is_empty() {
+        let runs = task.state == State::Running && info.message.is_empty();
+        let whose = if runs { "; the one before " } else { ": " };
+        text += &format!("{whose}{why}");
     }
     if task.is_lost() {
         text += &format!("; {node} is down, so it is presumed dead");

@@ -1,6 +1,6 @@
 //! The routes of orchestration: services, tasks, nodes, volumes, tokens and events.
 
-use super::table::{Answer, Body, Kind, Param, Route, TIMEOUT, header, path, query};
+use super::table::{Answer, Body, FRESH, Kind, Param, Route, TIMEOUT, header, path, query};
 use super::{events, explain, logs, nodes, plan, services, tokens, volumes};
 use crate::error::Code;
 use http::Method;
@@ -20,19 +20,6 @@ const FORCE: &[Param] = &[query(
     Kind::Switch,
     "Its machine is known to be dead: its tasks are replaced at once. A machine that lives on would run them twice.",
 )];
-const FRESH: &[Param] = &[
-    query(
-        "consistency",
-        Kind::Word(&["linearizable", "bounded", "local"]),
-        "How fresh the answer must be; linearizable if not said.",
-    ),
-    query(
-        "max_age_ms",
-        Kind::Number,
-        "Greatest age `bounded` allows, milliseconds; 1000 if not said.",
-    ),
-];
-
 const LOGS: &[Param] = &[
     query(
         "stream",
@@ -44,6 +31,11 @@ const LOGS: &[Param] = &[
         "since_offset",
         Kind::Number,
         "From this offset on, bytes: the `next_offset` of the answer before.",
+    ),
+    query(
+        "since_ms_ago",
+        Kind::Number,
+        "What was written since so many milliseconds ago, by its node's clock, and up to 5 s more.",
     ),
 ];
 const EVENTS: &[Param] = &[

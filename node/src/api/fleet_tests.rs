@@ -362,11 +362,33 @@ async fn explain_says_why_tasks_wait_and_how_they_ended() {
         why(8),
         "it waits for a node: 1 of 2 workers: down; 1 of 2: not node.labels.zone == north"
     );
-    assert_eq!(
-        why(6),
-        "it failed on w1, its last attempt ended by signal 9: story of 6"
-    );
+    assert_eq!(why(6), "it failed on w1: ended by signal 9: story of 6");
     assert_eq!(told["tasks"][2]["nodes"][1]["node"], "w2");
+    let tells = async |attempts, message: &str| {
+        world.fleet(|fleet| {
+            fleet.snapshot.tasks.get_mut(&TaskId(7)).unwrap().state = State::Running;
+            let note = fleet.notes.get_mut(&TaskId(7)).unwrap();
+            note.attempts = attempts;
+            note.message = message.to_owned();
+            note.exit = (attempts > 1).then_some(Exit {
+                code: Some(3),
+                ..Exit::UNSEEN
+            });
+        });
+        let (_, told) = world.json("GET", "/v1/services/web/explain", "").await;
+        let tasks = told["tasks"].as_array().unwrap();
+        let task = tasks.iter().find(|task| task["id"] == 7).unwrap();
+        task["why"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(tells(1, "").await, "it runs on w1");
+    assert_eq!(
+        tells(2, "").await,
+        "it runs on w1, attempt 2; the one before ended with code 3"
+    );
+    assert_eq!(
+        tells(2, "ended with code 3").await,
+        "it is between two attempts on w1 (2 so far): ended with code 3"
+    );
     world.end().await;
 }
 

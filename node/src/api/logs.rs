@@ -67,7 +67,7 @@ fn target(call: &Call, id: TaskId) -> Result<String, Error> {
         }
     };
     let mut target = format!("/v1/tasks/{id}/logs?stream={stream}");
-    for name in ["tail", "since_offset"] {
+    for name in ["tail", "since_offset", "since_ms_ago"] {
         if let Some(number) = call.number(name)? {
             target += &format!("&{name}={number}");
         }

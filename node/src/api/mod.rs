@@ -42,6 +42,7 @@ mod volumes;
 mod watch;
 pub mod wire;
 mod worker_schemas;
+mod worker_table;
 mod workers;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The route table: every route of the door, with all that the router, the parameter check and the OpenAPI document need.
 //!
-//! Nothing but this and `fleet_table` adds routes, so what is documented and what is served cannot differ.
+//! Nothing but this, `fleet_table` and `worker_table` adds routes, so what is documented and what is served cannot differ.
 
 use super::call::Call;
-use super::{cluster, fleet_table, health, kv, leases, watch, workers};
+use super::{cluster, fleet_table, health, kv, leases, watch, worker_table};
 use crate::error::{Code, Error};
 use crate::rt::net::BoxFuture;
 use axum::response::Response;
@@ -200,7 +200,7 @@ const RANGE: &[Param] = &[
         "End of the range, exclusive; absent for no end.",
     ),
 ];
-const READ: &[Param] = &[
+pub(super) const FRESH: &[Param] = &[
     query(
         "consistency",
         Kind::Word(&["linearizable", "bounded", "local"]),
@@ -211,12 +211,12 @@ const READ: &[Param] = &[
         Kind::Number,
         "Greatest age `bounded` allows, milliseconds; 1000 if not said.",
     ),
-    query(
-        "revision",
-        Kind::Number,
-        "Read as of this revision; now if not said.",
-    ),
 ];
+const AT: &[Param] = &[query(
+    "revision",
+    Kind::Number,
+    "Read as of this revision; now if not said.",
+)];
 const PAGE: &[Param] = &[
     query(
         "limit",
@@ -242,20 +242,6 @@ const WATCH: &[Param] = &[
         "Last-Event-ID",
         Kind::Number,
         "The last `id` seen; the watch goes on after it, whatever `from` says.",
-    ),
-];
-const WORKER: &[Param] = &[path("id", Kind::Number, "The worker.")];
-const POLL: &[Param] = &[
-    query("epoch", Kind::Number, "The worker's session."),
-    query(
-        "revision",
-        Kind::Number,
-        "Revision of the assignments that it has; 0: none.",
-    ),
-    query(
-        "wait_ms",
-        Kind::Number,
-        "How long to wait for newer ones, milliseconds; at most 60000, 0 if not said.",
     ),
 ];
 
@@ -330,19 +316,6 @@ const CHANGING: &[Code] = &[
     Code::ShuttingDown,
     Code::Poisoned,
 ];
-/// Codes of what a worker says.
-const MEETING: &[Code] = &[
-    Code::TooLarge,
-    Code::Forbidden,
-    Code::NotFound,
-    Code::Conflict,
-    Code::NoLeader,
-    Code::NotLeader,
-    Code::Timeout,
-    Code::Overloaded,
-    Code::ReadOnly,
-    Code::ShuttingDown,
-];
 /// Codes of a snapshot.
 const CUTTING: &[Code] = &[
     Code::Timeout,
@@ -362,10 +335,13 @@ const WAITING: &[Code] = &[
 
 /// Every route of the door.
 pub(super) fn all() -> impl Iterator<Item = &'static Route> + Clone {
-    ROUTES.iter().chain(fleet_table::ROUTES)
+    ROUTES
+        .iter()
+        .chain(worker_table::ROUTES)
+        .chain(fleet_table::ROUTES)
 }
 
-/// The routes of keys, of the cluster and of the node itself; those of orchestration are in `fleet_table`.
+/// The routes of keys, of the cluster and of the node itself; those of orchestration are in `fleet_table` and `worker_table`.
 static ROUTES: &[Route] = &[
     Route {
         method: Method::PUT,
@@ -383,7 +359,7 @@ static ROUTES: &[Route] = &[
         path: "/v1/kv/{*key}",
         id: "getKey",
         summary: "Reads a key.",
-        groups: &[KEY, READ, TIMEOUT],
+        groups: &[KEY, FRESH, AT, TIMEOUT],
         body: Body::None,
         answer: Answer::JsonOrBytes("GetAnswer"),
         errors: READING,
@@ -405,7 +381,7 @@ static ROUTES: &[Route] = &[
         path: "/v1/kv",
         id: "getRange",
         summary: "Reads a range of keys, page by page.",
-        groups: &[RANGE, PAGE, READ, TIMEOUT],
+        groups: &[RANGE, PAGE, FRESH, AT, TIMEOUT],
         body: Body::None,
         answer: Answer::Json("RangeAnswer"),
         errors: READING,
@@ -699,49 +675,5 @@ static ROUTES: &[Route] = &[
         answer: Answer::Json("RaftState"),
         errors: &[],
         handler: |call| Box::pin(cluster::raft_state(call)),
-    },
-    Route {
-        method: Method::POST,
-        path: "/v1/workers/hello",
-        id: "workerHello",
-        summary: "A worker says who it is and all it has; answered by the leader.",
-        groups: &[TIMEOUT],
-        body: Body::Json("WorkerHello"),
-        answer: Answer::Json("WorkerReply"),
-        errors: MEETING,
-        handler: |call| Box::pin(workers::hello(call)),
-    },
-    Route {
-        method: Method::POST,
-        path: "/v1/workers/beat",
-        id: "workerBeat",
-        summary: "A worker gives a sign of life, and may be granted a lease; answered by the leader.",
-        groups: &[TIMEOUT],
-        body: Body::Json("WorkerBeat"),
-        answer: Answer::Json("WorkerReply"),
-        errors: MEETING,
-        handler: |call| Box::pin(workers::beat(call)),
-    },
-    Route {
-        method: Method::POST,
-        path: "/v1/workers/report",
-        id: "workerReport",
-        summary: "A worker reports on its tasks; answered by the leader.",
-        groups: &[TIMEOUT],
-        body: Body::Json("WorkerReport"),
-        answer: Answer::Json("WorkerReply"),
-        errors: MEETING,
-        handler: |call| Box::pin(workers::report(call)),
-    },
-    Route {
-        method: Method::GET,
-        path: "/v1/workers/{id}/assignments",
-        id: "workerAssignments",
-        summary: "Waits for assignments newer than the worker has; `conflict` says that its session is over.",
-        groups: &[WORKER, POLL],
-        body: Body::None,
-        answer: Answer::Json("AssignmentsAnswer"),
-        errors: &[Code::Conflict, Code::ShuttingDown],
-        handler: |call| Box::pin(workers::assignments(call)),
     },
 ];

@@ -6,9 +6,9 @@ use super::nodes::done;
 use super::services::{commit, read, surprise};
 use crate::error::Error;
 use crate::fleet::{Command, Done};
+use crate::manager::meeting::token_hash;
 use axum::response::Response;
 use rand_core::RngCore;
-use sha2::{Digest, Sha256};
 
 /// What every token begins with, so that people and scanners of secrets know one when they see it.
 const PREFIX: &str = "swt-";
@@ -31,7 +31,7 @@ pub(super) async fn create(call: Call) -> Result<Response, Error> {
         return Err(invalid(message));
     }
     let token = draw(&call);
-    let hash = hex(&Sha256::digest(token.as_bytes()));
+    let hash = token_hash(&token);
     let (done, place) = commit(&call, &Command::TokenCreate { hash, ttl_ms }).await?;
     match done {
         Done::Token { id, expires_ms } => json(&TokenMade {

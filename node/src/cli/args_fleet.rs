@@ -89,6 +89,7 @@ changed the service in between.")]
 Examples:
   seaworthy service logs web --follow
   seaworthy service logs 17 --tail 20 --stream stderr
+  seaworthy service logs web --since 10m
 
 Any manager asks the workers. Lines of several tasks begin with service, slot and node.")]
     Logs(Logs),
@@ -127,9 +128,12 @@ pub struct Logs {
     /// Go on with what comes
     #[arg(long, short)]
     pub follow: bool,
-    /// Begin with the last lines of each task, this many
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub tail: u64,
+    /// Begin with the last lines of each task, this many; 100 if nothing is said
+    #[arg(long, value_name = "N", conflicts_with = "since")]
+    pub tail: Option<u64>,
+    /// Begin with what was written since so long ago (10m), and up to 5 s more
+    #[arg(long, value_name = "TIME", value_parser = super::args::duration)]
+    pub since: Option<Duration>,
     /// stdout or stderr; both if not said
     #[arg(long, value_name = "STREAM", value_parser = ["stdout", "stderr"])]
     #[arg(hide_possible_values = true)]

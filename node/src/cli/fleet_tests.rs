@@ -357,6 +357,34 @@ async fn output_of_several_tasks_is_told_apart() {
 }
 
 #[tokio::test]
+async fn output_since_a_time_is_read_page_by_page_and_following_ends_with_what_does_not_pass() {
+    let page = |from: u64, text: &str| {
+        let next = from + text.len() as u64;
+        ok(json!({"task": 7, "node": "w1", "from_offset": from, "next_offset": next, "text": text}))
+    };
+    let full = format!("{}\nx", "y".repeat((256 << 10) - 2));
+    let fake = Fake::new(move |asked| match asked.line.as_str() {
+        "GET /v1/tasks/7" => ok(task(7, 1, "running")),
+        "GET /v1/tasks/7/logs?stream=stdout&since_ms_ago=600000" => page(10, &full),
+        "GET /v1/tasks/7/logs?stream=stdout&since_offset=262154" => page(262_154, "z\nend"),
+        "GET /v1/tasks/7/logs?stream=stderr&tail=100" => {
+            refused(&Error::new(Code::InvalidArgument, "no such stream"))
+        }
+        other => panic!("nobody asks {other}"),
+    })
+    .await;
+    let typed = fake
+        .types("service logs 7 --stream stdout --since 10m")
+        .await;
+    assert_eq!(typed.code, 0, "{}", typed.err);
+    let lines: Vec<&str> = typed.out.lines().skip(1).collect();
+    assert_eq!(lines, ["xz", "end"], "a line across two pages is one");
+    let typed = fake.types("service logs 7 --stream stderr --follow").await;
+    assert_ne!(typed.code, 0);
+    assert!(typed.err.contains("no such stream"), "{}", typed.err);
+}
+
+#[tokio::test]
 async fn plans_and_files_are_told_without_a_change() {
     let mut fake = Fake::new(|asked| match asked.line.as_str() {
         "POST /v1/services/plan" => ok(json!({"service": "web", "action": "update", "version": 5,

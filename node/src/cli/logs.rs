@@ -11,11 +11,15 @@ use crate::api::fleet_wire::{TaskInfo, TasksAnswer};
 use crate::api::story_wire::LogsAnswer;
 use crate::error::Code;
 use crate::types::TaskId;
+use crate::worker::logs::PAGE_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Pause between two looks of `--follow`.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Lines to begin with, when nothing is said.
+const TAIL_LINES: u64 = 100;
 
 /// Prints output, and goes on with `--follow`.
 pub(super) async fn run(
@@ -39,8 +43,9 @@ pub(super) async fn run(
         let mut troubles = Vec::new();
         for task in &tasks {
             for stream in streams(options) {
-                match reading.page(task, stream, many).await {
+                match reading.pages(task, stream, many).await {
                     Ok(more) => news |= more,
+                    Err(error) if options.follow => return Err(error),
                     Err(error) => troubles.push(error),
                 }
             }
@@ -107,18 +112,44 @@ impl Reading<'_> {
         Ok(tasks)
     }
 
-    /// Reads and prints the next page of a stream; true when there was something.
-    async fn page(
+    /// Reads and prints what there is of a stream: all of it when a time was given, otherwise a page; true when there was something.
+    async fn pages(
         &mut self,
         task: &TaskInfo,
         stream: &'static str,
         many: bool,
     ) -> Result<bool, Error> {
+        let mut length = self.page(task, stream, many).await?;
+        let news = length > 0;
+        if self.options.follow {
+            return Ok(news);
+        }
+        // A task that never stops writing does not keep its reader for ever: a page that is not full was the last.
+        while self.options.since.is_some() && length >= PAGE_BYTES_MAX {
+            length = self.page(task, stream, many).await?;
+        }
+        // Nothing more comes: a last line without an end is one too.
+        if let Some((_, rest)) = self.next.remove(&(task.id, stream)) {
+            self.print(task, stream, many, &rest)?;
+        }
+        Ok(news)
+    }
+
+    /// Reads and prints the next page of a stream, as far as its last whole line. How many bytes it had.
+    async fn page(
+        &mut self,
+        task: &TaskInfo,
+        stream: &'static str,
+        many: bool,
+    ) -> Result<u64, Error> {
         let key = (task.id, stream);
         let mut path = Path::new(&format!("/v1/tasks/{}/logs", task.id)).with("stream", stream);
         path = match self.next.get(&key) {
             Some((offset, _)) => path.with("since_offset", offset),
-            None => path.with("tail", self.options.tail),
+            None => match self.options.since {
+                Some(since) => path.with("since_ms_ago", since.as_millis()),
+                None => path.with("tail", self.options.tail.unwrap_or(TAIL_LINES)),
+            },
         };
         let answered = self.remote.ask(&Ask::get(path)).await;
         let json = match answered {
@@ -131,7 +162,7 @@ impl Reading<'_> {
                 // A task that has no output yet, or whose node is away, does not end the others'.
                 let passes = error.retryable || error.code == Code::NotFound;
                 return match self.options.follow && passes {
-                    true => Ok(false),
+                    true => Ok(0),
                     false => Err(error.into()),
                 };
             }
@@ -140,16 +171,15 @@ impl Reading<'_> {
         let page: LogsAnswer = typed(&json)?;
         let bytes = table::bytes(&json, "text").unwrap_or_default();
         let (_, mut rest) = self.next.remove(&key).unwrap_or_default();
-        let any = !bytes.is_empty();
+        let length = bytes.len() as u64;
         rest.extend_from_slice(&bytes);
         let whole = match rest.iter().rposition(|byte| *byte == b'\n') {
-            Some(end) if self.options.follow => rest.drain(..=end).collect(),
-            _ if self.options.follow => Vec::new(),
-            _ => std::mem::take(&mut rest),
+            Some(end) => rest.drain(..=end).collect(),
+            None => Vec::new(),
         };
         self.next.insert(key, (page.next_offset, rest));
         self.print(task, stream, many, &whole)?;
-        Ok(any)
+        Ok(length)
     }
 
     fn print(&self, task: &TaskInfo, stream: &str, many: bool, bytes: &[u8]) -> Result<(), Error> {

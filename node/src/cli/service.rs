@@ -202,36 +202,23 @@ async fn update(
     };
     spec_flags::apply(&options.spec, &mut spec)?;
     check(&spec)?;
-    if spec == now.spec
+    let (json, text) = if spec == now.spec
         && options
             .expect_version
             .is_none_or(|version| version == now.version)
     {
         let text = format!("{name} is so already, version {}\n", now.version);
         let json = json!({ "id": now.id, "name": name, "version": now.version });
-        return finish(
-            vec![(name.clone(), json)],
-            text,
-            options.wait,
-            remote,
-            output,
-            world,
-        )
-        .await;
-    }
-    let expected = options.expect_version.unwrap_or(now.version);
-    let path = path(name, "").with("expect_version", expected);
-    let json = remote.ask(&Ask::put(path, &json!(spec))).await?;
-    let text = format!("{name} is changed, version {}\n", field(&json, "version"));
-    finish(
-        vec![(name.clone(), json)],
-        text,
-        options.wait,
-        remote,
-        output,
-        world,
-    )
-    .await
+        (json, text)
+    } else {
+        let expected = options.expect_version.unwrap_or(now.version);
+        let path = path(name, "").with("expect_version", expected);
+        let json = remote.ask(&Ask::put(path, &json!(spec))).await?;
+        let text = format!("{name} is changed, version {}\n", field(&json, "version"));
+        (json, text)
+    };
+    let written = vec![(name.clone(), json)];
+    finish(written, text, options.wait, remote, output, world).await
 }
 
 async fn scale(

@@ -69,6 +69,9 @@ pub struct Start {
     /// What runs containers, if not the first of crun and runc in PATH
     #[arg(long, value_name = "PROGRAM")]
     pub runtime: Option<PathBuf>,
+    /// Credentials for registries of images, as `docker login` writes them (config.json); read again for each pull
+    #[arg(long, value_name = "FILE")]
+    pub registry_credentials: Option<PathBuf>,
     /// End the tasks when the worker is told to stop
     #[arg(long)]
     pub stop_tasks: bool,
@@ -86,6 +89,8 @@ pub struct Run {
     pub stops_tasks: bool,
     /// What runs containers, if that was said.
     pub runtime: Option<PathBuf>,
+    /// Credentials for registries.
+    pub registry_credentials: Option<PathBuf>,
     /// Filter of its log.
     pub log: String,
 }
@@ -151,6 +156,7 @@ fn configured(start: Start, token: Option<String>) -> Result<Run, Error> {
         },
         stops_tasks: start.stop_tasks,
         runtime: start.runtime,
+        registry_credentials: start.registry_credentials,
         log: start.log,
     })
 }

@@ -77,6 +77,12 @@ const NAME_BYTES_MAX: usize = 63;
 const VALUE_BYTES_CEILING: usize = 16 << 20;
 /// Members beyond which every write waits for too many disks.
 const MEMBERS_WISE_MAX: usize = 7;
+/// Least silence after which a worker may count as down: three heartbeats, milliseconds.
+const DOWN_AFTER_MS_MIN: u64 = 3_000;
+/// Silence that is more than an election and a passing cut, milliseconds.
+const DOWN_AFTER_MS_WISE: u64 = 10_000;
+/// Greatest such silence, milliseconds.
+const DOWN_AFTER_MS_MAX: u64 = 3_600_000;
 /// Least free space that lets the log be cut when it is needed most (four segments), bytes.
 const DISK_LOW_BYTES_WISE: u64 = 64 << 20;
 
@@ -90,6 +96,7 @@ impl Config {
         self.check_count(&mut found);
         self.check_limits(&mut found);
         self.check_storage(&mut found);
+        self.check_workers(&mut found);
         found.sort_by_key(|finding| finding.level);
         found
     }
@@ -314,6 +321,31 @@ impl Config {
             ));
         }
     }
+
+    fn check_workers(&self, found: &mut Vec<Finding>) {
+        let Some(ms) = self.workers.down_after_ms else {
+            return;
+        };
+        if ms < DOWN_AFTER_MS_MIN {
+            found.push(Finding::error(
+                "workers.down_after_ms",
+                format!("{ms} ms are less than three heartbeats of a worker (one each second)"),
+                "leave it out for the default (30000), or give at least 3000",
+            ));
+        } else if ms < DOWN_AFTER_MS_WISE {
+            found.push(Finding::warning(
+                "workers.down_after_ms",
+                format!("a worker that is only slow for {ms} ms loses its tasks to others"),
+                "10000 and more outlast an election and a short cut of the network",
+            ));
+        } else if ms > DOWN_AFTER_MS_MAX {
+            found.push(Finding::error(
+                "workers.down_after_ms",
+                format!("{ms} ms are more than an hour: a lost worker's tasks would not be replaced before"),
+                "leave it out for the default (30000)",
+            ));
+        }
+    }
 }
 
 fn check_name(place: &str, name: &str, found: &mut Vec<Finding>) {
@@ -368,7 +400,6 @@ fn is_any_address(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Cluster, Limits, Listen, Log, Storage};
     use crate::knobs::Profile;
 
     fn config(members: usize) -> Config {
@@ -377,24 +408,12 @@ mod tests {
             peer: format!("10.0.0.{at}:9001"),
             http: format!("10.0.0.{at}:8001"),
         };
-        Config {
-            name: "n1".into(),
-            data_dir: "/tmp/n1".into(),
-            profile: Profile::Edge,
-            listen: Listen {
-                http: "0.0.0.0:8001".into(),
-                peer: "0.0.0.0:9001".into(),
-                advertise_http: None,
-                advertise_peer: None,
-            },
-            cluster: Cluster {
-                members: (1..=members).map(member).collect(),
-                join: false,
-            },
-            limits: Limits::default(),
-            storage: Storage::default(),
-            log: Log::default(),
-        }
+        let mut config = Config::lone("/tmp".as_ref());
+        config.profile = Profile::Edge;
+        config.listen.http = "0.0.0.0:8001".into();
+        config.listen.peer = "0.0.0.0:9001".into();
+        config.cluster.members = (1..=members).map(member).collect();
+        config
     }
 
     fn told(config: &Config) -> Vec<(Level, String)> {
@@ -441,6 +460,23 @@ mod tests {
             ]
         );
         assert_eq!(found.last().unwrap().0, Level::Warning);
+    }
+
+    #[test]
+    fn a_worker_needs_some_heartbeats_time() {
+        for (ms, level) in [
+            (2_999, Some(Level::Error)),
+            (3_000, Some(Level::Warning)),
+            (10_000, None),
+            (3_600_000, None),
+            (3_600_001, Some(Level::Error)),
+        ] {
+            let mut config = config(3);
+            config.workers.down_after_ms = Some(ms);
+            let place = "workers.down_after_ms".to_owned();
+            let wanted: Vec<_> = level.map(|level| (level, place)).into_iter().collect();
+            assert_eq!(told(&config), wanted, "{ms}");
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ keys! {
     "limits.slow_client_ms" Kind::Number, false, "patience with slow clients, milliseconds";
     "storage.snapshot_entries" Kind::Number, false, "entries between snapshots";
     "storage.disk_low_bytes" Kind::Number, false, "free bytes below which writes are refused";
+    "workers.down_after_ms" Kind::Number, false, "silence after which a worker counts as down, milliseconds";
     "log.format" Kind::Word(&["text", "json"]), false, "shape of log lines";
     "log.filter" Kind::Text, false, "a level or filter: info, info,node=debug";
 }

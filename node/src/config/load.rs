@@ -554,7 +554,7 @@ http = "127.0.0.1:8001"
     #[test]
     fn the_table_of_keys_is_the_type() {
         let text = format!(
-            "profile = \"lan\"\n{}\n[limits]\n[storage]\nsnapshot_entries = 1\ndisk_low_bytes = 1\n",
+            "profile = \"lan\"\n{}\n[limits]\n[storage]\nsnapshot_entries = 1\ndisk_low_bytes = 1\n[workers]\ndown_after_ms = 5000\n",
             FILE.replace(
                 "[listen]",
                 "[listen]\nadvertise_http = \"h:1\"\nadvertise_peer = \"h:2\""

@@ -36,6 +36,8 @@ use std::sync::Arc;
 
 /// Events that are remembered; the oldest are forgotten beyond.
 pub const EVENTS_MAX: usize = 4_096;
+/// Most services, and most volumes: the leader looks at all of them.
+pub const NAMES_MAX: usize = 10_000;
 /// Longest specification, bytes of its JSON.
 pub const SPEC_BYTES_MAX: usize = 64 << 10;
 

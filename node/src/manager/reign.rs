@@ -66,8 +66,6 @@ pub(super) struct Reign {
     /// A moment of this reign, and the time that it was, milliseconds.
     time: (Mono, u64),
     sessions: Sessions,
-    /// When each worker was last heard with nothing to report, by this node's wall clock, milliseconds.
-    known_ms: BTreeMap<WorkerId, u64>,
     leases: Leases,
     /// Calls that came before it was settled.
     early: Vec<Asked>,
@@ -115,7 +113,6 @@ impl Reign {
             looked: now,
             time: (now, hands.clock.wall_ms()),
             sessions: Sessions::default(),
-            known_ms: BTreeMap::new(),
             leases: Leases::new(hands.knobs.worker_lease, now),
             early: Vec::new(),
             beats: Vec::new(),
@@ -243,7 +240,7 @@ impl Reign {
         self.sessions.heard(beat.worker, now);
         if is_known {
             let now_ms = self.time_ms(now);
-            self.known_ms.insert(beat.worker, now_ms);
+            self.sessions.knew(beat.worker, now_ms);
         }
         if !meeting::is_writer(&self.fleet, beat.worker) {
             return (beat.answer)(Ok(Reply::Beat {
@@ -531,7 +528,7 @@ impl Reign {
             now_ms: self.time_ms(now),
             leases: self.leases.at(now),
             limits: Limits::default(),
-            known_ms: Some(self.known_ms.clone()),
+            known_ms: Some(self.sessions.known_ms()),
         };
         let plan = self.reconciler.pass(&self.fleet.snapshot, &moment);
         let took = self.now().since(now);

@@ -37,6 +37,8 @@ struct Session {
     is_heard: bool,
     /// What was between the signs.
     gaps: Gaps,
+    /// When it was last heard with nothing left to report, as stamps are, milliseconds.
+    known_ms: Option<u64>,
 }
 
 impl Sessions {
@@ -63,6 +65,7 @@ impl Sessions {
                     last: now,
                     is_heard: false,
                     gaps: Gaps::default(),
+                    known_ms: None,
                 };
                 self.known.insert(*id, session);
                 self.by_time.insert((now, *id));
@@ -80,6 +83,20 @@ impl Sessions {
         }
         session.is_heard = true;
         self.set_last(worker, now);
+    }
+
+    /// It had nothing left to report at `now_ms`.
+    pub(super) fn knew(&mut self, worker: WorkerId, now_ms: u64) {
+        if let Some(session) = self.known.get_mut(&worker) {
+            session.known_ms = Some(now_ms);
+        }
+    }
+
+    /// When each worker was last heard with nothing left to report, milliseconds.
+    pub(super) fn known_ms(&self) -> BTreeMap<WorkerId, u64> {
+        let all = self.known.iter();
+        all.filter_map(|(id, session)| Some((*id, session.known_ms?)))
+            .collect()
     }
 
     /// Somebody else heard it `at` that moment.
@@ -271,6 +288,12 @@ mod tests {
         sessions.follow(&fleet, at(20));
         assert_eq!(sessions.silent(at(49), BOUND), [(WorkerId(3), Epoch(1))]);
         assert_eq!(sessions.silent(at(50), BOUND).len(), 2);
+        sessions.knew(WorkerId(2), 7);
+        sessions.knew(WorkerId(9), 7);
+        assert_eq!(sessions.known_ms(), [(WorkerId(2), 7)].into());
+        set(&mut fleet, 2, Status::Ready, 3);
+        sessions.follow(&fleet, at(55));
+        assert_eq!(sessions.known_ms(), [].into(), "another session's word");
         fleet.workers = Map::new();
         sessions.follow(&fleet, at(60));
         assert_eq!((sessions.next(BOUND), sessions.ready().len()), (None, 0));

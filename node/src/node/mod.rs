@@ -294,6 +294,9 @@ fn adjusted(mut knobs: Knobs, config: &Config) -> Knobs {
     if let Some(bytes) = config.storage.disk_low_bytes {
         knobs.disk_low_bytes = bytes;
     }
+    if let Some(ms) = config.workers.down_after_ms {
+        knobs.worker_down = std::time::Duration::from_millis(ms);
+    }
     knobs
 }
 

@@ -50,7 +50,7 @@ pub enum ReadError {
         /// The latest revision here.
         revision: Revision,
     },
-    /// The store is broken.
+    /// The store is broken, or nothing is in it yet.
     #[error(transparent)]
     State(#[from] Error),
 }
@@ -62,6 +62,8 @@ impl ReadError {
             ReadError::Invalid { .. } => Code::InvalidArgument,
             ReadError::Compacted { .. } => Code::Compacted,
             ReadError::FutureRevision { .. } => Code::FutureRevision,
+            // Older than any request allows, and soon not any more: nothing is broken.
+            ReadError::State(Error::Unfounded) => Code::TooStale,
             ReadError::State(_) => Code::Poisoned,
         }
     }
@@ -69,7 +71,13 @@ impl ReadError {
 
 impl From<ReadError> for crate::error::Error {
     fn from(error: ReadError) -> Self {
-        crate::error::Error::new(error.code(), error.to_string())
+        let answer = crate::error::Error::new(error.code(), error.to_string());
+        match error {
+            ReadError::State(Error::Unfounded) => {
+                answer.hint("ask another node, or this one again in a moment")
+            }
+            _ => answer,
+        }
     }
 }
 

@@ -181,10 +181,7 @@ pub(super) struct Founded {
 
 /// Meta and position of a state that must exist.
 pub(super) fn founded(view: &dyn View) -> Result<Founded, Error> {
-    let read = |key: &[u8]| {
-        let missing = "there is no state: neither founded nor loaded from a snapshot";
-        view.get(key)?.ok_or_else(|| Error::corrupt(missing))
-    };
+    let read = |key: &[u8]| view.get(key)?.ok_or(Error::Unfounded);
     let (meta_bytes, applied_bytes) = (read(&keys::META)?, read(&keys::APPLIED)?);
     Ok(Founded {
         meta: of_this_format(decode("meta", meta_bytes.clone())?)?,

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Why the state could not be read. Never the fault of a command: the node that gets one has a broken store.
+/// Why the state could not be read. Never the fault of a command: but for a state that is not there yet, the node that gets one has a
+/// broken store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The store below failed to answer.
@@ -23,6 +24,9 @@ pub enum Error {
         /// Which record, and what is wrong with it.
         why: String,
     },
+    /// Nothing was founded or loaded here yet: a node that lost its disk, or has just joined, before the leader has sent it the state.
+    #[error("this node has no data yet: it is waiting for a snapshot from the leader")]
+    Unfounded,
 }
 
 impl Error {

@@ -191,11 +191,11 @@ impl Task {
         match self.phase {
             Phase::Launching => {
                 self.exit = Some(exit);
-                self.attempt_ended(!exit.is_success(), None, &describe(exit), now_ms);
+                self.attempt_ended(!exit.is_success(), None, &exit.describe(), now_ms);
             }
             Phase::Up { since_ms, .. } => {
                 self.exit = Some(exit);
-                self.attempt_ended(!exit.is_success(), Some(since_ms), &describe(exit), now_ms);
+                self.attempt_ended(!exit.is_success(), Some(since_ms), &exit.describe(), now_ms);
             }
             Phase::Ending { .. } => self.ended(Some(exit), now_ms),
             _ => {}
@@ -269,20 +269,5 @@ impl Task {
             }
             (Phase::Unprepared { .. } | Phase::Waiting { .. } | Phase::Done, _) => {}
         }
-    }
-}
-
-/// An exit in words.
-fn describe(exit: Exit) -> String {
-    match exit {
-        Exit { oom: true, .. } => "killed: it used more memory than its limit".to_owned(),
-        Exit {
-            code: Some(code), ..
-        } => format!("ended with code {code}"),
-        Exit {
-            signal: Some(signal),
-            ..
-        } => format!("ended by signal {signal}"),
-        _ => "ended while nobody watched".to_owned(),
     }
 }

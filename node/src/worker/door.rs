@@ -5,7 +5,7 @@
 //! last answer ended (`Seaworthy-Log-Next`).
 
 use super::executor::Executor;
-use super::logs::{LogPage, LogQuery, Tell};
+use super::logs::{LogPage, LogQuery, Since, Tell};
 use super::running::View;
 use super::status::Status;
 use crate::error::{Code, Error};
@@ -210,7 +210,7 @@ fn log_query(text: &str) -> Result<LogQuery, Error> {
     let mut query = LogQuery {
         stream: Tell::Stdout,
         tail: Some(TAIL_LINES),
-        since_offset: None,
+        since: None,
     };
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -226,14 +226,22 @@ fn log_query(text: &str) -> Result<LogQuery, Error> {
                 let lines = lines.parse().map_err(|_| wrong("a number of lines"))?;
                 query.tail = Some(lines);
             }
+            ("since_offset" | "since_ms_ago", _) if query.since.is_some() => {
+                let message = "since_offset and since_ms_ago contradict each other";
+                return Err(Error::new(Code::InvalidArgument, message).hint("give one of them"));
+            }
             ("since_offset", offset) => {
                 let offset = offset.parse().map_err(|_| wrong("a number of bytes"))?;
-                query.since_offset = Some(offset);
+                query.since = Some(Since::Offset(offset));
+            }
+            ("since_ms_ago", ago) => {
+                let ago = ago.parse().map_err(|_| wrong("milliseconds"))?;
+                query.since = Some(Since::AgoMs(ago));
             }
             _ => {
                 let message = format!("nothing here is called {name}");
                 let error = Error::new(Code::InvalidArgument, message);
-                return Err(error.hint("it takes stream, tail and since_offset"));
+                return Err(error.hint("it takes stream, tail, since_offset and since_ms_ago"));
             }
         }
     }
@@ -345,11 +353,21 @@ mod tests {
         let wanted = LogQuery {
             stream: Tell::Stderr,
             tail: Some(5),
-            since_offset: Some(7),
+            since: Some(Since::Offset(7)),
         };
         assert_eq!(query, wanted);
         assert_eq!(log_query("").unwrap().tail, Some(TAIL_LINES));
-        for wrong in ["stream=x", "tail=", "tail=-1", "since_offset=a", "follow=1"] {
+        let ago = log_query("since_ms_ago=9").unwrap().since;
+        assert_eq!(ago, Some(Since::AgoMs(9)));
+        let both = "since_offset=7&since_ms_ago=9";
+        for wrong in [
+            "stream=x",
+            "tail=",
+            "tail=-1",
+            "since_offset=a",
+            "follow=1",
+            both,
+        ] {
             let error = log_query(wrong).unwrap_err();
             assert!(error.hint.is_some(), "{wrong}: {error}");
         }

@@ -6,20 +6,21 @@
 //!
 //! Readers count bytes from the first that the task ever wrote: beside each file that was cut lies one (`*.log.base`) that says how many
 //! were before its present beginning. So a reader goes on where it was, into older parts if it must, and sees by the offset
-//! when something is missing. A loss of power between the two may make some bytes count twice.
+//! when something is missing. Or they ask by time ([`log_times`]). A loss of power between the two may make some bytes count twice.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "files of tasks; runs on a lane and is simulated underneath"
 )]
 
+use super::log_times;
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Bytes of output in one page at most.
-const PAGE_BYTES_MAX: u64 = 256 << 10;
+/// Bytes of output in one page at most. A shorter one reaches to the end.
+pub const PAGE_BYTES_MAX: u64 = 256 << 10;
 
 /// Which of a task's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +46,19 @@ impl Tell {
 pub struct LogQuery {
     /// Which output.
     pub stream: Tell,
-    /// Its last lines, as many as fit into a page; none: as much as fits. Without meaning when there is an offset.
+    /// Its last lines, as many as fit into a page; none: as much as fits. Without meaning when there is a beginning.
     pub tail: Option<usize>,
-    /// From this offset on: bytes since the task's first.
-    pub since_offset: Option<u64>,
+    /// Where it begins.
+    pub since: Option<Since>,
+}
+
+/// Where a part of a task's output begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// At this offset: bytes since the task's first.
+    Offset(u64),
+    /// With what was written since this long ago, milliseconds, and up to one look of the worker before (`worker_tidy`).
+    AgoMs(u64),
 }
 
 /// A part of a task's output.
@@ -62,14 +72,21 @@ pub struct LogPage {
     pub next_offset: u64,
 }
 
-/// Rotates every `*.log` below `tasks` (one directory a task) that is longer than `bytes_max`, keeping `kept` older parts of each.
-/// A file that cannot be handled does not keep the others waiting; the first error is given.
-pub(super) fn rotate_all(tasks: &Path, bytes_max: u64, kept: usize) -> io::Result<()> {
+/// Rotates every `*.log` below `tasks` (one directory a task) that is longer than `bytes_max`, keeping `kept` older parts of
+/// each, and notes how long each is at `wall_ms`. A file that cannot be handled does not keep the others waiting; the first error is given.
+pub(super) fn rotate_all(
+    tasks: &Path,
+    bytes_max: u64,
+    kept: usize,
+    wall_ms: u64,
+) -> io::Result<()> {
     let mut first = Ok(());
     for dir in entries(tasks)? {
         for file in entries(&dir).unwrap_or_default() {
             if file.extension().is_some_and(|extension| extension == "log") {
-                first = first.and(rotate(&file, bytes_max, kept));
+                first = first
+                    .and(note_time(&file, kept, wall_ms))
+                    .and(rotate(&file, bytes_max, kept));
             }
         }
     }
@@ -88,6 +105,12 @@ fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
     paths.sort_unstable();
     Ok(paths)
+}
+
+/// Notes how long a file is.
+fn note_time(file: &Path, kept: usize, wall_ms: u64) -> io::Result<()> {
+    let end = base(file).saturating_add(fs::metadata(file)?.len());
+    log_times::note(file, wall_ms, parts(file, kept)[0].0, end)
 }
 
 /// Rotates one file if it is too long.
@@ -128,13 +151,10 @@ fn set_base(file: &Path, base: u64) -> io::Result<()> {
     fs::rename(new, base_path(file))
 }
 
-/// A part of the output in `file`, which has at most `kept` older parts.
-pub(super) fn read(file: &Path, kept: usize, query: &LogQuery) -> io::Result<LogPage> {
+/// A file and its older parts, at most `kept`, from the oldest on, each with the offset of its first byte.
+fn parts(file: &Path, kept: usize) -> Vec<(u64, PathBuf)> {
     let length = |path: &Path| fs::metadata(path).map(|found| found.len());
-    let (base, now) = (base(file), length(file)?);
-    let end = base.saturating_add(now);
-    // Parts from the oldest on, each with the offset of its first byte.
-    let mut parts = vec![(base, file.to_owned())];
+    let mut parts = vec![(base(file), file.to_owned())];
     for number in 1..=kept {
         let part = file.with_extension(format!("log.{number}"));
         let Ok(length) = length(&part) else { break };
@@ -143,9 +163,24 @@ pub(super) fn read(file: &Path, kept: usize, query: &LogQuery) -> io::Result<Log
         };
         parts.insert(0, (first, part));
     }
+    parts
+}
+
+/// A part of the output in `file`, which has at most `kept` older parts, at `wall_ms`.
+pub(super) fn read(
+    file: &Path,
+    kept: usize,
+    query: &LogQuery,
+    wall_ms: u64,
+) -> io::Result<LogPage> {
+    let end = base(file).saturating_add(fs::metadata(file)?.len());
+    let parts = parts(file, kept);
     let oldest = parts[0].0;
-    let from = match query.since_offset {
-        Some(offset) => offset.clamp(oldest, end),
+    let from = match query.since {
+        Some(Since::Offset(offset)) => offset.clamp(oldest, end),
+        Some(Since::AgoMs(ago)) => {
+            log_times::offset_at(file, wall_ms.saturating_sub(ago)).clamp(oldest, end)
+        }
         None => end.saturating_sub(PAGE_BYTES_MAX).max(oldest),
     };
     let mut bytes = Vec::new();
@@ -160,7 +195,7 @@ pub(super) fn read(file: &Path, kept: usize, query: &LogQuery) -> io::Result<Log
         }
     }
     let next_offset = from.saturating_add(bytes.len() as u64);
-    if let (Some(lines), None) = (query.tail, query.since_offset) {
+    if let (Some(lines), None) = (query.tail, query.since) {
         bytes.drain(..bytes.len() - tail_len(&bytes, lines));
     }
     Ok(LogPage {
@@ -204,10 +239,10 @@ mod tests {
             writer
                 .write_all(format!("round {round} {}", "x".repeat(100)).as_bytes())
                 .unwrap();
-            rotate_all(root.path(), 50, 2).unwrap();
+            rotate_all(root.path(), 50, 2, 0).unwrap();
         }
         writer.write_all(b"end").unwrap();
-        rotate_all(root.path(), 50, 2).unwrap();
+        rotate_all(root.path(), 50, 2, 0).unwrap();
         let mut names: Vec<_> = entries(&dir).unwrap();
         names.sort();
         let names: Vec<_> = names
@@ -219,6 +254,7 @@ mod tests {
             "stdout.log.1",
             "stdout.log.2",
             "stdout.log.base",
+            "stdout.log.times",
         ];
         assert_eq!(names, wanted);
         assert_eq!(fs::read_to_string(&path).unwrap(), "end");
@@ -241,27 +277,40 @@ mod tests {
                 .unwrap();
             file.write_all(text.as_bytes()).unwrap();
         };
-        let page = |since_offset, tail| {
+        let now = std::cell::Cell::new(1_000);
+        let get = |tail, since| {
             let query = LogQuery {
                 stream: Tell::Stdout,
                 tail,
-                since_offset,
+                since,
             };
-            let page = read(&path, 2, &query).unwrap();
+            let page = read(&path, 2, &query, now.get()).unwrap();
             let text = String::from_utf8(page.bytes.to_vec()).unwrap();
             (page.from_offset, text, page.next_offset)
         };
+        let page = |offset: Option<u64>, tail| get(tail, offset.map(Since::Offset));
         write("one\ntwo\n");
         assert_eq!(page(Some(4), None), (4, "two\n".to_owned(), 8));
-        rotate_all(root.path(), 1, 2).unwrap();
+        rotate_all(root.path(), 1, 2, now.get()).unwrap();
         assert_eq!(page(Some(8), None), (8, String::new(), 8), "nothing new");
+        now.set(2_000);
         write("three\n");
+        assert_eq!(
+            get(None, Some(Since::AgoMs(500))),
+            (8, "three\n".to_owned(), 14)
+        );
+        assert_eq!(
+            get(None, Some(Since::AgoMs(1_500))).0,
+            0,
+            "before the first look"
+        );
         assert_eq!(page(Some(4), None), (4, "two\nthree\n".to_owned(), 14));
-        rotate_all(root.path(), 1, 2).unwrap();
+        rotate_all(root.path(), 1, 2, now.get()).unwrap();
+        assert_eq!(get(None, Some(Since::AgoMs(0))), (14, String::new(), 14));
         write("four");
         assert_eq!(page(None, Some(2)), (8, "three\nfour".to_owned(), 18));
         assert_eq!(page(None, Some(0)), (18, String::new(), 18));
-        rotate_all(root.path(), 1, 2).unwrap();
+        rotate_all(root.path(), 1, 2, now.get()).unwrap();
         let rest = (8, "three\nfour".to_owned(), 18);
         assert_eq!(
             page(Some(0), None),
@@ -273,6 +322,6 @@ mod tests {
 
     #[test]
     fn no_directory_is_no_error() {
-        rotate_all(Path::new("/nonexistent/tasks"), 1, 1).unwrap();
+        rotate_all(Path::new("/nonexistent/tasks"), 1, 1, 0).unwrap();
     }
 }

@@ -94,6 +94,7 @@ pub mod executor;
 mod health;
 mod lease;
 mod link;
+mod log_times;
 pub mod logs;
 mod managers;
 mod outbox;

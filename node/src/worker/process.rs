@@ -247,6 +247,15 @@ pub(super) fn not_now(message: impl Into<String>) -> Refusal {
     }
 }
 
+/// What `work` gives, which may wait for the disk. A closed lane refuses: the worker is stopping.
+pub(super) async fn on_lane<T: Send + 'static>(
+    lane: &Lane,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = lane.run(work).await;
+    done.unwrap_or_else(|closed| Err(not_now(closed.to_string())))
+}
+
 /// Makes directories.
 pub(super) fn make_dirs(dirs: &[PathBuf]) -> Result<(), Refusal> {
     for dir in dirs {
@@ -280,8 +289,7 @@ impl Executor for ProcessExecutor {
             }
             let mut dirs = vec![this.task_dir(assignment.task)];
             dirs.extend(this.volumes(&assignment)?.into_values());
-            let made = this.lane.run(move || make_dirs(&dirs)).await;
-            made.unwrap_or_else(|closed| Err(not_now(closed.to_string())))
+            on_lane(&this.lane, move || make_dirs(&dirs)).await
         })
     }
 
@@ -391,9 +399,10 @@ impl Executor for ProcessExecutor {
         let this = self.clone();
         Box::pin(async move {
             let (dir, bytes, kept) = (this.dir.join("tasks"), this.log_bytes, this.logs_kept);
+            let now = this.clock.wall_ms();
             let rotated = this
                 .lane
-                .run(move || logs::rotate_all(&dir, bytes, kept))
+                .run(move || logs::rotate_all(&dir, bytes, kept, now))
                 .await;
             if let Ok(Err(error)) = rotated {
                 tracing::warn!(%error, "cannot rotate what tasks have written");
@@ -403,8 +412,8 @@ impl Executor for ProcessExecutor {
 
     fn logs(&self, task: TaskId, query: LogQuery) -> BoxFuture<'static, Result<LogPage, Refusal>> {
         let file = self.task_dir(task).join(query.stream.file_name());
-        let kept = self.logs_kept;
-        let read = self.lane.run(move || logs::read(&file, kept, &query));
+        let (kept, now) = (self.logs_kept, self.clock.wall_ms());
+        let read = self.lane.run(move || logs::read(&file, kept, &query, now));
         Box::pin(async move {
             match read.await {
                 Ok(Ok(page)) => Ok(page),

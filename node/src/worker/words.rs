@@ -82,6 +82,30 @@ impl Exit {
     pub fn is_success(self) -> bool {
         self.code == Some(0) && !self.oom
     }
+
+    /// It in words, after "it".
+    pub fn describe(self) -> String {
+        match self {
+            Exit { oom: true, .. } => "killed: it used more memory than its limit".to_owned(),
+            Exit {
+                code: Some(code), ..
+            } => format!("ended with code {code}"),
+            Exit {
+                signal: Some(signal),
+                ..
+            } => format!("ended by signal {signal}"),
+            _ => "ended while nobody watched".to_owned(),
+        }
+    }
+}
+
+/// Why something ended, from its exit and from what its worker says of it, which mostly tells the exit already; may be empty.
+pub fn why(exit: Option<Exit>, message: &str) -> String {
+    match exit.map(Exit::describe) {
+        Some(how) if message.is_empty() => how,
+        Some(how) if !message.contains(&how) => format!("{how}: {message}"),
+        _ => message.to_owned(),
+    }
 }
 
 /// Why something could not be done.

@@ -7,7 +7,6 @@
 //! Every process is a line in the [`Ledger`]. What a task does stands in its command ([`Behaviour`]); the rest is chance, from one
 //! stream a machine.
 
-use super::behaviour::{Behaviour, End};
 use super::ledger::Ledger;
 use madsim::runtime::NodeHandle;
 use node::rt::net::BoxFuture;
@@ -21,7 +20,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
-use workloads::ledger::Run;
+use workloads::behaviour::{Behaviour, End};
+use workloads::ledger::{self, DONE, Run, STOPPED};
 
 /// Longest time until a guard has killed what was tied to a worker.
 const GUARD_MAX: Duration = Duration::from_millis(20);
@@ -29,11 +29,6 @@ const GUARD_MAX: Duration = Duration::from_millis(20);
 const STOP_MAX: Duration = Duration::from_millis(200);
 /// Longest time to fetch, to start or to check, if nothing else is said.
 const MOMENT_MAX: Duration = Duration::from_millis(30);
-
-/// Why a process ended that was told to and did.
-pub(super) const STOPPED: &str = "stopped as told";
-/// Why a process ended that had nothing more to do.
-pub(super) const DONE: &str = "done";
 
 /// Ended by SIGKILL.
 const KILLED: Exit = Exit {
@@ -269,7 +264,9 @@ impl Machine {
         };
         self.0.ledger.told(place);
         match signal {
-            Signal::Kill => self.ends_after(number, Duration::from_micros(500), KILLED, "killed"),
+            Signal::Kill => {
+                self.ends_after(number, Duration::from_micros(500), KILLED, ledger::KILLED)
+            }
             Signal::Term if behaviour.ignores_term => {}
             Signal::Term => {
                 let after = behaviour.stop.unwrap_or_else(|| self.draw(STOP_MAX));

@@ -1,15 +1,16 @@
 //! Workers and their tasks in the storm: machines with process tables, the workers on them, and what a scenario wants to run.
 //!
-//! Reading order: `behaviour`, what a task's words mean; `ledger`, what really ran; `machine`, the process table and the executor
-//! over it; `ear`, what a worker is granted; `worker`, the production worker as a process of its host; here, how a run begins and
-//! ends; `measure`, what is measured.
+//! Reading order: `ledger`, what really ran; `machine`, the process table and the executor over it; `ear`, what a worker is
+//! granted; `worker`, the production worker as a process of its host; here, how a run begins and ends. What a task's words mean
+//! (`behaviour`) and what is measured (`measure`) are those of live runs, too: both are in `workloads`.
 
-pub mod behaviour;
 mod ear;
 pub mod ledger;
 pub mod machine;
-pub mod measure;
 pub mod worker;
+
+pub use workloads::behaviour;
+pub use workloads::crew as measure;
 
 use crate::cluster::Cluster;
 use crate::plan::Plan;
@@ -33,11 +34,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Tries of an order, and the pause between two.
 const TRIES: (u32, Duration) = (40, Duration::from_millis(500));
 
-/// Longest pause before a task that ended runs again on its worker, with a moment to spare.
-const AGAIN_MAX: Duration = Duration::from_secs(65);
-
-/// Label of a service that is never whole: what its tasks do does not let it.
-pub const RESTLESS: &str = "sim.restless";
+/// What a run leaves behind for measures.
+pub fn evidence(cluster: &Cluster, storm: (Duration, Duration)) -> measure::Evidence {
+    let overseer = cluster.overseer.as_ref();
+    measure::Evidence {
+        runs: cluster.ledger.runs(),
+        looks: overseer.map(|one| one.looks()).unwrap_or_default(),
+        notes: overseer.map(|one| one.notes()).unwrap_or_default(),
+        storm,
+        end: cluster.recorder.now(),
+    }
+}
 
 /// Brings workers and services to where the storm begins.
 pub async fn form(cluster: &Cluster, plan: &Plan) {
@@ -116,25 +123,11 @@ pub async fn stays(cluster: &Cluster) {
                 .fail(format!("services_stay: {}", wrong.join("; ")));
         }
     }
-    let runs = cluster.ledger.runs();
-    let restless = |service: &str| is_restless(cluster, service);
-    if let Some(run) = runs[starts..].iter().find(|run| !restless(&run.service)) {
-        cluster.recorder.fail(format!(
-            "services_stay: task {}.{} of {} began on {} although all was well",
-            run.task, run.attempt, run.service, run.host
-        ));
+    let fleet = cluster.overseer.as_ref().map(|one| one.newest());
+    let begun = &cluster.ledger.runs()[starts..];
+    if let Some(wrong) = measure::needless(&fleet.unwrap_or_default(), begun) {
+        cluster.recorder.fail(format!("services_stay: {wrong}"));
     }
-}
-
-/// Whether a service's tasks come and go by what they are.
-fn is_restless(cluster: &Cluster, service: &str) -> bool {
-    let fleet = cluster
-        .overseer
-        .as_ref()
-        .map(super::oracle::fleet::Overseer::newest);
-    let fleet = fleet.unwrap_or_default();
-    let service = fleet.service(service);
-    service.is_some_and(|service| service.current.spec.labels.contains_key(RESTLESS))
 }
 
 /// What is not as it shall be, in words.
@@ -142,45 +135,8 @@ fn unsettled(cluster: &Cluster) -> Vec<String> {
     let Some(overseer) = &cluster.overseer else {
         return Vec::new();
     };
-    let (fleet, runs) = (overseer.newest(), cluster.ledger.runs());
-    let mut wrong = measure::unwhole(&fleet, RESTLESS);
-    for run in runs.iter().filter(|run| run.to.is_none()) {
-        let task = fleet.snapshot.tasks.get(&run.task);
-        if task.is_none_or(|task| !task.is_live()) && !is_restless(cluster, &run.service) {
-            wrong.push(format!(
-                "task {} of {} runs on {} and nobody wants it",
-                run.task, run.service, run.host
-            ));
-        }
-    }
-    for task in fleet
-        .snapshot
-        .tasks
-        .values()
-        .filter(|task| task.is_available())
-    {
-        let there = runs
-            .iter()
-            .any(|run| run.task == task.id && run.to.is_none());
-        let name = fleet
-            .snapshot
-            .services
-            .get(&task.service)
-            .map(|service| service.current.spec.name.clone());
-        let ended = runs.iter().filter(|run| run.task == task.id);
-        let ended = ended.filter_map(|run| run.to).max();
-        let is_pausing = ended.is_some_and(|ended| cluster.recorder.now() - ended < AGAIN_MAX);
-        if !(there || is_pausing && is_restless(cluster, &name.unwrap_or_default())) {
-            wrong.push(format!("task {} is said to run and does not", task.id));
-        }
-    }
-    for worker in fleet.snapshot.workers.values() {
-        if worker.status != Status::Ready && !cluster.is_off(&worker.name) {
-            let (name, status) = (&worker.name, worker.status);
-            wrong.push(format!("the worker of {name} runs and is {status:?}"));
-        }
-    }
-    wrong
+    let (runs, now) = (cluster.ledger.runs(), cluster.recorder.now());
+    measure::unsettled(&overseer.newest(), &runs, now, |name| cluster.is_off(name))
 }
 
 /// Waits until `holds`; false when it does not in time.

@@ -62,7 +62,7 @@ pub fn part(record: Option<&LiveRecord>) -> String {
     let Some(record) = record.filter(|record| !record.runs.is_empty()) else {
         return String::new();
     };
-    let mut out = "Not simulated: `seaworthy server` processes on the loopback of one machine, in real time, judged by the same judges. \
+    let mut out = "Not simulated: real processes of `seaworthy` on the loopback of one machine, in real time, judged by the same judges. \
          The numbers are that machine's, and another run gives others. What only a simulator can do or see is left out.\n\n\
          | Seed | Cluster | Id | What | Measured | Bound |\n| ---: | --- | --- | --- | ---: | ---: |\n"
         .to_owned();
@@ -78,9 +78,10 @@ pub fn part(record: Option<&LiveRecord>) -> String {
         // Writing to a string cannot fail.
         writeln!(
             out,
-            "| {} | {} nodes, {} | {} | {} | {} | {} |",
+            "| {} | {} nodes{}, {} | {} | {} | {} | {} |",
             run.seed,
             run.nodes,
+            workers(run.workers),
             run.profile,
             measure.id,
             measure.text,
@@ -94,6 +95,14 @@ pub fn part(record: Option<&LiveRecord>) -> String {
         writeln!(out, "- {}", told(run, &record.scenario)).ok();
     }
     out
+}
+
+/// Workers in words; nothing for none.
+fn workers(count: u32) -> String {
+    match count {
+        0 => String::new(),
+        one => format!(", {one} workers"),
+    }
 }
 
 /// Where and when a run was made, and what it was.

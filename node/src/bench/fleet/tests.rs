@@ -5,32 +5,13 @@
 )]
 
 use crate::cli::fake::{Fake, Typed};
-use crate::config::{Cluster, Config, Limits, Listen, Log, Storage};
+use crate::config::Config;
 use crate::handle::{Consistency, Handle};
-use crate::knobs::{Knobs, Profile};
+use crate::knobs::Knobs;
 use crate::rt::real;
 use crate::types::Role;
 use serde_json::{Value, json};
-use std::path::Path;
 use std::time::Duration;
-
-fn config(home: &Path) -> Config {
-    Config {
-        name: "n1".to_owned(),
-        data_dir: home.join("n1"),
-        profile: Profile::Lan,
-        listen: Listen {
-            http: "127.0.0.1:0".to_owned(),
-            peer: "127.0.0.1:0".to_owned(),
-            advertise_http: None,
-            advertise_peer: None,
-        },
-        cluster: Cluster::default(),
-        limits: Limits::default(),
-        storage: Storage::default(),
-        log: Log::default(),
-    }
-}
 
 /// What the cluster has: services, workers, tokens.
 async fn left(handle: &Handle) -> (usize, usize, usize) {
@@ -54,7 +35,7 @@ fn lines(typed: &Typed) -> Vec<Value> {
 #[tokio::test]
 async fn every_phase_is_measured_and_nothing_is_left() {
     let (home, env) = (tempfile::tempdir().unwrap(), real::env("n1").unwrap());
-    let running = crate::node::start(env.clone(), config(home.path()), Knobs::default());
+    let running = crate::node::start(env.clone(), Config::lone(home.path()), Knobs::default());
     let running = running.await.unwrap();
     let handle = running.handle.clone();
     let mut status = handle.follow_status();

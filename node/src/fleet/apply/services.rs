@@ -3,7 +3,7 @@
 use super::{At, Refused, refuse};
 use crate::fleet::command::Done;
 use crate::fleet::records::Key;
-use crate::fleet::{Fleet, SPEC_BYTES_MAX, ServiceNote};
+use crate::fleet::{Fleet, NAMES_MAX, SPEC_BYTES_MAX, ServiceNote};
 use crate::scheduler::model::{Phase, Rollout, Service};
 use crate::service::Spec;
 use crate::service::check::REPLICAS_MAX;
@@ -24,6 +24,10 @@ impl Fleet {
                     format!("service {name} is there already; update it, or choose another name")
                 }
             };
+            return refuse(Refusal::Conflict, message);
+        }
+        if self.snapshot.services.len() >= NAMES_MAX {
+            let message = format!("there are {NAMES_MAX} services: remove some first");
             return refuse(Refusal::Conflict, message);
         }
         let id = ServiceId(at.index);

@@ -6,7 +6,7 @@ use crate::fleet::{EVENTS_MAX, Event, Fleet};
 use crate::scheduler::model::Task;
 use crate::service::State;
 use crate::types::{ServiceId, TaskId, WorkerId};
-use crate::worker::words::Exit;
+use crate::worker::words::why;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,14 +100,26 @@ impl Fleet {
             let exit = note
                 .exit
                 .filter(|_| state.is_end() || state == State::Stopping);
-            for why in [exit.map(how_it_ended), Some(note.message.clone())] {
-                if let Some(why) = why.filter(|why| !why.is_empty()) {
-                    says.push_str(": ");
-                    says.push_str(&why);
-                }
+            let why = why(exit, &note.message);
+            if !why.is_empty() {
+                says += &format!(": {why}");
             }
         }
         self.tell_task(&kind, id, &says, at);
+    }
+
+    /// Leaves the event of a task that its worker started again by itself.
+    pub(super) fn tell_restart(&mut self, id: TaskId, at: At) {
+        let (task, note) = (self.snapshot.tasks.get(&id), self.notes.get(&id));
+        let (Some(worker), Some(note)) = (task.and_then(|task| task.worker), note) else {
+            return;
+        };
+        let place = self.worker_name(worker);
+        let mut says = format!("was started again on {place}, attempt {}", note.attempts);
+        if let Some(exit) = note.exit {
+            says += &format!("; the one before {}", exit.describe());
+        }
+        self.tell_task("task.restarted", id, &says, at);
     }
 
     /// `web.3 (task 12)`.
@@ -130,19 +142,4 @@ impl Fleet {
         let worker = self.snapshot.workers.get(&id);
         worker.map_or_else(|| format!("worker-{id}"), |worker| worker.name.clone())
     }
-}
-
-fn how_it_ended(exit: Exit) -> String {
-    let how = match exit {
-        Exit { oom: true, .. } => "killed because it used more memory than its limit",
-        Exit {
-            code: Some(code), ..
-        } => return format!("code {code}"),
-        Exit {
-            signal: Some(signal),
-            ..
-        } => return format!("signal {signal}"),
-        _ => "",
-    };
-    how.to_owned()
 }

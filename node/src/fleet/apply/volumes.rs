@@ -2,9 +2,9 @@
 
 use super::tell::About;
 use super::{At, Refused, refuse};
-use crate::fleet::Fleet;
 use crate::fleet::command::Done;
 use crate::fleet::records::Key;
+use crate::fleet::{Fleet, NAMES_MAX};
 use crate::scheduler::model::Volume;
 use crate::service::check;
 use crate::state::command::Refusal;
@@ -21,6 +21,10 @@ impl Fleet {
         }
         if self.snapshot.volumes.contains_key(name) {
             return refuse(Refusal::Conflict, format!("volume {name} is there already"));
+        }
+        if self.snapshot.volumes.len() >= NAMES_MAX {
+            let message = format!("there are {NAMES_MAX} volumes: remove some first");
+            return refuse(Refusal::Conflict, message);
         }
         let place = match worker {
             Some(worker) => Some(self.known_worker(worker)?.id),

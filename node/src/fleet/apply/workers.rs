@@ -66,7 +66,8 @@ impl Fleet {
         let message: String = seen.message.chars().take(MESSAGE_CHARS_MAX).collect();
         let news =
             (note.attempts, note.exit, &note.message) != (seen.attempts, seen.exit, &message);
-        if seen.attempts > note.attempts.max(1) {
+        let again = seen.attempts > note.attempts.max(1);
+        if again {
             task.restarted_ms = Some(at.time_ms);
         }
         note.attempts = seen.attempts;
@@ -74,6 +75,9 @@ impl Fleet {
         note.message = message;
         if moves || news {
             self.mark(Key::Task(id));
+        }
+        if again && !seen.state.is_end() {
+            self.tell_restart(id, at);
         }
         if moves {
             self.tell_state(id, at);

@@ -364,3 +364,29 @@ fn copies_are_spread_anew_when_somebody_asks_or_a_worker_joins() {
     crew.create(global);
     assert_eq!(crew.refused(ask("each"), "is global"), Refusal::Invalid);
 }
+
+#[test]
+fn there_are_only_so_many_services_and_volumes() {
+    use crate::fleet::NAMES_MAX;
+    use crate::scheduler::model::{Service, Volume};
+    let mut fleet = Fleet::default();
+    for at in 0..NAMES_MAX as u64 {
+        let (id, name) = (ServiceId(at + 1), format!("s{at}"));
+        let service = Service::new(id, spec(&name, 0));
+        fleet.snapshot.services.insert(id, service);
+        let volume = Volume {
+            name: name.clone(),
+            worker: None,
+        };
+        fleet.snapshot.volumes.insert(name, volume);
+    }
+    let mut refused = |command| {
+        let refused = fleet.apply(&command, At::default()).unwrap_err();
+        assert_eq!(refused.why, Refusal::Conflict);
+        refused.message
+    };
+    let spec = spec("more", 1);
+    assert!(refused(Command::ServiceCreate { spec }).contains("10000 services"));
+    let (name, worker) = ("more".to_owned(), None);
+    assert!(refused(Command::VolumeCreate { name, worker }).contains("10000 volumes"));
+}

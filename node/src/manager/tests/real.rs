@@ -4,10 +4,10 @@
     reason = "each test builds the runtime it runs on"
 )]
 
-use crate::config::{Cluster, Config, Limits, Listen, Log, Storage};
+use crate::config::Config;
 use crate::fleet::Command;
 use crate::handle::Consistency;
-use crate::knobs::{Knobs, Profile};
+use crate::knobs::Knobs;
 use crate::manager::meeting::token_hash;
 use crate::rt::{Env, real};
 use crate::service::{Spec, State};
@@ -35,28 +35,10 @@ async fn ask(env: &Env, address: &str, method: &str, target: &str, body: &Value)
     (status, serde_json::from_str(body).unwrap())
 }
 
-fn config(home: &std::path::Path) -> Config {
-    Config {
-        name: "n1".to_owned(),
-        data_dir: home.join("n1"),
-        profile: Profile::Lan,
-        listen: Listen {
-            http: "127.0.0.1:0".to_owned(),
-            peer: "127.0.0.1:0".to_owned(),
-            advertise_http: None,
-            advertise_peer: None,
-        },
-        cluster: Cluster::default(),
-        limits: Limits::default(),
-        storage: Storage::default(),
-        log: Log::default(),
-    }
-}
-
 #[tokio::test]
 async fn a_worker_joins_over_http_and_gets_work_within_a_second() {
     let (home, env) = (tempfile::tempdir().unwrap(), real::env("n1").unwrap());
-    let running = crate::node::start(env.clone(), config(home.path()), Knobs::default());
+    let running = crate::node::start(env.clone(), Config::lone(home.path()), Knobs::default());
     let running = running.await.unwrap();
     let (handle, address) = (running.handle.clone(), running.http_address.clone());
     let mut status = handle.follow_status();

@@ -4,6 +4,7 @@ mod model;
 
 use super::command::*;
 use super::*;
+use crate::error::Code;
 use crate::types::{ClusterId, Index, LeaseId, NodeId, Revision, Term};
 use bytes::Bytes;
 use prost::Message;
@@ -516,8 +517,24 @@ fn a_damaged_record_is_an_error_and_no_panic() {
     };
     let error = read(&m.0, &get, 1).unwrap_err();
     assert!(matches!(error, ReadError::State(Error::Corrupt { .. })));
-    assert!(matches!(
-        Batch::new(&Memory::default()).err(),
-        Some(Error::Corrupt { .. })
-    ));
+    assert_eq!(error.code(), Code::Poisoned);
+}
+
+#[test]
+fn a_node_without_state_has_nothing_to_read_yet_and_is_not_broken() {
+    let empty = Memory::default();
+    assert_eq!(Batch::new(&empty).err(), Some(Error::Unfounded));
+    let get = Get {
+        key: "a".into(),
+        ..Get::default()
+    };
+    for error in [
+        read(&empty, &get, 1).unwrap_err(),
+        history(&empty, Revision(1), &get.key, &get.range_end, 10).unwrap_err(),
+    ] {
+        let answer = crate::error::Error::from(error);
+        assert_eq!(answer.code, Code::TooStale);
+        assert!(answer.retryable && !answer.outcome_unknown);
+        assert!(answer.to_string().contains("no data yet"), "{answer}");
+    }
 }

@@ -37,7 +37,7 @@ mod tests;
 use super::exchange::Found;
 use super::executor::Executor;
 use super::logs::{LogPage, LogQuery};
-use super::process::{PATH, ProcessExecutor, never, not_now};
+use super::process::{PATH, ProcessExecutor, never, not_now, on_lane};
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
@@ -251,21 +251,11 @@ impl ContainerExecutor {
         }
     }
 
-    /// Runs work on the lane.
-    async fn on_lane<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let done = self.lane.run(work).await;
-        done.unwrap_or_else(|closed| Err(not_now(closed.to_string())))
-    }
-
     /// Fetches the image and makes what the task finds on the disk.
     async fn prepare_container(&self, assignment: &Assignment, image: &str) -> Result<(), Refusal> {
         let mut dirs = vec![self.process.task_dir(assignment.task), self.notes()];
         dirs.extend(self.process.volumes(assignment)?.into_values());
-        self.on_lane(move || super::process::make_dirs(&dirs))
-            .await?;
+        on_lane(&self.lane, move || super::process::make_dirs(&dirs)).await?;
         self.store
             .provide(image, self.bundle(assignment.task))
             .await
@@ -274,7 +264,7 @@ impl ContainerExecutor {
     /// Writes what the runtime is told of an attempt.
     async fn describe(&self, assignment: Arc<Assignment>, key: Key) -> Result<(), Refusal> {
         let this = self.clone();
-        self.on_lane(move || {
+        on_lane(&self.lane, move || {
             let dir = this.bundle(key.task);
             for old in ["pid", "runtime.log"] {
                 // Not there, or the runtime says so.
@@ -480,7 +470,7 @@ impl ContainerExecutor {
         let file = self.bundle(key.task).join("check.json");
         let (this, mark, id) = (self.clone(), self.check_mark(key), self.id(key));
         let (words, path) = (words.to_vec(), file.display().to_string());
-        let described = self.on_lane(move || {
+        let described = on_lane(&self.lane, move || {
             let (id, mark) = (this.id(key), this.check_mark(key));
             let process = this.with_bundle(&assignment, &id, &mark, |bundle| {
                 bundle.process(&words, &mark)

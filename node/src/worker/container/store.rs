@@ -20,7 +20,7 @@
 use super::image::{self, Config, DOCUMENT_BYTES_MAX, Descriptor, Digest, Document, Manifest};
 use super::image::{Source, Wishes};
 use super::layers::{self, Budget};
-use super::{never, not_now};
+use super::{never, not_now, on_lane};
 use crate::rt::images::{self, Images};
 use crate::rt::{Clock, Lane};
 use crate::worker::process::remove_dir;
@@ -81,7 +81,7 @@ impl Store {
     /// Makes `bundle` with the root file system of `image` and its wishes, unless it is there.
     pub(super) async fn provide(&self, image: &str, bundle: PathBuf) -> Result<(), Refusal> {
         let there = bundle.clone();
-        if self.on_lane(move || Ok(there.exists())).await? {
+        if on_lane(&self.lane, move || Ok(there.exists())).await? {
             return Ok(());
         }
         let source = Source::parse(image)?;
@@ -90,8 +90,10 @@ impl Store {
             Source::Layout(..) | Source::Registry(_) => self.unpacked(image, &source).await?,
         };
         let (is_root, image) = (self.is_root, image.to_owned());
-        self.on_lane(move || furnish(&image, &from, &kept, &bundle, is_root))
-            .await
+        on_lane(&self.lane, move || {
+            furnish(&image, &from, &kept, &bundle, is_root)
+        })
+        .await
     }
 
     /// Forgets what nobody has used for long.
@@ -110,7 +112,7 @@ impl Store {
         let dir = self.dir.join("unpacked").join(digest.hex());
         let _turn = self.turn.acquire().await.expect("it is never closed");
         let (look, file) = (dir.clone(), dir.join(WISHES));
-        if let Some(kept) = self.on_lane(move || kept(&look, &file)).await? {
+        if let Some(kept) = on_lane(&self.lane, move || kept(&look, &file)).await? {
             return Ok((dir.join(ROOTFS), kept));
         }
         let manifest = match Document::parse(&bytes, image, &self.platform, None)? {
@@ -124,8 +126,10 @@ impl Store {
         let layers = self.layers(image, source, &manifest).await?;
         let (made, record, tmp) = (dir.clone(), kept.clone(), self.tmp(&dir));
         let (is_root, image) = (self.is_root, image.to_owned());
-        self.on_lane(move || assemble(&image, &layers, &record, &tmp, &made, is_root))
-            .await?;
+        on_lane(&self.lane, move || {
+            assemble(&image, &layers, &record, &tmp, &made, is_root)
+        })
+        .await?;
         Ok((dir.join(ROOTFS), kept))
     }
 
@@ -136,7 +140,7 @@ impl Store {
                 let file = dir.join("index.json");
                 let what = image.to_owned();
                 let read = move || read(&file, &format!("the index of {what}"));
-                (self.on_lane(read).await?, name.as_deref())
+                (on_lane(&self.lane, read).await?, name.as_deref())
             }
             Source::Registry(reference) => return self.pulled(reference).await,
             Source::RootFs(_) => return Err(never(format!("{image} has no manifest"))),
@@ -159,7 +163,7 @@ impl Store {
         let name = Digest::of(reference.as_bytes());
         let file = self.dir.join("refs").join(name.hex());
         let (look, pinned) = (file.clone(), image::pinned(reference).transpose()?);
-        let last = self.on_lane(move || Ok(recall(&look))).await?;
+        let last = on_lane(&self.lane, move || Ok(recall(&look))).await?;
         if let (Some(last), true) = (&last, pinned.is_some()) {
             return Ok(last.clone());
         }
@@ -178,7 +182,7 @@ impl Store {
             },
         };
         let (kept, tmp) = (bytes.clone(), self.tmp(&file));
-        self.on_lane(move || keep(&kept, &tmp, &file)).await?;
+        on_lane(&self.lane, move || keep(&kept, &tmp, &file)).await?;
         Ok(bytes)
     }
 
@@ -246,7 +250,9 @@ impl Store {
     ) -> Result<Bytes, Refusal> {
         let file = self.blob(image, source, one).await?;
         let what = format!("a document of {image}");
-        Ok(Bytes::from(self.on_lane(move || read(&file, &what)).await?))
+        Ok(Bytes::from(
+            on_lane(&self.lane, move || read(&file, &what)).await?,
+        ))
     }
 
     /// The files of all layers, each whole and with the right digest.
@@ -276,14 +282,13 @@ impl Store {
             Source::Layout(dir, _) => {
                 let file = dir.join("blobs/sha256").join(digest.hex());
                 let checked = file.clone();
-                self.on_lane(move || check(&checked, size, &digest, &what))
-                    .await?;
+                on_lane(&self.lane, move || check(&checked, size, &digest, &what)).await?;
                 Ok(file)
             }
             Source::Registry(reference) => {
                 let file = self.dir.join("blobs").join(digest.hex());
                 let look = file.clone();
-                if !self.on_lane(move || Ok(use_again(&look))).await? {
+                if !on_lane(&self.lane, move || Ok(use_again(&look))).await? {
                     self.download(reference, &digest, size, file.clone(), what)
                         .await?;
                 }
@@ -307,7 +312,7 @@ impl Store {
         let mut blob = self.in_time(asked, reference).await?;
         let tmp = self.tmp(&file);
         let begun = move || Download::begin(tmp, file, size, what);
-        let mut download = self.on_lane(begun).await?;
+        let mut download = on_lane(&self.lane, begun).await?;
         loop {
             let next = async { Ok(blob.next().await) };
             let Some(piece) = self.in_time(next, reference).await? else {
@@ -315,25 +320,16 @@ impl Store {
             };
             let piece =
                 piece.map_err(|error| not_now(format!("{} broke off: {error}", download.what)))?;
-            download = self.on_lane(move || download.take(&piece)).await?;
+            download = on_lane(&self.lane, move || download.take(&piece)).await?;
         }
         let digest = digest.clone();
-        self.on_lane(move || download.end(&digest)).await
+        on_lane(&self.lane, move || download.end(&digest)).await
     }
 
     /// The name of what will become `file`.
     fn tmp(&self, file: &Path) -> PathBuf {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         file.with_file_name(format!("{TMP}{name}"))
-    }
-
-    /// Runs work on the lane.
-    async fn on_lane<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let done = self.lane.run(work).await;
-        done.unwrap_or_else(|closed| Err(not_now(closed.to_string())))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::service::Spec;
 use crate::service::spec::{Health, HealthCheck};
 use crate::types::TaskId;
 use crate::worker::executor::Executor;
-use crate::worker::logs::{LogQuery, Tell};
+use crate::worker::logs::{LogQuery, Since, Tell};
 use crate::worker::process::ProcessExecutor;
 use crate::worker::words::{Assignment, Exit, Handle, Signal};
 use std::path::Path;
@@ -379,11 +379,11 @@ async fn what_a_task_writes_can_be_read_and_followed() {
         .shell(1, "echo one; echo two; echo bad >&2; sleep 1000")
         .await;
     yard.says(1, "two").await;
-    let page = async |task, stream, since_offset| {
+    let page = async |task, stream, since: Option<u64>| {
         let query = LogQuery {
             stream,
             tail: Some(1),
-            since_offset,
+            since: since.map(Since::Offset),
         };
         yard.executor.logs(TaskId(task), query).await
     };

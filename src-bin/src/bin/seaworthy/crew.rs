@@ -1,6 +1,6 @@
 //! The workers of `dev`: a token, and workers w1..wN in the same process, whose tasks end with them.
 
-use crate::worker;
+use crate::worker::{self, Means};
 use node::cli::Error;
 use node::config::Founder;
 use node::fleet::Command;
@@ -59,7 +59,7 @@ pub(crate) async fn start(
             data_dir: home.join(name),
             listen: address(number, base),
         };
-        workers.push(worker::start(config, Knobs::default(), None).await?);
+        workers.push(worker::start(config, Knobs::default(), &Means::default()).await?);
     }
     Ok(workers)
 }

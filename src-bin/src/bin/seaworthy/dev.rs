@@ -5,7 +5,7 @@ use crate::logs;
 use crate::start::{Running, start};
 use node::cli::args::Dev;
 use node::cli::{Error, Exit};
-use node::config::{Cluster, Config, Founder, Limits, Listen, Log, LogFormat, Storage};
+use node::config::{Cluster, Config, Founder, Limits, Listen, Log, LogFormat, Storage, Workers};
 use node::handle::Handle;
 use node::knobs::{Knobs, Profile};
 use node::rt::{Clock, Env, Tasks, real};
@@ -148,6 +148,7 @@ fn config(own: &Founder, members: &[Founder], home: &Path) -> Config {
         },
         limits: Limits::default(),
         storage: Storage::default(),
+        workers: Workers::default(),
         log: Log::default(),
     }
 }

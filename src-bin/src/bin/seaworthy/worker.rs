@@ -15,7 +15,7 @@ use node::worker::container::{ContainerExecutor, Containers};
 use node::worker::executor::Executor;
 use node::worker::process::ProcessExecutor;
 use node::worker::{RunningWorker, WorkerConfig};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,7 +34,11 @@ pub(crate) async fn run(run: Run) -> Result<Exit, Error> {
         listen(SignalKind::terminate())?,
         listen(SignalKind::interrupt())?,
     );
-    let worker = start(run.config, Knobs::default(), run.runtime.as_deref()).await?;
+    let means = Means {
+        runtime: run.runtime,
+        registry_credentials: run.registry_credentials,
+    };
+    let worker = start(run.config, Knobs::default(), &means).await?;
     tracing::info!(http = worker.http_address, "worker runs");
     tokio::select! {
         biased; // A worker that has ended needs no signal any more.
@@ -57,11 +61,20 @@ pub(crate) async fn run(run: Run) -> Result<Exit, Error> {
     }
 }
 
+/// With what a worker runs containers.
+#[derive(Debug, Default)]
+pub(crate) struct Means {
+    /// What runs them, if not the first program that is found.
+    pub(crate) runtime: Option<PathBuf>,
+    /// Credentials for registries.
+    pub(crate) registry_credentials: Option<PathBuf>,
+}
+
 /// Starts a worker that runs tasks as processes of this machine, and as containers if something here runs those.
 pub(crate) async fn start(
     mut config: WorkerConfig,
     knobs: Knobs,
-    runtime: Option<&Path>,
+    means: &Means,
 ) -> Result<RunningWorker, Error> {
     let called = config.machine.name.clone();
     let wrong = |error: &dyn std::fmt::Display| {
@@ -72,7 +85,7 @@ pub(crate) async fn start(
     let dir = std::path::absolute(&config.data_dir).map_err(|error| wrong(&error))?;
     let (machine, name) = (&mut config.machine, config.data_dir.display().to_string());
     machine.platform = host.platform.clone();
-    let runtime = container_runtime(runtime).map_err(|error| wrong(&error))?;
+    let runtime = container_runtime(means.runtime.as_deref()).map_err(|error| wrong(&error))?;
     machine.containers = runtime.is_some();
     let given = |said: u64, has: u64| if said == 0 { has } else { said };
     machine.capacity = Amounts {
@@ -86,7 +99,8 @@ pub(crate) async fn start(
             tracing::info!(program = %runtime.program.display(), "runs containers");
             let containers = Containers {
                 runtime,
-                images: images().map_err(|error| wrong(&error))?,
+                images: images(means.registry_credentials.as_deref())
+                    .map_err(|error| wrong(&error))?,
                 platform: host.platform,
             };
             Arc::new(ContainerExecutor::new(&env, dir, &knobs, containers))
@@ -108,12 +122,12 @@ fn container_runtime(named: Option<&Path>) -> std::io::Result<Option<ContainerRu
 
 /// Where images come from; a simulator's build has no registries.
 #[cfg(not(madsim))]
-fn images() -> Result<Images, String> {
-    registry::images()
+fn images(credentials: Option<&Path>) -> Result<Images, String> {
+    registry::images(credentials)
 }
 
 #[cfg(madsim)]
-fn images() -> Result<Images, String> {
+fn images(_: Option<&Path>) -> Result<Images, String> {
     Ok(Images::none())
 }
 

@@ -1,17 +1,16 @@
-//! What is measured of services, tasks and workers, from the ledger and from what the overseer noted.
+//! What is measured of services, tasks and workers, from the ledger of what really ran and from looks at what managers show.
+//!
+//! Pure: no clock, no I/O. The same for a simulated run and for a live one.
 
-use super::machine::{DONE, STOPPED};
-use crate::cluster::Cluster;
-use crate::oracle::fleet::{Look, Note};
-use crate::trace::Recorder;
+use crate::check::tasks;
+use crate::ledger::{DONE, KILLED, Run, STOPPED};
+use crate::looks::{Look, Note, RESTLESS, wanted};
+use crate::verdict::Judged;
 use node::fleet::Fleet;
-use node::scheduler::model::{Availability, Phase, Status};
+use node::scheduler::model::{Phase, Status};
 use node::service::State;
-use node::service::spec::Mode;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
-use workloads::check::tasks;
-use workloads::ledger::Run;
 
 /// Names of the measures, in the order of the prose.
 pub const MEASURES: [&str; 12] = [
@@ -32,6 +31,9 @@ pub const MEASURES: [&str; 12] = [
 /// How long after a step what it led to may still begin.
 const ECHO: Duration = Duration::from_secs(5);
 
+/// Longest pause before a task that ended runs again on its worker, with a moment to spare.
+const AGAIN_MAX: Duration = Duration::from_secs(65);
+
 /// What a run leaves behind for measures.
 pub struct Evidence {
     /// What really ran.
@@ -47,18 +49,6 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Of a run.
-    pub fn of(cluster: &Cluster, storm: (Duration, Duration)) -> Evidence {
-        let overseer = cluster.overseer.as_ref();
-        Evidence {
-            runs: cluster.ledger.runs(),
-            looks: overseer.map(|one| one.looks()).unwrap_or_default(),
-            notes: overseer.map(|one| one.notes()).unwrap_or_default(),
-            storm,
-            end: cluster.recorder.now(),
-        }
-    }
-
     /// One measure over a span; none when there is nothing to measure.
     pub fn take(&self, measure: &str, span: Option<(Duration, Duration)>) -> Option<f64> {
         let (begin, end) = span.unwrap_or(self.storm);
@@ -220,33 +210,29 @@ impl Evidence {
     }
 }
 
-/// Judges what really ran; gives the measures that come out of it. Faults and what they led to excuse doubled slots within `excused`.
-pub fn judge(
-    evidence: &Evidence,
-    bound: Duration,
-    excused: &[(Duration, Duration)],
-    recorder: &Recorder,
-) -> BTreeMap<String, f64> {
+/// Judges what really ran. Faults and what they led to excuse doubled slots within `excused`.
+pub fn judge(evidence: &Evidence, bound: Duration, excused: &[(Duration, Duration)]) -> Judged {
     let writers = tasks::writers(&evidence.runs, evidence.end);
-    let measures = BTreeMap::from([("writers_at_once".to_owned(), (writers.len() + 1) as f64)]);
+    let mut judged = Judged::default();
+    let at_once = (writers.len() + 1) as f64;
+    judged
+        .measures
+        .insert("writers_at_once".to_owned(), at_once);
     let attempts = tasks::attempts(&evidence.runs, evidence.end);
     let doubles = tasks::doubles(&evidence.runs, bound, excused, evidence.end);
-    for finding in writers.into_iter().chain(attempts).chain(doubles) {
-        recorder.fail(finding.to_string());
+    let findings = writers.into_iter().chain(attempts).chain(doubles);
+    judged.failures.extend(findings.map(|one| one.to_string()));
+    let notes = evidence.notes.iter();
+    judged
+        .failures
+        .extend(notes.filter_map(|note| untrue(note, &evidence.runs)));
+    if evidence.runs.iter().any(|run| run.attempt > 1) {
+        judged.probes.push("a task was started again on its worker");
     }
-    for note in &evidence.notes {
-        if let Some(wrong) = untrue(note, &evidence.runs) {
-            recorder.fail(wrong);
-        }
+    if evidence.runs.iter().any(|run| run.why == KILLED) {
+        judged.probes.push("a task was killed");
     }
-    let moved = evidence.runs.iter().any(|run| run.attempt > 1);
-    if moved {
-        recorder.sometimes("a task was started again on its worker");
-    }
-    if evidence.runs.iter().any(|run| run.why == "killed") {
-        recorder.sometimes("a task was killed");
-    }
-    measures
+    judged
 }
 
 /// What is wrong with an end that managers heard of: a task is complete only if its last process ended well.
@@ -268,11 +254,65 @@ fn untrue(note: &Note, runs: &[Run]) -> Option<String> {
     })
 }
 
-/// Services that are not as they shall be, in words; those with the label `restless` may be as they like.
-pub fn unwhole(fleet: &Fleet, restless: &str) -> Vec<String> {
+/// Everything that is not as it shall be at `now`, in words: services, processes that nobody wants or that are missing, and workers that
+/// run (not `is_off`) and are not ready. Restless services may be as they like.
+pub fn unsettled(
+    fleet: &Fleet,
+    runs: &[Run],
+    now: Duration,
+    is_off: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let mut wrong = unwhole(fleet);
+    for run in runs.iter().filter(|run| run.to.is_none()) {
+        let task = fleet.snapshot.tasks.get(&run.task);
+        if task.is_none_or(|task| !task.is_live()) && !is_restless(fleet, &run.service) {
+            wrong.push(format!(
+                "task {} of {} runs on {} and nobody wants it",
+                run.task, run.service, run.host
+            ));
+        }
+    }
+    let tasks = fleet.snapshot.tasks.values();
+    for task in tasks.filter(|task| task.is_available()) {
+        let mine = || runs.iter().filter(|run| run.task == task.id);
+        let is_there = mine().any(|run| run.to.is_none());
+        let ended = mine().filter_map(|run| run.to).max();
+        let is_pausing = ended.is_some_and(|ended| now.saturating_sub(ended) < AGAIN_MAX);
+        let service = fleet.snapshot.services.get(&task.service);
+        let name = service.map_or("", |service| service.current.spec.name.as_str());
+        if !(is_there || is_pausing && is_restless(fleet, name)) {
+            wrong.push(format!("task {} is said to run and does not", task.id));
+        }
+    }
+    for worker in fleet.snapshot.workers.values() {
+        if worker.status != Status::Ready && !is_off(&worker.name) {
+            let (name, status) = (&worker.name, worker.status);
+            wrong.push(format!("the worker of {name} runs and is {status:?}"));
+        }
+    }
+    wrong
+}
+
+/// The first of `begun` that began although all was well, in words.
+pub fn needless(fleet: &Fleet, begun: &[Run]) -> Option<String> {
+    let run = begun.iter().find(|run| !is_restless(fleet, &run.service))?;
+    Some(format!(
+        "task {}.{} of {} began on {} although all was well",
+        run.task, run.attempt, run.service, run.host
+    ))
+}
+
+/// Whether a service's tasks come and go by what they are.
+fn is_restless(fleet: &Fleet, service: &str) -> bool {
+    let service = fleet.service(service);
+    service.is_some_and(|service| service.current.spec.labels.contains_key(RESTLESS))
+}
+
+/// Services that are not as they shall be, in words; restless ones may be as they like.
+fn unwhole(fleet: &Fleet) -> Vec<String> {
     let mut wrong = Vec::new();
     let services = fleet.snapshot.services.values();
-    for service in services.filter(|service| !service.current.spec.labels.contains_key(restless)) {
+    for service in services.filter(|service| !service.current.spec.labels.contains_key(RESTLESS)) {
         let spec = &service.current.spec;
         let mine = || {
             fleet
@@ -283,16 +323,7 @@ pub fn unwhole(fleet: &Fleet, restless: &str) -> Vec<String> {
         };
         let serving = || mine().filter(|task| task.is_available());
         let slots: BTreeSet<u64> = serving().map(|task| task.slot).collect();
-        let wanted = match spec.mode {
-            Mode::Replicated => spec.replicas as usize,
-            Mode::Global => {
-                let workers = fleet.snapshot.workers.values();
-                let takes = workers.filter(|one| {
-                    one.status == Status::Ready && one.availability == Availability::Active
-                });
-                takes.count()
-            }
-        };
+        let wanted = wanted(fleet, service);
         let phase = service.rollout.phase;
         let moving = matches!(phase, Phase::Running | Phase::RollingBack);
         let live = mine().filter(|task| !task.state.is_end()).count();
