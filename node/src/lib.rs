@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod handle;
 pub mod knobs;
 pub mod manager;
+pub mod map;
 pub mod metrics;
 pub mod node;
 pub mod raft;

@@ -12,6 +12,8 @@
 
 mod fleet;
 
+pub(crate) use fleet::Tally;
+
 use crate::handle::{MemberStatus, Status};
 use crate::types::Role;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};

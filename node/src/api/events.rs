@@ -61,7 +61,7 @@ impl Filter {
         &'a self,
         fleet: &'a Fleet,
         after: u64,
-    ) -> impl DoubleEndedIterator<Item = ((u64, u32), &'a Arc<Event>)> {
+    ) -> impl DoubleEndedIterator<Item = ((u64, u32), &'a Event)> {
         let newer = fleet.events.range((after.saturating_add(1), 0)..);
         newer
             .filter(|(_, event)| self.takes(fleet, event))
@@ -98,7 +98,7 @@ pub(super) async fn list(call: Call) -> Result<Response, Error> {
 }
 
 /// Leaves about `limit` events: whole entries, one at least, so that `after=` their last goes on without a gap.
-fn cut_after_entry(found: &mut Vec<((u64, u32), &Arc<Event>)>, limit: usize) {
+fn cut_after_entry(found: &mut Vec<((u64, u32), &Event)>, limit: usize) {
     let Some(&((cut, _), _)) = found.get(limit) else {
         return;
     };

@@ -139,7 +139,7 @@ fn harbour() -> Fleet {
             ..Task::default()
         };
         fleet.snapshot.tasks.insert(task.id, task);
-        let note = fleet.notes.entry(TaskId(id)).or_default();
+        let note = fleet.notes.or_default(TaskId(id));
         note.attempts = 1;
         note.message = format!("story of {id}");
         note.exit = (state == State::Failed).then_some(Exit {

@@ -56,7 +56,6 @@ mod tests;
 
 use crate::config::Limits;
 use crate::handle::Handle;
-use crate::manager::assignments::Lists;
 use crate::metrics::Metrics;
 use crate::rt::net::Listener;
 use crate::rt::{Clock, Env, Mono, Net, Process, Tasks};
@@ -93,8 +92,6 @@ struct Api {
     process: Process,
     /// The node's name as a header, unless it holds what a header must not.
     signature: Option<HeaderValue>,
-    /// Which tasks are whose, for workers that ask.
-    lists: Lists,
     /// Chance for tokens.
     chance: Mutex<ChaCha8Rng>,
     /// Says that the node is stopping.
@@ -132,7 +129,6 @@ pub fn serve(
         since: env.clock.now(),
         process: env.process.clone(),
         signature,
-        lists: Lists::default(),
         chance: Mutex::new(chance),
         closing: CancellationToken::new(),
         outside: Outside {

@@ -14,6 +14,11 @@ use std::time::Duration;
 /// Longest wait for assignments, milliseconds.
 const WAIT_MS_MAX: u64 = 60_000;
 
+/// Pause before an answer to a worker that asks back to back, for each of its tasks: a hundred times what a task in an answer costs.
+const GATHER_EACH: Duration = Duration::from_micros(400);
+/// The longest such pause.
+const GATHER_MAX: Duration = Duration::from_millis(100);
+
 /// `POST /v1/workers/hello`.
 pub(super) async fn hello(call: Call) -> Result<Response, Error> {
     pass_on(call, "hello").await
@@ -62,14 +67,23 @@ pub(super) async fn assignments(call: Call) -> Result<Response, Error> {
     let epoch = Epoch(need("epoch", call.number("epoch")?)?);
     let revision = need("revision", call.number("revision")?)?;
     let wait = call.number("wait_ms")?.unwrap_or(0).min(WAIT_MS_MAX);
-    let (handle, lists) = (&call.api.handle, &call.api.lists);
+    let handle = &call.api.handle;
     let mut fleets = handle.follow_fleet();
     let status = handle.follow_status();
     let mut waited = call.api.clock.sleep(Duration::from_millis(wait));
+    let at_once = {
+        let (fleet, applied) = (fleets.borrow(), status.borrow().applied_index);
+        let news = assignments::news(&fleet, applied, (worker, epoch), revision)?;
+        let news = news.filter(|_| revision > 0);
+        news.map(|_| fleet.snapshot.tasks.of_worker(worker).count())
+    };
+    if let Some(tasks) = at_once {
+        gather(&call, tasks).await?;
+    }
     let found = loop {
         let fleet = fleets.borrow_and_update().clone();
         let applied = status.borrow().applied_index;
-        let newer = assignments::newer(&fleet, lists, applied, (worker, epoch), revision)?;
+        let newer = assignments::newer(&fleet, applied, (worker, epoch), revision)?;
         if newer.is_some() {
             break newer;
         }
@@ -85,6 +99,19 @@ pub(super) async fn assignments(call: Call) -> Result<Response, Error> {
         assignments: found,
         managers,
     })
+}
+
+/// Waits a little for more: a worker for which there is news at once asks back to back, and each answer has all its `tasks`. Who asks
+/// for the first time, or waits for news, waits no longer.
+async fn gather(call: &Call, tasks: usize) -> Result<(), Error> {
+    let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
+    let pause = GATHER_EACH.saturating_mul(tasks);
+    let mut pause = call.api.clock.sleep(pause.min(GATHER_MAX));
+    tokio::select! {
+        biased; // A stopping node lets everybody go.
+        () = call.api.closing.cancelled() => Err(stopping()),
+        () = &mut pause => Ok(()),
+    }
 }
 
 fn stopping() -> Error {

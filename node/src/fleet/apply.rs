@@ -19,7 +19,6 @@ use super::records::Key;
 use crate::state::command::Refusal;
 use crate::types::{ServiceId, TaskId, Term, WorkerId};
 use std::collections::BTreeSet;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// Where in the log a command stands.
@@ -115,25 +114,26 @@ impl Fleet {
             return;
         };
         let key = (service, entry.current.contents);
-        if let Entry::Vacant(place) = self.specs.entry(key) {
-            place.insert(Arc::clone(&entry.current.spec));
+        if !self.specs.contains_key(&key) {
+            self.specs.insert(key, Arc::clone(&entry.current.spec));
             self.mark(Key::Spec(key.0, key.1));
         }
     }
 
-    /// Drops specifications that no service and no task needs any more. Looks at every task.
-    fn drop_specs(&mut self) {
-        let services = self.snapshot.services.values();
-        let named = services.flat_map(|service| {
+    /// Drops specifications of `service` that neither it nor one of its tasks needs any more.
+    fn drop_specs(&mut self, service: ServiceId) {
+        let entry = self.snapshot.services.get(&service);
+        let named = entry.into_iter().flat_map(|service| {
             let both = std::iter::once(&service.current).chain(&service.previous);
-            both.map(|revision| (service.id, revision.contents))
+            both.map(|revision| revision.contents)
         });
-        let tasks = self.snapshot.tasks.values();
-        let needed: BTreeSet<(ServiceId, u64)> = named
-            .chain(tasks.map(|task| (task.service, task.version)))
+        let tasks = self.snapshot.tasks.of_service(service);
+        let needed: BTreeSet<u64> = named.chain(tasks.map(|task| task.version)).collect();
+        let kept = self.specs.range((service, 0)..=(service, u64::MAX));
+        let kept = kept.map(|(key, _)| *key);
+        let gone: Vec<_> = kept
+            .filter(|(_, version)| !needed.contains(version))
             .collect();
-        let kept = self.specs.keys().copied();
-        let gone: Vec<_> = kept.filter(|key| !needed.contains(key)).collect();
         for key in gone {
             self.specs.remove(&key);
             self.mark(Key::Spec(key.0, key.1));

@@ -25,12 +25,13 @@ mod tests;
 pub use command::{Command, Done};
 pub use event::Event;
 
+use crate::map::Map;
 use crate::scheduler::Snapshot;
 use crate::service::Spec;
 use crate::types::{Incarnation, ServiceId, TaskId, WorkerId};
 use crate::worker::words::Exit;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Events that are remembered; the oldest are forgotten beyond.
@@ -46,17 +47,17 @@ pub struct Fleet {
     /// What the scheduler decides on.
     pub snapshot: Snapshot,
     /// What is known of each task beside that.
-    pub notes: BTreeMap<TaskId, TaskNote>,
+    pub notes: Map<TaskId, TaskNote>,
     /// What is known of each worker beside that.
-    pub workers: BTreeMap<WorkerId, WorkerNote>,
+    pub workers: Map<WorkerId, WorkerNote>,
     /// What is known of each service beside that.
-    pub services: BTreeMap<ServiceId, ServiceNote>,
+    pub services: Map<ServiceId, ServiceNote>,
     /// The specification of each contents that a task or a service still needs, by service and version.
-    pub specs: BTreeMap<(ServiceId, u64), Arc<Spec>>,
+    pub specs: Map<(ServiceId, u64), Arc<Spec>>,
     /// Tokens by which workers may join, by id.
-    pub tokens: BTreeMap<u64, Token>,
+    pub tokens: Map<u64, Token>,
     /// What happened lately, by the entry that did it and a number within the entry.
-    pub events: BTreeMap<(u64, u32), Arc<Event>>,
+    pub events: Map<(u64, u32), Event>,
     /// The entry that changed anything here last.
     pub index: u64,
     /// Records that changed since they were last written.
@@ -125,8 +126,7 @@ impl Fleet {
 
     /// The service called `name`.
     pub fn service(&self, name: &str) -> Option<&crate::scheduler::model::Service> {
-        let mut all = self.snapshot.services.values();
-        all.find(|service| service.current.spec.name == name)
+        self.snapshot.services.named(name)
     }
 
     /// The worker called `name`.

@@ -111,7 +111,7 @@ impl Fleet {
             }
             Key::Event(index, number) => {
                 let event: Event = read(&key, value)?;
-                self.events.insert((*index, *number), Arc::new(event));
+                self.events.insert((*index, *number), event);
             }
         }
         Ok(())
@@ -135,7 +135,7 @@ impl Fleet {
             Key::Token(id) => self.tokens.get(id).map(write),
             Key::Event(index, number) => {
                 let event = self.events.get(&(*index, *number))?;
-                Some(write(&**event))
+                Some(write(event))
             }
         }
     }

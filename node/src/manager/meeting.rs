@@ -10,7 +10,6 @@ use crate::rt::Mono;
 use crate::scheduler::model::{Status, Worker};
 use crate::types::{ClusterId, Epoch, WorkerId};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
 
 /// The SHA-256 of a token's text in hex, as the log keeps it.
 pub(crate) fn token_hash(text: &str) -> String {
@@ -102,7 +101,7 @@ fn may_take_over(worker: &Worker, fleet: &Fleet, leases: &Leases, now: Mono) -> 
         ));
     }
     let left = leases.remaining(worker.id, now);
-    if !left.is_zero() && writers(fleet).contains(&worker.id) {
+    if !left.is_zero() && is_writer(fleet, worker.id) {
         let message = format!(
             "the worker that was called {name} may run single-writer tasks for another {} s",
             left.as_secs() + 1
@@ -113,13 +112,10 @@ fn may_take_over(worker: &Worker, fleet: &Fleet, leases: &Leases, now: Mono) -> 
     Ok(())
 }
 
-/// The workers with a task that needs a lease: one with a single-writer volume that has not ended.
-pub(super) fn writers(fleet: &Fleet) -> BTreeSet<WorkerId> {
-    let tasks = fleet.snapshot.tasks.values();
-    tasks
-        .filter(|task| !task.state.is_end() && task.is_single_writer())
-        .filter_map(|task| task.worker)
-        .collect()
+/// Whether a worker has a task that needs a lease: one with a single-writer volume that has not ended.
+pub(super) fn is_writer(fleet: &Fleet, worker: WorkerId) -> bool {
+    let mut tasks = fleet.snapshot.tasks.of_worker(worker);
+    tasks.any(|task| !task.state.is_end() && task.is_single_writer())
 }
 
 /// What is known of a worker whose session `epoch` goes on; otherwise the answer that it is over.
@@ -347,9 +343,9 @@ mod tests {
     #[test]
     fn only_workers_with_a_single_writer_that_lives_need_a_lease() {
         let mut fleet = fleet(Status::Ready);
-        assert!(writers(&fleet).contains(&WorkerId(5)));
+        assert!(is_writer(&fleet, WorkerId(5)));
         let task = fleet.snapshot.tasks.get_mut(&TaskId(1)).unwrap();
         task.volumes[0].shared = true;
-        assert!(writers(&fleet).is_empty());
+        assert!(!is_writer(&fleet, WorkerId(5)));
     }
 }

@@ -37,7 +37,6 @@
 //! - A silent worker is found at the earliest after the whole bound, and suspicion (phi) is told as a metric alone.
 //! - The mass check asks managers, not workers: where the leader's side of the network carries all managers' traffic and no worker's,
 //!   and no worker reaches any other manager, the workers are marked down.
-//! - Which tasks are whose is found by a walk over all tasks, once for each change of the fleet that is news for some worker.
 
 pub(crate) mod assignments;
 mod errands;

@@ -12,9 +12,10 @@ use crate::error::{Code, Error};
 use crate::fleet::Fleet;
 use crate::fleet::command::WorkerReports;
 use crate::fleet::meeting::{Call, HelloCall, Reply};
+use crate::metrics::Tally;
 use crate::rt::Mono;
 use crate::scheduler::model::Limits;
-use crate::scheduler::{Moment, reconcile};
+use crate::scheduler::{Moment, Reconciler};
 use crate::types::{Epoch, NodeId, Term, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -66,8 +67,6 @@ pub(super) struct Reign {
     time: (Mono, u64),
     sessions: Sessions,
     leases: Leases,
-    /// Workers that need a lease, and the fleet that this was read off.
-    writers: (Option<u64>, BTreeSet<WorkerId>),
     /// Calls that came before it was settled.
     early: Vec<Asked>,
     /// Heartbeats that want a lease and wait for a confirmation.
@@ -84,6 +83,9 @@ pub(super) struct Reign {
     made: Vec<Errand>,
     /// Hellos under way.
     hellos: usize,
+    reconciler: Reconciler,
+    /// Tasks as they were counted last.
+    tally: Tally,
     pace: Pace,
     /// The last entry whose events were counted.
     counted: u64,
@@ -112,7 +114,6 @@ impl Reign {
             time: (now, hands.clock.wall_ms()),
             sessions: Sessions::default(),
             leases: Leases::new(hands.knobs.worker_lease, now),
-            writers: (None, BTreeSet::new()),
             early: Vec::new(),
             beats: Vec::new(),
             confirmed: Vec::new(),
@@ -121,6 +122,8 @@ impl Reign {
             told_until: now,
             made: Vec::new(),
             hellos: 0,
+            reconciler: Reconciler::default(),
+            tally: Tally::default(),
             pace: Pace {
                 seen: None,
                 not_before: now,
@@ -239,7 +242,7 @@ impl Reign {
             let now_ms = self.time_ms(now);
             self.sessions.knew(beat.worker, now_ms);
         }
-        if !self.is_writer(beat.worker) {
+        if !meeting::is_writer(&self.fleet, beat.worker) {
             return (beat.answer)(Ok(Reply::Beat {
                 number: beat.number,
                 epoch: beat.epoch,
@@ -251,14 +254,6 @@ impl Reign {
             true => self.beats.push(beat),
             false => (beat.answer)(Err(overloaded())),
         }
-    }
-
-    /// Whether a worker has a task that needs a lease.
-    fn is_writer(&mut self, worker: WorkerId) -> bool {
-        if self.writers.0 != Some(self.fleet.index) {
-            self.writers = (Some(self.fleet.index), meeting::writers(&self.fleet));
-        }
-        self.writers.1.contains(&worker)
     }
 
     fn report(&mut self, reports: WorkerReports, answer: Answer) {
@@ -535,7 +530,7 @@ impl Reign {
             limits: Limits::default(),
             known_ms: Some(self.sessions.known_ms()),
         };
-        let plan = reconcile(&self.fleet.snapshot, &moment);
+        let plan = self.reconciler.pass(&self.fleet.snapshot, &moment);
         let took = self.now().since(now);
         self.tell_fleet(took);
         // Never busy for more than half of the time.
@@ -556,7 +551,7 @@ impl Reign {
     /// Counts a pass, what there is, and what has happened since the last one.
     fn tell_fleet(&mut self, took: Duration) {
         let metrics = &self.hands.metrics;
-        metrics.observe_pass(took, &self.fleet);
+        metrics.observe_pass(took, &self.fleet, &mut self.tally);
         for event in self.fleet.events.range((self.counted + 1, 0)..) {
             metrics.observe_event(event.1, &self.fleet);
         }

@@ -218,6 +218,7 @@ pub(super) fn verdict(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::Map;
     use crate::scheduler::model::Worker;
 
     const BOUND: Duration = Duration::from_secs(30);
@@ -293,7 +294,7 @@ mod tests {
         set(&mut fleet, 2, Status::Ready, 3);
         sessions.follow(&fleet, at(55));
         assert_eq!(sessions.known_ms(), [].into(), "another session's word");
-        fleet.workers.clear();
+        fleet.workers = Map::new();
         sessions.follow(&fleet, at(60));
         assert_eq!((sessions.next(BOUND), sessions.ready().len()), (None, 0));
     }

@@ -2,8 +2,10 @@
 
 use super::{FAST_SECONDS, Family, Kind, Metrics, SLOW_SECONDS, family, float};
 use crate::fleet::{Event, Fleet};
-use crate::scheduler::model::Status;
+use crate::map::Map;
+use crate::scheduler::model::{Status, Task};
 use crate::service::State;
+use crate::types::TaskId;
 use metrics::Label;
 use std::time::Duration;
 
@@ -66,23 +68,51 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
 ];
 
+/// Tasks by state, counted on from one fleet to the next.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// What was counted.
+    tasks: Map<TaskId, Task>,
+    /// How many are in each state, in the order of all.
+    states: [usize; State::ALL.len()],
+}
+
+impl Tally {
+    fn follow(&mut self, tasks: &Map<TaskId, Task>) {
+        let place = |state: State| {
+            let place = State::ALL.iter().position(|one| *one == state);
+            place.expect("the list has every state")
+        };
+        for id in tasks.differences(&self.tasks) {
+            if let Some(old) = self.tasks.get(id) {
+                self.states[place(old.state)] -= 1;
+            }
+            if let Some(new) = tasks.get(id) {
+                self.states[place(new.state)] += 1;
+            }
+        }
+        self.tasks = tasks.clone();
+    }
+}
+
 impl Metrics {
-    /// A pass of the reconciler over `fleet` took this long.
-    pub(crate) fn observe_pass(&self, took: Duration, fleet: &Fleet) {
+    /// A pass of the reconciler over `fleet` took this long; `tally` is that of the pass before.
+    pub(crate) fn observe_pass(&self, took: Duration, fleet: &Fleet, tally: &mut Tally) {
         self.counter("seaworthy_reconcile_cycles_total", Vec::new())
             .increment(1);
         self.histogram("seaworthy_reconcile_duration_seconds", Vec::new())
             .record(took.as_secs_f64());
-        self.set_fleet(fleet);
+        tally.follow(&fleet.snapshot.tasks);
+        self.set_fleet(fleet, tally);
     }
 
     /// This node does not lead any more: others tell of the fleet.
     pub(crate) fn forget_fleet(&self) {
-        self.set_fleet(&Fleet::default());
+        self.set_fleet(&Fleet::default(), &Tally::default());
         self.set_suspicion(0.0);
     }
 
-    fn set_fleet(&self, fleet: &Fleet) {
+    fn set_fleet(&self, fleet: &Fleet, tally: &Tally) {
         let set = |name, labels, count: usize| self.gauge(name, labels).set(float(count as u64));
         let snapshot = &fleet.snapshot;
         set(
@@ -90,12 +120,7 @@ impl Metrics {
             Vec::new(),
             snapshot.services.len(),
         );
-        let mut states = [0; State::ALL.len()];
-        for task in snapshot.tasks.values() {
-            let place = State::ALL.iter().position(|state| *state == task.state);
-            states[place.expect("the list has every state")] += 1;
-        }
-        for (state, count) in State::ALL.iter().zip(states) {
+        for (state, count) in State::ALL.iter().zip(tally.states) {
             let labels = vec![Label::new("state", state.to_string())];
             set("seaworthy_tasks_total", labels, count);
         }
@@ -180,8 +205,8 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduler::model::{Task, Worker};
-    use crate::types::{TaskId, WorkerId};
+    use crate::scheduler::model::Worker;
+    use crate::types::WorkerId;
 
     #[test]
     fn the_fleet_is_told_and_forgotten_with_the_lead() {
@@ -194,7 +219,7 @@ mod tests {
         };
         fleet.snapshot.tasks.insert(TaskId(1), task);
         (fleet.snapshot.workers).insert(WorkerId(1), Worker::default());
-        metrics.observe_pass(Duration::from_millis(1), &fleet);
+        metrics.observe_pass(Duration::from_millis(1), &fleet, &mut Tally::default());
         let event = |kind: &str| Event {
             time_ms: 1_250,
             kind: kind.to_owned(),

@@ -1,8 +1,8 @@
 //! Reads on their way: linearizable ones gather in rounds of read index, then wait until the state has come that far.
 //!
 //! The age of a bounded or local read is the time since the start of the last round that the state has caught up with:
-//! whatever was acknowledged before that start is in the answer. Rounds can get lost in silence (raft-rs drops them without
-//! a leader, or before the leader's first commit); they are asked again under a fresh context, never the old one.
+//! whatever was acknowledged before that start is in the answer. Rounds wait for a leader and its first commit (raft-rs would
+//! drop them in silence). Those that a new term or the network swallowed are asked again under a fresh context, never the old one.
 
 use crate::error::{Code, Error, Leader};
 use crate::handle::{Consistency, Reply, Stamp};
@@ -146,6 +146,12 @@ impl Reads {
         self.fresh_as_of.map(|moment| now.since(moment))
     }
 
+    /// A new term has begun: nobody answers what was asked in the one before.
+    pub(crate) fn ask_again(&mut self) {
+        let rounds = std::mem::take(&mut self.rounds).into_values();
+        self.gathering.extend(rounds.flat_map(|round| round.reads));
+    }
+
     /// Asks again what got lost, and gives up on what is late.
     pub(crate) fn sweep(&mut self, now: Mono, retry: Duration, leader: Option<&Leader>) {
         let lost: Vec<u64> = self
@@ -258,6 +264,22 @@ mod tests {
             reads.take_due().is_empty(),
             "a late answer to a lost round serves nobody"
         );
+    }
+
+    #[test]
+    fn a_new_term_asks_again_at_once() {
+        let mut reads = Reads::new(1);
+        reads.arrive(read(Consistency::Linearizable).0, at(0));
+        let first = reads.start_round(at(0)).expect("a round starts");
+        assert_eq!(reads.start_round(at(1)), None);
+        reads.ask_again();
+        let second = reads.start_round(at(1)).expect("it is asked again");
+        reads.confirmed(&first, Index(1));
+        reads.applied(Index(1));
+        assert!(reads.take_due().is_empty(), "the old term's answer is void");
+        reads.confirmed(&second, Index(1));
+        reads.applied(Index(1));
+        assert_eq!(reads.take_due().len(), 1);
     }
 
     #[test]

@@ -305,7 +305,9 @@ impl Run {
     fn turn(&mut self) {
         loop {
             let now = self.now();
-            if let Some(context) = self.reads.start_round(now) {
+            if self.core.can_ask_index()
+                && let Some(context) = self.reads.start_round(now)
+            {
                 self.core.read_index(context);
             }
             let mut idle = true;
@@ -583,6 +585,9 @@ impl Run {
             term,
             leader,
         });
+        if before.1 != term {
+            self.reads.ask_again();
+        }
         if before.0 != role {
             self.leases.clear();
             self.wants_leases = role == Role::Leader;

@@ -304,6 +304,12 @@ impl Core {
         self.raw.raft.commit_to_current_term()
     }
 
+    /// Whether a read index would be heard: a leader is known, and an entry of its term is committed as far as this node knows. Before
+    /// that raft-rs drops it in silence; the commit is told to every follower as soon as it happens.
+    pub fn can_ask_index(&self) -> bool {
+        self.leader() != NodeId(0) && self.has_committed_in_term()
+    }
+
     /// To whom leadership is being handed.
     pub fn transferring_to(&self) -> Option<NodeId> {
         self.raw.raft.lead_transferee.map(NodeId)

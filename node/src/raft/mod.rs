@@ -15,7 +15,8 @@
 //! # Traps of raft-rs 0.7 and what is done about each
 //!
 //! - *`read_index` is silently dropped* when the leader has not committed in its term, or a follower knows no leader. The
-//!   shell asks again after `knobs.read_retry` with a fresh context (test `a_dropped_read_index_is_asked_again`).
+//!   shell waits until neither is so ([`Core::can_ask_index`](core::Core::can_ask_index)), asks again in each new term, and asks again
+//!   after `knobs.read_retry` what got lost on the way (test `a_dropped_read_index_is_asked_again`), always with a fresh context.
 //! - *Read contexts must never repeat* (the shape of etcd issue 20418). A context is the boot nonce and a counter.
 //! - *Ids must never be reused* (raft-rs issue 571): ids come from a counter in the replicated state.
 //! - *Unknown enum numbers make `step` panic*: `wire` converts and validates every message before it reaches the core.

@@ -106,6 +106,26 @@ pub struct Plan {
     pub wake_ms: Option<u64>,
 }
 
+impl Change {
+    /// The task that it changes, if it is one.
+    pub fn task(&self) -> Option<TaskId> {
+        match *self {
+            Change::Create { task, .. }
+            | Change::Assign { task, .. }
+            | Change::SetDesired { task, .. }
+            | Change::MarkLost { task }
+            | Change::ClearLost { task }
+            | Change::End { task, .. }
+            | Change::CountFailure { task }
+            | Change::Forget { task } => Some(task),
+            Change::SetRollout { .. }
+            | Change::EndRebalance { .. }
+            | Change::RollBack { .. }
+            | Change::ForgetService { .. } => None,
+        }
+    }
+}
+
 impl Snapshot {
     /// Applies `change` as of `now_ms`; one that no longer makes sense does nothing.
     pub fn apply(&mut self, change: &Change, now_ms: u64) {
@@ -189,19 +209,20 @@ impl Snapshot {
 
     fn assign(&mut self, id: TaskId, worker: WorkerId, epoch: Epoch, now_ms: u64) {
         let there = self.workers.get(&worker).is_some_and(|w| w.epoch == epoch);
-        let Some(task) = self.tasks.get_mut(&id).filter(|_| there) else {
-            return;
-        };
-        if task.state != State::Pending || task.desired != Desired::Run {
+        let waits = |task: &Task| task.state == State::Pending && task.desired == Desired::Run;
+        if !there || !self.tasks.get(&id).is_some_and(waits) {
             return;
         }
+        self.tasks.give(id, worker);
+        let Some(task) = self.tasks.get_mut(&id) else {
+            return;
+        };
         task.state = State::Assigned;
-        task.worker = Some(worker);
         task.epoch = epoch;
         task.assigned_ms = Some(now_ms);
         task.changed_ms = now_ms;
         for mount in &task.volumes {
-            let volume = self.volumes.entry(mount.volume.clone()).or_default();
+            let volume = self.volumes.or_default(mount.volume.clone());
             volume.name.clone_from(&mount.volume);
             volume.worker.get_or_insert(worker);
         }

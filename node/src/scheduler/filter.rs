@@ -111,6 +111,11 @@ impl<'a> Need<'a> {
         }
     }
 
+    /// Whether it needs volumes.
+    pub fn has_volumes(&self) -> bool {
+        !self.volumes.is_empty()
+    }
+
     /// Whether what a worker is suits: its platform and the constraints. An error is the constraint that cannot be read.
     pub fn belongs(&self, worker: &Worker) -> Result<(), Reason> {
         if self.image && !worker.containers {

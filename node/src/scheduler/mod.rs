@@ -11,7 +11,7 @@
 //!
 //! # Map, in reading order
 //!
-//! [`model`], what is given; [`change`], what may be changed and what each change means; [`constraint`], rules for workers;
+//! [`model`], what is given, with [`lookup`]; [`change`], what may be changed and what each change means; [`constraint`], rules for workers;
 //! [`room`], what is taken on each worker; [`filter`], why a worker does not fit; [`mod@place`], which of the fitting ones is best;
 //! `slots`, the slots of a service and what each is worth; [`mod@reconcile`], from wanted and observed to changes; `rollout`, replacing
 //! tasks on purpose.
@@ -39,7 +39,8 @@
 //! 7. *forget*: old ended tasks beyond the bound.
 //!
 //! So each stage sees clean data, no two stages change one slot in one round, and a plan that was applied whole leaves nothing to do
-//! for the same moment. It is a full pass each time; there is no incremental one that could differ from it.
+//! for the same moment. The first pass of a leader looks at everything, the next ones at what may have come to differ since the one
+//! before ([`reconciler`]); the tests compare the two at each step.
 //!
 //! # What is remembered, and where
 //!
@@ -80,14 +81,16 @@
 //!   `explain` says so.
 //! - Scaling down looks at workers, not at spread labels.
 //! - A worker that stops satisfying a constraint keeps its tasks of replicated services. Changing the mode of a service is not supported.
-//! - The cost of a pass is a few walks over all tasks, and a copy of the snapshot when there is something to do.
+//! - While tasks wait for a worker, each pass counts what is taken on all workers: a walk over all tasks.
 
 pub mod change;
 pub mod constraint;
 pub mod filter;
+pub mod lookup;
 pub mod model;
 pub mod place;
 pub mod reconcile;
+pub mod reconciler;
 mod rollout;
 pub mod room;
 mod slots;
@@ -97,6 +100,7 @@ pub use filter::{Explanation, Reason, explain};
 pub use model::{Moment, Snapshot};
 pub use place::place;
 pub use reconcile::reconcile;
+pub use reconciler::Reconciler;
 
 #[cfg(test)]
 mod place_tests;

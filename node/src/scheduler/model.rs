@@ -3,6 +3,8 @@
 //! These are built from replicated records and from nothing else, so that every manager would build the same. What only a
 //! leader knows (until when leases run) comes beside it, as [`Moment`].
 
+use super::lookup::{Services, Tasks};
+use crate::map::Map;
 use crate::service::spec::{Amounts, Mount, Spec};
 use crate::service::{Desired, State};
 use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
@@ -14,13 +16,13 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Workers that belong to the cluster, by id.
-    pub workers: BTreeMap<WorkerId, Worker>,
+    pub workers: Map<WorkerId, Worker>,
     /// Tasks that are not forgotten, by id.
-    pub tasks: BTreeMap<TaskId, Task>,
+    pub tasks: Tasks,
     /// Services, by id.
-    pub services: BTreeMap<ServiceId, Service>,
+    pub services: Services,
     /// Volumes, by name.
-    pub volumes: BTreeMap<String, Volume>,
+    pub volumes: Map<String, Volume>,
     /// The id that the next task gets.
     pub next_task: TaskId,
 }

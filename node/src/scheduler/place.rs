@@ -17,14 +17,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Assignments for all pending tasks that fit somewhere.
 pub fn place(snapshot: &Snapshot, moment: &Moment) -> Vec<Change> {
+    let tasks = snapshot.tasks.values();
+    let waits = |task: &&Task| task.state == State::Pending && task.desired == Desired::Run;
+    place_tasks(snapshot, moment, tasks.filter(waits))
+}
+
+/// Assignments for those of the pending `tasks` that fit somewhere.
+pub(super) fn place_tasks<'a>(
+    snapshot: &'a Snapshot,
+    moment: &Moment,
+    tasks: impl Iterator<Item = &'a Task>,
+) -> Vec<Change> {
     let mut groups: BTreeMap<(ServiceId, u64), Vec<&Task>> = BTreeMap::new();
-    for task in snapshot.tasks.values() {
-        if task.state == State::Pending && task.desired == Desired::Run {
-            groups
-                .entry((task.service, task.version))
-                .or_default()
-                .push(task);
-        }
+    for task in tasks {
+        let group = groups.entry((task.service, task.version));
+        group.or_default().push(task);
     }
     if groups.is_empty() {
         return Vec::new();

@@ -1,82 +1,85 @@
 //! Compares what is wanted with what there is, and says what to change.
 //!
-//! A full pass each time. It goes in rounds over a copy of the snapshot: what one round changes is applied to the copy, and the next
-//! one looks again, until nothing is left to do; so a plan that was applied whole leaves nothing for the same moment.
+//! It goes in rounds over a copy of the snapshot: what one round changes is applied to the copy, and the next one looks again, until
+//! nothing is left to do; so a plan that was applied whole leaves nothing for the same moment. Here is one round;
+//! [`Reconciler`] says which services it looks at.
 
 use super::change::{Change, Plan};
 use super::model::{Moment, Phase, Rollout, Service, Snapshot, Status, Task};
-use super::place::place;
+use super::reconciler::Reconciler;
 use super::slots::{self, Gate, Pace, Slot};
 use crate::service::{Desired, State};
 use crate::types::{ServiceId, TaskId};
 use std::collections::BTreeMap;
 
-/// Rounds of one pass. A change has no more consequences than this within a moment; what is left waits for the next pass.
-const ROUNDS_MAX: usize = 32;
-
-/// What to change in `snapshot` at `moment`, and when to look again if nothing else happens.
+/// What to change in `snapshot` at `moment`, and when to look again if nothing else happens: a pass that looks at everything.
 pub fn reconcile(snapshot: &Snapshot, moment: &Moment) -> Plan {
-    let mut plan = Plan::default();
-    let mut copy: Option<Snapshot> = None;
-    for _ in 0..ROUNDS_MAX {
-        let seen = copy.as_ref().unwrap_or(snapshot);
-        let mut round = Round::new(seen, moment);
-        round.run();
-        plan.wake_ms = round.wake_ms;
-        let mut changes = round.changes;
-        if changes.is_empty() {
-            changes = place(seen, moment);
-        }
-        if changes.is_empty() {
-            return plan;
-        }
-        let copy = copy.get_or_insert_with(|| snapshot.clone());
-        for change in &changes {
-            copy.apply(change, moment.now_ms);
-        }
-        plan.changes.append(&mut changes);
-    }
-    plan.wake_ms = Some(moment.now_ms);
-    plan
+    Reconciler::default().pass(snapshot, moment)
 }
 
 type Slots<'a> = BTreeMap<u64, Vec<&'a Task>>;
 
-/// One look at everything.
+/// One look at some services.
 pub(super) struct Round<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) moment: &'a Moment,
-    changes: Vec<Change>,
-    wake_ms: Option<u64>,
+    /// What is to be done, in this order.
+    pub(super) changes: Vec<Change>,
+    /// When each service is to be looked at again. Complete only if there are no changes.
+    pub(super) notes: Vec<(ServiceId, Note)>,
+    note: Note,
     next_task: TaskId,
 }
 
+/// When a service is to be looked at again although neither it nor its tasks change.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Note {
+    /// At this time at the latest, milliseconds; none: never.
+    pub(super) wake_ms: Option<u64>,
+    /// In each pass: it waits for something that has no time and is none of its own.
+    pub(super) is_restless: bool,
+}
+
 impl<'a> Round<'a> {
-    fn new(snapshot: &'a Snapshot, moment: &'a Moment) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, moment: &'a Moment) -> Self {
         Round {
             snapshot,
             moment,
             changes: Vec::new(),
-            wake_ms: None,
+            notes: Vec::new(),
+            note: Note::default(),
             next_task: snapshot.next_task,
         }
     }
 
-    fn run(&mut self) {
-        let mut services: BTreeMap<ServiceId, Slots<'a>> = BTreeMap::new();
-        for task in self.snapshot.tasks.values() {
-            let slots = services.entry(task.service).or_default();
-            slots.entry(task.slot).or_default().push(task);
-        }
-        for slot in services.values().flat_map(BTreeMap::values) {
-            slot.iter().for_each(|task| self.life(task, slot));
+    /// Looks at `services`, in order of their ids, each with its tasks in order of theirs.
+    pub(super) fn run<T: Iterator<Item = &'a Task>>(
+        &mut self,
+        services: impl Iterator<Item = (ServiceId, T)>,
+    ) {
+        let mut looked: Vec<(ServiceId, Slots<'a>, Note)> = Vec::new();
+        for (service, tasks) in services {
+            let mut slots = Slots::new();
+            for task in tasks {
+                slots.entry(task.slot).or_default().push(task);
+            }
+            self.note = Note::default();
+            for slot in slots.values() {
+                slot.iter().for_each(|task| self.life(task, slot));
+            }
+            looked.push((service, slots, self.note));
         }
         if !self.changes.is_empty() {
             return;
         }
-        let none = Slots::new();
-        for service in self.snapshot.services.values() {
-            self.service(service, services.get(&service.id).unwrap_or(&none));
+        for (id, slots, note) in looked {
+            self.note = note;
+            if let Some(service) = self.snapshot.services.get(&id) {
+                self.service(service, &slots);
+                // What moves for a better spread depends on everybody's tasks.
+                self.note.is_restless |= service.rebalancing;
+            }
+            self.notes.push((id, self.note));
         }
     }
 
@@ -243,11 +246,17 @@ impl<'a> Round<'a> {
         });
     }
 
+    /// It waits for what a worker says next: the service is looked at in the next pass, whenever that is.
+    pub(super) fn be_restless(&mut self) {
+        self.note.is_restless = true;
+    }
+
     /// Whether `at_ms` has come; if not, the next pass is due then.
     pub(super) fn is_time(&mut self, at_ms: u64) -> bool {
         let come = at_ms <= self.moment.now_ms;
         if !come {
-            self.wake_ms = Some(self.wake_ms.map_or(at_ms, |wake_ms| wake_ms.min(at_ms)));
+            let wake_ms = self.note.wake_ms.map_or(at_ms, |wake| wake.min(at_ms));
+            self.note.wake_ms = Some(wake_ms);
         }
         come
     }

@@ -313,6 +313,7 @@ impl<'a> Round<'a> {
         let is_known = monitor_ms == 0 || self.moment.is_known(task, at_ms);
         if !is_known {
             self.is_time(self.moment.now_ms + KNOWN_LOOK_MS);
+            self.be_restless();
         }
         is_known
     }

@@ -46,21 +46,38 @@ impl Rooms {
                 rooms.volumes.insert(volume.name.clone(), worker);
             }
         }
-        for task in snapshot.tasks.values() {
+        rooms.count(snapshot.tasks.values(), moment);
+        rooms
+    }
+
+    /// Counts what is taken on `workers`, and nothing of volumes.
+    pub fn of_workers(
+        snapshot: &Snapshot,
+        moment: &Moment,
+        workers: impl IntoIterator<Item = WorkerId>,
+    ) -> Self {
+        let mut rooms = Rooms::default();
+        for worker in workers {
+            rooms.count(snapshot.tasks.of_worker(worker), moment);
+        }
+        rooms
+    }
+
+    fn count<'a>(&mut self, tasks: impl Iterator<Item = &'a Task>, moment: &Moment) {
+        for task in tasks {
             let Some(worker) = task.worker else { continue };
             let failed = matches!(task.state, State::Failed | State::Rejected);
             let age_ms = moment.now_ms.saturating_sub(task.changed_ms);
             if failed && task.lost_ms.is_none() && age_ms < moment.limits.failed_lately_ms {
-                rooms.failed.insert((task.service, worker));
+                self.failed.insert((task.service, worker));
             }
             if task.state.is_on_worker() {
-                rooms.take(task, worker);
+                self.take(task, worker);
                 if task.presumed_end_ms(&moment.leases) != Some(0) {
-                    rooms.hold_volumes(task);
+                    self.hold_volumes(task);
                 }
             }
         }
-        rooms
     }
 
     /// Puts a task on a worker.

@@ -1,11 +1,12 @@
 //! A tiny cluster for tests: machines that begin, fail, end, vanish and come back, and operators who change their minds.
 //!
-//! Time goes in steps. After each step the reconciler is asked, its plan is applied whole, and what it may never do is
-//! checked. Machines keep what they were told while they are cut off, and stop single-writer tasks when their lease ends.
+//! Time goes in steps. After each step the reconciler is asked, its plan is applied (in bad weather not always, or in part), and what
+//! it may never do is checked; and that it plans what one that saw nothing before would plan. Machines keep what they were told while they are cut off, and stop single-writer tasks when their lease ends.
 
 use super::change::Change;
 use super::model::*;
 use super::reconcile::reconcile;
+use super::reconciler::Reconciler;
 use super::slots::Pace;
 use crate::service::spec::{Amounts, Mode, Mount, Spec};
 use crate::service::{Desired, State};
@@ -27,6 +28,7 @@ pub(super) struct World {
     /// Tasks that failed.
     pub(super) failed: u32,
     ever_lost: BTreeSet<TaskId>,
+    reconciler: Reconciler,
     pub(super) rng: Rng,
 }
 
@@ -93,6 +95,7 @@ impl World {
             faults: false,
             failed: 0,
             ever_lost: BTreeSet::new(),
+            reconciler: Reconciler::default(),
             rng: Rng(seed),
         };
         (1..=workers).for_each(|id| world.join(WorkerId(id)));
@@ -289,22 +292,41 @@ impl World {
             now_ms: self.now_ms,
             leases,
             limits: Limits::default(),
-            known_ms: None,
+            known_ms: self.faults.then(|| {
+                let machines = self.machines.iter();
+                machines.map(|(&id, one)| (id, one.heard_ms)).collect()
+            }),
         }
     }
 
     fn decide(&mut self) {
         let moment = self.moment();
         let before = self.snapshot.clone();
-        let plan = reconcile(&before, &moment);
-        for change in &plan.changes {
+        let plan = self.reconciler.pass(&before, &moment);
+        let anew = reconcile(&before, &moment);
+        assert_eq!(
+            plan.changes, anew.changes,
+            "what was not looked at had changes"
+        );
+        if let Some(due_ms) = anew.wake_ms {
+            let wake_ms = plan.wake_ms.expect("whoever saw more before wakes as well");
+            assert!(wake_ms <= due_ms, "it wakes at {wake_ms}, {due_ms} is due");
+        }
+        let mut applied = plan.changes.len();
+        if self.faults && self.rng.one_in(6) {
+            applied = self.rng.below(applied as u64 + 1) as usize;
+        }
+        for change in &plan.changes[..applied] {
             self.snapshot.apply(change, self.now_ms);
             if let Change::MarkLost { task } = change {
                 self.ever_lost.insert(*task);
             }
         }
-        self.check_service_counts(&before);
         self.check_capacity();
+        if applied < plan.changes.len() {
+            return;
+        }
+        self.check_service_counts(&before);
         let again = reconcile(&self.snapshot, &moment);
         assert_eq!(
             again.changes,

@@ -295,7 +295,7 @@ mod tests {
             worker: None,
             message: String::new(),
         };
-        fleet.events.insert((11, 0), Arc::new(event));
+        fleet.events.insert((11, 0), event);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::scheduler::model::{Leases, Moment, Phase, Rollout, Status};
 use crate::scheduler::room::Rooms;
 use crate::service::{Desired, Spec, State};
 use crate::types::{Epoch, ServiceId, TaskId, Term, WorkerId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How far ahead of the counter a new task's id may be: changes before it may have been left out.
@@ -25,26 +25,31 @@ impl Fleet {
             return Done::Nothing;
         }
         let mut rest = changes;
+        let mut freed = BTreeSet::new();
         while let Some(first) = rest.first() {
             let is_assign = |change: &&Change| matches!(change, Change::Assign { .. });
             let assigns = rest.iter().take_while(is_assign).count();
             if assigns > 0 {
                 self.assign_all(&rest[..assigns], at);
             } else {
+                freed.extend(self.frees(first));
                 self.change(first, at);
             }
             rest = &rest[assigns.max(1)..];
         }
-        let frees = |change: &Change| {
-            matches!(
-                change,
-                Change::Forget { .. } | Change::ForgetService { .. } | Change::RollBack { .. }
-            )
-        };
-        if changes.iter().any(frees) {
-            self.drop_specs();
+        for service in freed {
+            self.drop_specs(service);
         }
         Done::Nothing
+    }
+
+    /// The service that may need a specification less after `change`.
+    fn frees(&self, change: &Change) -> Option<ServiceId> {
+        match *change {
+            Change::Forget { task } => self.snapshot.tasks.get(&task).map(|task| task.service),
+            Change::ForgetService { service } | Change::RollBack { service, .. } => Some(service),
+            _ => None,
+        }
     }
 
     /// One change that is no assignment.
@@ -125,7 +130,7 @@ impl Fleet {
             .iter()
             .map(|(key, spec)| (*key, Need::new(key.0, spec)))
             .collect();
-        let mut rooms = Rooms::new(&self.snapshot, &self.moment(at));
+        let mut rooms = self.rooms(assigns, &needs, at);
         for change in assigns {
             let Change::Assign {
                 task,
@@ -143,6 +148,25 @@ impl Fleet {
                 rooms.place(task, worker);
             }
         }
+    }
+
+    /// What is taken on the workers that get a task. Who uses a volume is looked for everywhere.
+    fn rooms(
+        &self,
+        assigns: &[Change],
+        needs: &BTreeMap<(ServiceId, u64), Need<'_>>,
+        at: At,
+    ) -> Rooms {
+        let moment = self.moment(at);
+        if needs.values().any(Need::has_volumes) {
+            return Rooms::new(&self.snapshot, &moment);
+        }
+        let workers = assigns.iter().filter_map(|change| match change {
+            Change::Assign { worker, .. } => Some(*worker),
+            _ => None,
+        });
+        let workers: BTreeSet<WorkerId> = workers.collect();
+        Rooms::of_workers(&self.snapshot, &moment, workers)
     }
 
     /// What the log knows of leases: a worker that is ready may have one, and for one that is down the leader has waited.
@@ -364,7 +388,7 @@ impl Fleet {
         let Some(service) = service.filter(|service| service.removing) else {
             return;
         };
-        if self.snapshot.tasks.values().any(|task| task.service == id) {
+        if self.snapshot.tasks.of_service(id).next().is_some() {
             return;
         }
         let message = format!(

@@ -120,7 +120,7 @@ impl Fleet {
         }
         let id = service.id;
         self.roll_back(id, "somebody asked for it", at);
-        self.drop_specs();
+        self.drop_specs(id);
         self.service_done(id)
     }
 
@@ -219,7 +219,7 @@ impl Fleet {
     fn revise(&mut self, id: ServiceId, spec: Spec, kind: &str, at: At) {
         self.with_service(id, |service| service.revise(spec, at.time_ms));
         self.specification_changed(id, at);
-        self.drop_specs();
+        self.drop_specs(id);
         let Some(service) = self.snapshot.services.get(&id) else {
             return;
         };

@@ -7,7 +7,6 @@ use crate::scheduler::model::Task;
 use crate::service::State;
 use crate::types::{ServiceId, TaskId, WorkerId};
 use crate::worker::words::why;
-use std::sync::Arc;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,12 +65,13 @@ impl Fleet {
             Some((index, number)) if index == at.index => number + 1,
             _ => 0,
         };
-        self.events.insert((at.index, number), Arc::new(event));
+        self.events.insert((at.index, number), event);
         self.mark(Key::Event(at.index, number));
         while self.events.len() > EVENTS_MAX {
-            let Some(((index, number), _)) = self.events.pop_first() else {
+            let Some(&(index, number)) = self.events.keys().next() else {
                 break;
             };
+            self.events.remove(&(index, number));
             self.mark(Key::Event(index, number));
         }
     }

@@ -58,8 +58,7 @@ impl Fleet {
         let has = |mounts: &[crate::service::spec::Mount]| {
             mounts.iter().any(|mount| mount.volume == name)
         };
-        let mut services = self.snapshot.services.values();
-        let user = services.find(|service| {
+        let user = self.snapshot.services.values().find(|service| {
             let mut both = std::iter::once(&service.current).chain(&service.previous);
             both.any(|revision| has(&revision.spec.volumes))
         });
@@ -70,8 +69,7 @@ impl Fleet {
             );
             return refuse(Refusal::Conflict, message);
         }
-        let mut tasks = self.snapshot.tasks.values();
-        let holder = tasks.find(|task| {
+        let holder = self.snapshot.tasks.values().find(|task| {
             let waits = task.worker.is_none() && orphan;
             !task.state.is_end() && !waits && has(&task.volumes)
         });

@@ -62,7 +62,7 @@ impl Fleet {
                 task.running_since_ms.get_or_insert(at.time_ms);
             }
         }
-        let note = self.notes.entry(id).or_default();
+        let note = self.notes.or_default(id);
         let message: String = seen.message.chars().take(MESSAGE_CHARS_MAX).collect();
         let news =
             (note.attempts, note.exit, &note.message) != (seen.attempts, seen.exit, &message);

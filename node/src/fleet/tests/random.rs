@@ -381,7 +381,7 @@ fn service(at: usize, replicas: u32, number: u8) -> Spec {
 
 /// States only move forward, and so does what is wanted.
 fn assert_forward(before: &Fleet, after: &Fleet) {
-    for (id, old) in &before.snapshot.tasks {
+    for (id, old) in before.snapshot.tasks.iter() {
         if let Some(new) = after.snapshot.tasks.get(id) {
             assert!(old.state == new.state || old.state.may_become(new.state));
             assert!(old.desired <= new.desired);

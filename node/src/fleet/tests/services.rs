@@ -246,7 +246,7 @@ fn a_volume_lies_where_its_first_task_goes() {
     crew.create(with_volume(spec("db", 1), "data"));
     crew.settle();
     assert!(crew.told().contains(&"volume.placed"));
-    let place = crew.fleet.snapshot.volumes["data"].worker;
+    let place = crew.fleet.snapshot.volumes.get("data").unwrap().worker;
     assert_eq!(place, Some(crew.worker("w1").id));
     let remove = Command::VolumeRemove {
         name: "data".to_owned(),

@@ -10,7 +10,7 @@ use crate::fleet::Command;
 use crate::fleet::command::WorkerReports;
 use crate::fleet::meeting::{Call, Reply};
 use crate::handle::MemberChange;
-use crate::manager::assignments::{Lists, newer};
+use crate::manager::assignments::newer;
 use crate::scheduler::model::Status;
 use crate::service::spec::Mount;
 use crate::service::{Spec, State};
@@ -62,8 +62,7 @@ async fn a_service_gets_tasks_and_its_worker_their_assignments() {
     world.pass(50).await;
     assert_eq!(plans(&world.behind().commands), 1, "one plan is enough");
     let (fleet, applied) = (world.handle.fleet(), world.handle.status().applied_index);
-    let lists = Lists::default();
-    let newer = |revision| newer(&fleet, &lists, applied, (worker, epoch), revision).unwrap();
+    let newer = |revision| newer(&fleet, applied, (worker, epoch), revision).unwrap();
     let given = newer(0).unwrap();
     assert_eq!((given.epoch, given.tasks.len()), (epoch, 3));
     assert_eq!(newer(given.revision), None);
