@@ -1,5 +1,6 @@
 //! What is measured of services, tasks and workers, from the ledger and from what the overseer noted.
 
+use super::caller::{self, Call};
 use super::machine::{DONE, STOPPED};
 use crate::cluster::Cluster;
 use crate::oracle::fleet::{Look, Note};
@@ -14,7 +15,7 @@ use workloads::check::tasks;
 use workloads::ledger::Run;
 
 /// Names of the measures, in the order of the prose.
-pub const MEASURES: [&str; 12] = [
+pub const MEASURES: [&str; 23] = [
     "worker_down_ms",
     "workers_down",
     "services_whole_ms",
@@ -27,6 +28,17 @@ pub const MEASURES: [&str; 12] = [
     "drain_ms",
     "writers_at_once",
     "services_settled_ms",
+    "calls_lost",
+    "calls_lost_percent",
+    "calls_tried_again_percent",
+    "call_ms",
+    "call_gap_ms",
+    "calls_smooth_ms",
+    "alerts",
+    "alert_ms",
+    "alert_cleared_ms",
+    "slot_tasks",
+    "starts_on_return",
 ];
 
 /// How long after a step what it led to may still begin.
@@ -40,6 +52,12 @@ pub struct Evidence {
     pub looks: Vec<Look>,
     /// What happened once.
     pub notes: Vec<Note>,
+    /// What became of users' calls.
+    pub calls: Vec<Call>,
+    /// The most tasks that one slot had or remembered.
+    pub slot_tasks: usize,
+    /// When the alert on waiting tasks was raised, and when it was cleared.
+    pub alerts: Vec<(Duration, bool)>,
     /// The part under faults: what is measured of no step is measured of this.
     pub storm: (Duration, Duration),
     /// When the run was over.
@@ -54,13 +72,21 @@ impl Evidence {
             runs: cluster.ledger.runs(),
             looks: overseer.map(|one| one.looks()).unwrap_or_default(),
             notes: overseer.map(|one| one.notes()).unwrap_or_default(),
+            calls: cluster.calls.all(),
+            slot_tasks: overseer.map_or(0, |one| one.slot_tasks()),
+            alerts: cluster.alerts.all(),
             storm,
             end: cluster.recorder.now(),
         }
     }
 
-    /// One measure over a span; none when there is nothing to measure.
-    pub fn take(&self, measure: &str, span: Option<(Duration, Duration)>) -> Option<f64> {
+    /// One measure over a span, of the calls of one service if it is one of calls; none when there is nothing to measure.
+    pub fn take(
+        &self,
+        measure: &str,
+        service: Option<&str>,
+        span: Option<(Duration, Duration)>,
+    ) -> Option<f64> {
         let (begin, end) = span.unwrap_or(self.storm);
         let within = |at: Duration| at >= begin && at < end;
         match measure {
@@ -100,6 +126,26 @@ impl Evidence {
                     _ => None,
                 });
                 Some(millis(drained.next().unwrap_or(self.end) - begin))
+            }
+            of_calls if of_calls.starts_with("call") => {
+                caller::take(&self.calls, of_calls, service, (begin, end))
+            }
+            "slot_tasks" => Some(self.slot_tasks as f64),
+            "starts_on_return" => {
+                let begun = |run: &&Run| run.from >= end && run.from < end + ECHO;
+                Some(self.runs.iter().filter(begun).count() as f64)
+            }
+            "alerts" => {
+                let raised = self.alerts.iter().filter(|(at, on)| *on && within(*at));
+                Some(raised.count() as f64)
+            }
+            "alert_ms" | "alert_cleared_ms" => {
+                let wanted = measure == "alert_ms";
+                let mut later = self
+                    .alerts
+                    .iter()
+                    .filter(|(at, on)| *at >= begin && *on == wanted);
+                Some(millis(later.next().map_or(self.end, |(at, _)| *at) - begin))
             }
             _ => None,
         }

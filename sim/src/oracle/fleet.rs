@@ -91,6 +91,8 @@ struct Seen {
     told: usize,
     /// Drained workers without tasks.
     drained: BTreeSet<String>,
+    /// The most tasks that one slot had or remembered at any moment.
+    slot_tasks: usize,
 }
 
 /// Looks at fleets. A clone is the same.
@@ -125,6 +127,11 @@ impl Overseer {
     /// All looks at services so far.
     pub fn looks(&self) -> Vec<Look> {
         self.lock().looks.clone()
+    }
+
+    /// The most tasks that one slot had or remembered so far.
+    pub fn slot_tasks(&self) -> usize {
+        self.lock().slot_tasks
     }
 
     /// What happened so far.
@@ -193,6 +200,8 @@ impl Overseer {
 impl Seen {
     /// Notes what `fleet`, newer than all before, says.
     fn note(&mut self, at: Duration, fleet: &Fleet) {
+        let fullest = check::fleet::fullest_slot(fleet).map_or(0, |(_, tasks)| tasks);
+        self.slot_tasks = self.slot_tasks.max(fullest);
         for (id, worker) in &fleet.snapshot.workers {
             let before = self.newest.snapshot.workers.get(id);
             if before.is_none_or(|before| before.status != worker.status) {
