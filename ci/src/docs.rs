@@ -92,6 +92,38 @@ pub fn unregistered_scenarios(tree: &Tree) -> Vec<Finding> {
     found
 }
 
+/// Scenarios, planted bugs and tests that a document names as evidence (in code marks) and that are not there. A name with `_` is a
+/// function's or a word of the judges, one with `-` a scenario's or a planted bug's.
+pub fn missing_evidence(path: &str, text: &str, tree: &Tree) -> Vec<Finding> {
+    let sources = || tree.iter().filter(|(path, _)| path.ends_with(".rs"));
+    let said = |words: &[String]| {
+        sources().any(|(_, source)| words.iter().any(|words| source.contains(words.as_str())))
+    };
+    let is_there = |name: &str| match name.contains('_') {
+        true => said(&[format!("fn {name}("), format!("\"{name}: ")]),
+        false => {
+            tree.contains_key(&format!("scenarios/files/{name}.toml"))
+                || said(&[format!("name: \"{name}\"")])
+        }
+    };
+    let mut found = Vec::new();
+    for (line, content) in numbered(text) {
+        let names = content.split('`').skip(1).step_by(2);
+        let plain = |name: &&str| {
+            let letter = |one: char| one.is_ascii_lowercase() || one.is_ascii_digit();
+            name.contains(['_', '-']) && name.chars().all(|one| letter(one) || "_-".contains(one))
+        };
+        for name in names.filter(plain).filter(|name| !is_there(name)) {
+            found.push(Finding::new(
+                path,
+                line,
+                format!("names {name} as evidence, which is neither a scenario, a planted bug, a test nor a judge"),
+            ));
+        }
+    }
+    found
+}
+
 /// What stands in the round brackets of each link.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
     line.split("](")
@@ -148,6 +180,19 @@ mod tests {
         assert_eq!(glossary("g", "- **a**: x\n- **a**: y\n").len(), 1);
         assert_eq!(glossary("g", "- **b**: x\n- **A**: y\n").len(), 1);
         assert_eq!(glossary("g", "- a: x\n").len(), 1);
+    }
+
+    #[test]
+    fn evidence_that_is_not_there_is_found() {
+        let source = "fn a_test_of_it() {}\nname: \"long-lease\",\nformat!(\"fleets_differ: {a}\")";
+        let mut tree = Tree::from([("a.rs".to_owned(), source.to_owned())]);
+        tree.insert("scenarios/files/rack-loss.toml".to_owned(), String::new());
+        let text = "`a_test_of_it` `long-lease` `rack-loss` `fleets_differ` `lost` `docs/a-b.md`";
+        assert_eq!(missing_evidence("d.md", text, &tree).len(), 0);
+        let text = "\n`another_test`, `short-lease`";
+        let found = missing_evidence("d.md", text, &tree);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found[0].line, 2);
     }
 
     #[test]

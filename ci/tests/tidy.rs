@@ -53,6 +53,14 @@ fn the_glossary_has_each_word_once_in_order() {
 }
 
 #[test]
+fn evidence_in_the_table_of_defects_is_there() {
+    let tree = tree::read();
+    over(&tree, "docs/defects.md", |path, text| {
+        docs::missing_evidence(path, text, &tree)
+    });
+}
+
+#[test]
 fn every_scenario_is_registered() {
     none(&docs::unregistered_scenarios(&tree::read()));
 }

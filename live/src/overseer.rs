@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use workloads::looks::{Look, Looks, Note};
+use workloads::looks::Looks;
 
 /// How often managers are asked.
 pub(crate) const LOOK: Duration = Duration::from_millis(150);
@@ -66,9 +66,8 @@ impl Overseer {
     }
 
     /// Looks and notes so far.
-    pub(crate) fn seen(&self) -> (Vec<Look>, Vec<Note>) {
-        let seen = self.lock();
-        (seen.looks.looks.clone(), seen.looks.notes.clone())
+    pub(crate) fn seen(&self) -> Looks {
+        self.lock().looks.clone()
     }
 
     /// The version of each task that was ever seen.

@@ -405,9 +405,9 @@ fn expect(plan: &Plan, marks: &[Mark], witnessed: &Witnessed, report: &mut Repor
         acknowledged: &witnessed.notes.acknowledged,
         now: report.length,
     };
-    let of_crew = |name: &str, span| {
+    let of_crew = |expectation: &scenarios::Expectation, span| {
         let crew = witnessed.crew.as_ref()?;
-        crew.take(name, span)
+        crew.take(&expectation.measure, expectation.service.as_deref(), span)
     };
     let of_this_profile = |profile: &Option<String>| {
         profile
@@ -428,7 +428,7 @@ fn expect(plan: &Plan, marks: &[Mark], witnessed: &Witnessed, report: &mut Repor
             Some(label) => format!("{name}@{label}"),
         };
         let judged = report.measures.get(&key).copied();
-        let taken = || measure::take(name, span, &seen).or_else(|| of_crew(name, span));
+        let taken = || measure::take(name, span, &seen).or_else(|| of_crew(expectation, span));
         let Some(value) = judged.or_else(taken) else {
             let known = MEASURES.iter().chain(&workloads::crew::MEASURES);
             let why = if known.copied().any(|one| one == name) {

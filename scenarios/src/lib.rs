@@ -91,6 +91,10 @@ pub struct Scenario {
     /// it. A sweep with so many runs that shows none fails: it would be green without having tested what it is for.
     #[serde(default)]
     pub probes: std::collections::BTreeMap<String, u64>,
+    /// One run for so many that a scenario of ordinary length gets. More than 1 where a run is long: in sweeps, in the
+    /// determinism check and on pages, which say so.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub one_in: u32,
 }
 
 /// The cluster of a scenario.
@@ -125,6 +129,12 @@ fn patience() -> Span {
 
 fn one() -> u32 {
     1
+}
+
+/// Whether a number is one.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_one(number: &u32) -> bool {
+    *number == one()
 }
 
 fn zero() -> Span {
@@ -169,6 +179,12 @@ pub struct Workload {
     /// Pause between two things that operators want of services and workers, seconds; zero: they want nothing.
     #[serde(default = "zero", skip_serializing_if = "is_nothing")]
     pub churn_pause_s: Span,
+    /// Whether operators, while they want one thing after another, also label workers, stop and remove drained ones, and bring them back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub node_churn: bool,
+    /// Services whose copies users call all the time, by the cluster's own answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
 }
 
 /// Something that must be true of every run.
@@ -182,6 +198,9 @@ pub struct Expectation {
     /// Label of the step it is measured from, if the measure needs one.
     #[serde(default)]
     pub after: Option<String>,
+    /// Service whose calls are measured, for measures of calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Holds for runs of this profile only.
     #[serde(default)]
     pub profile: Option<String>,
@@ -204,6 +223,16 @@ pub struct Expectation {
 }
 
 impl Expectation {
+    /// The key under which a run keeps what was measured: `measure`, `measure@label`, `measure@label of service`.
+    pub fn key(&self) -> String {
+        let after = self.after.iter().map(|label| format!("@{label}"));
+        let service = self.service.iter().map(|name| format!(" of {name}"));
+        std::iter::once(self.measure.clone())
+            .chain(after)
+            .chain(service)
+            .collect()
+    }
+
     /// Says in one sentence which bound `value` is beyond, if it is beyond one.
     pub fn broken_by(&self, value: f64) -> Option<String> {
         let over = self.max.filter(|max| value > *max);
@@ -251,7 +280,19 @@ impl Scenario {
         if self.cluster.nodes.is_empty() || self.cluster.profiles.is_empty() {
             return wrong("cluster.nodes and cluster.profiles need at least one choice".to_owned());
         }
+        if self.one_in == 0 {
+            return wrong(
+                "one_in = 0 would be no run at all: 1 is as many as others get".to_owned(),
+            );
+        }
         for expectation in &self.expect {
+            let called = |name| self.workload.calls.contains(name);
+            if let Some(name) = expectation.service.as_ref().filter(|name| !called(name)) {
+                return wrong(format!(
+                    "expectation {} is about calls of '{name}', which workload.calls does not name",
+                    expectation.id
+                ));
+            }
             let label = expectation.after.as_deref();
             let known = |label| {
                 self.step

@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 21] = [
+const FILES: [(&str, &str); 29] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -42,6 +42,20 @@ const FILES: [(&str, &str); 21] = [
     ("no-room", include_str!("../files/no-room.toml")),
     ("workers-split", include_str!("../files/workers-split.toml")),
     ("autonomy", include_str!("../files/autonomy.toml")),
+    (
+        "alone-for-a-day",
+        include_str!("../files/alone-for-a-day.toml"),
+    ),
+    (
+        "service-traffic",
+        include_str!("../files/service-traffic.toml"),
+    ),
+    ("rack-loss", include_str!("../files/rack-loss.toml")),
+    ("one-rack", include_str!("../files/one-rack.toml")),
+    ("manager-list", include_str!("../files/manager-list.toml")),
+    ("stuck-tasks", include_str!("../files/stuck-tasks.toml")),
+    ("node-churn", include_str!("../files/node-churn.toml")),
+    ("canary-drop", include_str!("../files/canary-drop.toml")),
     ("crew-storm", include_str!("../files/crew-storm.toml")),
 ];
 

@@ -214,13 +214,17 @@ pub enum Who {
     FollowerSide,
     /// Whoever else there is: `everybody else`.
     Everybody,
+    /// Managers and workers of a rack, dealt over three by their numbers: `rack 1`.
+    Rack(u32),
+    /// All managers, as if they stood in that rack, and its workers: `the managers and rack 1`.
+    ManagersAndRack(u32),
 }
 
 impl TryFrom<String> for Who {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let number = |text: &str| text.strip_prefix("worker w")?.parse().ok();
+        let number = |text: &str, before: &str| text.strip_prefix(before)?.parse().ok();
         Ok(match text.as_str() {
             "leader" => Who::Leader,
             "follower" => Who::Follower,
@@ -234,17 +238,20 @@ impl TryFrom<String> for Who {
             "the leader and some workers" => Who::LeaderSide,
             "a follower and some workers" => Who::FollowerSide,
             "everybody else" => Who::Everybody,
-            other => match (number(other), other.strip_prefix("the worker of ")) {
-                (Some(number), _) => Who::Worker(number),
-                (_, Some(service)) => Who::WorkerOf(service.to_owned()),
-                _ => {
-                    return Err(format!(
+            other => {
+                let numbered = number(other, "worker w").map(Who::Worker);
+                let racks = number(other, "the managers and rack ").map(Who::ManagersAndRack);
+                let rack = number(other, "rack ").map(Who::Rack);
+                let service = other.strip_prefix("the worker of ");
+                let service = service.map(|service| Who::WorkerOf(service.to_owned()));
+                return numbered.or(racks).or(rack).or(service).ok_or_else(|| {
+                    format!(
                         "{other:?} names nobody: leader, follower, any, minority, majority, all, worker wN, \
-                     any worker, some workers, all workers, the worker of SERVICE, the leader and some workers, \
-                     a follower and some workers, everybody else"
-                    ));
-                }
-            },
+                         any worker, some workers, all workers, the worker of SERVICE, the leader and some workers, \
+                         a follower and some workers, everybody else, rack N, the managers and rack N"
+                    )
+                });
+            }
         })
     }
 }
@@ -266,6 +273,8 @@ impl From<Who> for String {
             Who::FollowerSide => "a follower and some workers".to_owned(),
             Who::Everybody => "everybody else".to_owned(),
             Who::WorkerOf(service) => format!("the worker of {service}"),
+            Who::Rack(number) => format!("rack {number}"),
+            Who::ManagersAndRack(number) => format!("the managers and rack {number}"),
         }
     }
 }

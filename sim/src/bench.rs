@@ -4,6 +4,7 @@
 //! number of runs at once; a machine that others use still makes them worse. Runs that ended without a report (a panic, a
 //! hang) are left out and counted. Left out also: the parent, which does next to nothing.
 
+use crate::deal::share;
 use crate::report::Report;
 use crate::runner::Job;
 use scenarios::Scenario;
@@ -15,9 +16,14 @@ const SWEEP_RUNS: f64 = 10_000.0;
 /// Cores of the machine that it is turned into minutes for.
 const SWEEP_CORES: f64 = 2.0;
 
-/// The runs to measure: the first `seeds` seeds of each of `scenarios`, in turn, so that a slow moment of the machine hits all.
+/// The runs to measure: the first `seeds` seeds of each of `scenarios` (fewer of those with long runs), in turn, so that a slow moment of
+/// the machine hits all.
 pub fn jobs(scenarios: &[Scenario], seeds: u64) -> Vec<Job> {
-    let of_seed = |seed| scenarios.iter().map(move |one| Job::new(one, seed, None));
+    let has = |one: &&Scenario, seed| seed <= share(one, scenarios, seeds);
+    let of_seed = |seed| {
+        let those = scenarios.iter().filter(move |one| has(one, seed));
+        those.map(move |one| Job::new(one, seed, None))
+    };
     (1..=seeds).flat_map(of_seed).collect()
 }
 

@@ -6,6 +6,7 @@
     reason = "the simulator's own command line talks to the terminal and knows real time"
 )]
 
+use crate::deal::{deal, is_long, share};
 use crate::handbook::command::{HandbookArgs, handbook};
 use crate::plan::Plan;
 use crate::plans::{self, PlanArgs, ShrinkArgs};
@@ -69,7 +70,7 @@ enum Command {
 /// Arguments of `run`.
 #[derive(Args)]
 struct RunArgs {
-    /// How many runs, dealt over the chosen scenarios
+    /// How many runs, dealt over the chosen scenarios; those with long runs get fewer
     #[arg(long, default_value_t = 60)]
     seeds: u64,
     /// Only this seed
@@ -132,7 +133,7 @@ pub(crate) enum TellLevel {
 /// Arguments of `determinism`.
 #[derive(Args)]
 struct DeterminismArgs {
-    /// Seeds of every scenario
+    /// Seeds of every scenario; those with long runs get fewer
     #[arg(long, default_value_t = 50)]
     seeds: u64,
     /// Only this scenario (may be given several times)
@@ -146,7 +147,7 @@ struct DeterminismArgs {
 /// Arguments of `bench`.
 #[derive(Args)]
 struct BenchArgs {
-    /// Seeds of every scenario; always the same ones, from 1
+    /// Seeds of every scenario; always the same ones, from 1; those with long runs get fewer
     #[arg(long, default_value_t = 40)]
     seeds: u64,
     /// Only this scenario (may be given several times)
@@ -271,10 +272,8 @@ fn sweep(args: &RunArgs) -> Result<bool> {
     match args.seed {
         Some(seed) => jobs.extend(scenarios.iter().map(|one| Job::new(one, seed, None))),
         None => {
-            for place in 0..args.seeds {
-                let many = scenarios.len() as u64;
-                let scenario = &scenarios[usize::try_from(place % many)?];
-                jobs.push(Job::new(scenario, args.first_seed + place / many, None));
+            for (place, turn) in deal(&scenarios, args.seeds) {
+                jobs.push(Job::new(&scenarios[place], args.first_seed + turn, None));
             }
         }
     }
@@ -429,10 +428,15 @@ pub(crate) fn tell_story(report: &Report, args: &ReplayArgs) {
 fn determinism(args: &DeterminismArgs) -> Result<bool> {
     let scenarios = chosen(&args.scenario)?;
     let jobs = |keep| -> Vec<Job> {
+        let has = |one: &&Scenario, seed| seed <= share(one, &scenarios, args.seeds);
         let seeds = 1..=args.seeds;
-        seeds
-            .flat_map(|seed| scenarios.iter().map(move |one| Job::new(one, seed, keep)))
-            .collect()
+        let of_seed = |seed| {
+            scenarios
+                .iter()
+                .filter(move |one| has(one, seed))
+                .map(move |one| Job::new(one, seed, keep))
+        };
+        seeds.flat_map(of_seed).collect()
     };
     let mut first = Traces::new();
     run_all(jobs(None), at_once(args.jobs), |report| {
@@ -464,16 +468,18 @@ fn determinism(args: &DeterminismArgs) -> Result<bool> {
 type Traces = BTreeMap<(String, u64), (String, u64)>;
 
 /// A few of the runs again, on the other ways that lead to a run: from a plan that was written down and read, and in a fresh
-/// process of this program, as somebody has who replays what a sweep has found. Gives those that differ.
+/// process of this program, as somebody has who replays what a sweep has found. Scenarios with long runs are left out: the ways are
+/// the same for all. Gives those that differ.
 fn by_other_ways(
     scenarios: &[Scenario],
     args: &DeterminismArgs,
     first: &Traces,
 ) -> Result<Vec<(String, u64)>> {
+    let is_short = |one: &&Scenario| !is_long(one, scenarios);
     let mut differ = Vec::new();
     let mut jobs = Vec::new();
     for seed in 1..=args.seeds.min(PLAN_SEEDS) {
-        for scenario in scenarios {
+        for scenario in scenarios.iter().filter(is_short) {
             let text = Plan::of(scenario, seed, None).to_json();
             let plan = text.and_then(|text| Plan::from_json(&text));
             jobs.push(Job::of_plan(plan.map_err(anyhow::Error::msg)?, None));
@@ -486,7 +492,7 @@ fn by_other_ways(
         }
     });
     for seed in 1..=args.seeds.min(FRESH_SEEDS) {
-        for scenario in scenarios {
+        for scenario in scenarios.iter().filter(is_short) {
             let report = in_a_fresh_process(&scenario.name, seed)?;
             let key = (scenario.name.clone(), seed);
             if first.get(&key) != Some(&(report.hash, report.events)) {
@@ -575,13 +581,18 @@ fn bench(args: &BenchArgs) -> Result<bool> {
 fn list(args: &ListArgs) -> Result<bool> {
     if args.measures {
         let of_tasks = crate::crew::measure::MEASURES;
-        for measure in crate::judge::MEASURES.into_iter().chain(of_tasks) {
+        let of_nodes = crate::judge::MEASURES.into_iter();
+        for measure in of_nodes.chain(crate::judge::OF_COMMANDS).chain(of_tasks) {
             println!("{measure}");
         }
         return Ok(true);
     }
     for scenario in scenarios::all() {
-        println!("{:16} {}", scenario.name, scenario.summary);
+        let weight = match scenario.one_in {
+            1 => String::new(),
+            many => format!(" (long: one run for {many} of others)"),
+        };
+        println!("{:16} {}{weight}", scenario.name, scenario.summary);
     }
     Ok(true)
 }

@@ -4,6 +4,8 @@
 //! when they are gone, the disk comes back and the node may start again. In between nothing of the dead life can reach
 //! the wire or the platter.
 
+use crate::crew::alert::Alerts;
+use crate::crew::caller::Calls;
 use crate::crew::ledger::Ledger;
 use crate::crew::machine::Machine;
 use crate::crew::worker::{Boot, CAPACITY};
@@ -77,6 +79,10 @@ pub struct Cluster {
     pub overseer: Option<Overseer>,
     /// What workers ran.
     pub ledger: Ledger,
+    /// What became of users' calls.
+    pub calls: Calls,
+    /// What the alert on waiting tasks did.
+    pub alerts: Alerts,
     /// Where processes of tasks live, when there are workers.
     home: Option<Arc<NodeHandle>>,
 }
@@ -101,6 +107,8 @@ impl Cluster {
             ground,
             overseer: (plan.workers > 0).then(|| Overseer::new(recorder.clone())),
             ledger: Ledger::new(recorder.clone(), plan.knobs.worker_lease, CAPACITY),
+            calls: Calls::default(),
+            alerts: Alerts::default(),
             home,
             recorder,
         };

@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::crew::measure::{self as tasks, Evidence as Crew};
 use crate::report::Report;
-use crate::storm::Happened;
+use crate::storm::{CommandRun, Happened};
 use crate::trace::Recorder;
 use bytes::Bytes;
 use node::handle::{Condition, Status};
@@ -228,7 +228,7 @@ pub fn measure(
         {
             continue;
         }
-        let key = Report::key(&expectation.measure, expectation.after.as_deref());
+        let key = expectation.key();
         if !report.measures.contains_key(&key) {
             let span = match &expectation.after {
                 Some(label) => match happened.labels.get(label) {
@@ -238,7 +238,15 @@ pub fn measure(
                 },
                 None => None,
             };
-            let Some(value) = take(&expectation.measure, span, (notes, crew), recorder) else {
+            let (measure, of) = (&expectation.measure, expectation.service.as_deref());
+            let taken = match measure.as_str() {
+                "command_ms" => {
+                    slowest(&happened.commands, span.unwrap_or(crew.storm), crew.storm.0)
+                }
+                measure if tasks::MEASURES.contains(&measure) => crew.take(measure, of, span),
+                measure => take(measure, span, notes, recorder),
+            };
+            let Some(value) = taken else {
                 continue;
             };
             report.measures.insert(key.clone(), value);
@@ -250,16 +258,29 @@ pub fn measure(
     }
 }
 
-/// One measure; none when there is nothing to measure in this run.
+/// Measures of what operators typed.
+pub const OF_COMMANDS: [&str; 1] = ["command_ms"];
+
+/// The longest time that a command took which was typed within a span, milliseconds; commands count from `start`.
+fn slowest(
+    commands: &[CommandRun],
+    (begin, end): (Duration, Duration),
+    start: Duration,
+) -> Option<f64> {
+    let at = |one: &CommandRun| start + Duration::from_millis(one.at_ms);
+    let within = commands
+        .iter()
+        .filter(|one| at(one) >= begin && at(one) < end);
+    within.map(|one| one.took_ms).reduce(f64::max)
+}
+
+/// One measure of nodes and clients; none when there is nothing to measure in this run.
 fn take(
     name: &str,
     span: Option<(Duration, Duration)>,
-    (notes, crew): (&Notes, &Crew),
+    notes: &Notes,
     recorder: &Recorder,
 ) -> Option<f64> {
-    if tasks::MEASURES.contains(&name) {
-        return crew.take(name, span);
-    }
     assert!(MEASURES.contains(&name), "no measure is called '{name}'");
     let now = recorder.now();
     recorder.read(|marks| {

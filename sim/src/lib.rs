@@ -18,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod crew;
+pub mod deal;
 pub mod fence;
 pub mod handbook;
 pub mod judge;

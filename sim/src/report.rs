@@ -18,7 +18,7 @@ pub struct Report {
     pub profile: String,
     /// What went wrong; empty for a good run.
     pub failures: Vec<String>,
-    /// Measures by the key of their expectation (`measure` or `measure@label`).
+    /// Measures by the key of their expectation.
     pub measures: BTreeMap<String, f64>,
     /// Probes that were hit, with how often.
     pub probes: BTreeMap<String, u64>,
@@ -61,11 +61,6 @@ pub struct StoryLine {
 }
 
 impl Report {
-    /// The key under which an expectation's measure stands.
-    pub fn key(measure: &str, after: Option<&str>) -> String {
-        after.map_or_else(|| measure.to_owned(), |label| format!("{measure}@{label}"))
-    }
-
     /// A run that ended before it could say anything.
     pub fn lost(scenario: &str, seed: u64, why: String) -> Self {
         Report {

@@ -145,7 +145,23 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     };
     let churn = (plan.workers > 0).then(|| {
         let pause = plan.scenario.workload.churn_pause_s;
-        madsim::task::spawn(crew::churn(cluster.clone(), pause, Arc::clone(&done)))
+        let of_nodes = plan.scenario.workload.node_churn;
+        let churn = crew::churn(cluster.clone(), pause, of_nodes, Arc::clone(&done));
+        madsim::task::spawn(churn)
+    });
+    let callers: Vec<_> = plan
+        .scenario
+        .workload
+        .calls
+        .iter()
+        .map(|service| {
+            let call = crew::caller::call(cluster.clone(), service.clone(), Arc::clone(&done));
+            madsim::task::spawn(call)
+        })
+        .collect();
+    let watching = crew::alert::is_wanted(&plan.scenario).then(|| {
+        let watch = crew::alert::watch(cluster.clone(), Arc::clone(&done));
+        madsim::task::spawn(watch)
     });
     let storm = Storm::new(cluster.clone());
     storm.rage(plan, start).await;
@@ -154,6 +170,9 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     done.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.ok();
+    }
+    for other in callers.into_iter().chain(watching) {
+        other.await.ok();
     }
     let churn = match churn {
         Some(churn) => churn.await.ok(),
@@ -182,7 +201,7 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
             crew::stays(cluster).await;
         }
         if let (Some(churn), Some(overseer)) = (churn, &cluster.overseer) {
-            for wrong in churn.differences(&overseer.newest()) {
+            for wrong in churn.differences(&overseer.newest(), &cluster.workers()) {
                 recorder.fail(format!("services_as_wanted: {wrong}"));
             }
         }

@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// A run that takes longer than this, in real time, is killed.
 const WATCHDOG: Duration = Duration::from_secs(120);
+/// Virtual seconds for which a long run gets one second more: a tenth of what a busy machine does.
+const VIRTUAL_PER_S: f64 = 100.0;
 
 /// Stack of the thread that a run has, as large as a main thread's.
 const STACK_BYTES: usize = 8 << 20;
@@ -67,6 +69,11 @@ impl Job {
             seedling: plan.seedling,
             plan: Some(Box::new(plan)),
         }
+    }
+
+    /// How long it may take, in real time.
+    fn patience(&self) -> Duration {
+        WATCHDOG + Duration::from_secs_f64(self.scenario.cluster.duration_s.high / VIRTUAL_PER_S)
     }
 
     /// What it will do.
@@ -255,7 +262,7 @@ fn read_some(child: &mut Child) -> Progress {
             Err(_) => return Progress::End,
         }
     }
-    if child.since.elapsed() > WATCHDOG {
+    if child.since.elapsed() > child.job.patience() {
         // SAFETY: the process is our child and has not been waited for.
         unsafe { libc::kill(child.pid, libc::SIGKILL) };
         return Progress::End;
@@ -280,8 +287,8 @@ fn finish(child: Child) -> Report {
     }
     let why = if let Some(words) = fence::words(&child.bytes) {
         words
-    } else if child.since.elapsed() > WATCHDOG {
-        format!("hung: no end after {WATCHDOG:?} of real time")
+    } else if child.since.elapsed() > child.job.patience() {
+        format!("hung: no end after {:?} of real time", child.job.patience())
     } else if libc::WIFSIGNALED(status) {
         format!("the process was ended by signal {}", libc::WTERMSIG(status))
     } else {

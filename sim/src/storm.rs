@@ -1,6 +1,7 @@
 //! The storm: carries out the steps of a plan, each at its time, and clears up after them.
 
 use crate::cluster::Cluster;
+use crate::crew::worker::rack;
 use crate::plan::{Plan, PlannedStep, seconds};
 use crate::timeline::BandKind;
 use crate::trace::Level;
@@ -42,6 +43,9 @@ pub struct CommandRun {
     pub line: String,
     /// Exit code.
     pub exit: u8,
+    /// How long it took, milliseconds.
+    #[serde(default)]
+    pub took_ms: f64,
     /// What it printed.
     pub output: String,
 }
@@ -305,6 +309,11 @@ impl Storm {
                 side
             }
             Who::Everybody => self.cluster.everybody(),
+            Who::Rack(number) => rack(self.cluster.everybody(), *number),
+            Who::ManagersAndRack(number) => {
+                let workers = rack(self.cluster.workers(), *number);
+                all.into_iter().chain(workers).collect()
+            }
             of_workers => self.workers(of_workers),
         }
     }
@@ -648,7 +657,9 @@ impl Storm {
     /// An operator types a command at a machine of his own.
     async fn command(&self, line: &str, exit: Option<u8>, start: Duration) {
         let at = self.cluster.recorder.now().saturating_sub(start);
+        let asked = self.cluster.recorder.now();
         let (code, output) = crate::operator::run(&self.cluster, line).await;
+        let took = self.cluster.recorder.now() - asked;
         self.cluster.recorder.line(
             "operator",
             Level::Story,
@@ -665,6 +676,7 @@ impl Storm {
             at_ms,
             line: line.to_owned(),
             exit: code,
+            took_ms: took.as_secs_f64() * 1e3,
             output,
         };
         self.with_happened(|happened| happened.commands.push(run));

@@ -2,6 +2,7 @@
 //!
 //! Pure: no clock, no I/O. The same for a simulated run and for a live one.
 
+use crate::calls::{self, Call};
 use crate::check::tasks;
 use crate::ledger::{DONE, KILLED, Run, STOPPED};
 use crate::looks::{Look, Note, RESTLESS, wanted};
@@ -13,7 +14,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Names of the measures, in the order of the prose.
-pub const MEASURES: [&str; 12] = [
+pub const MEASURES: [&str; 23] = [
     "worker_down_ms",
     "workers_down",
     "services_whole_ms",
@@ -26,6 +27,17 @@ pub const MEASURES: [&str; 12] = [
     "drain_ms",
     "writers_at_once",
     "services_settled_ms",
+    "calls_lost",
+    "calls_lost_percent",
+    "calls_tried_again_percent",
+    "call_ms",
+    "call_gap_ms",
+    "calls_smooth_ms",
+    "alerts",
+    "alert_ms",
+    "alert_cleared_ms",
+    "slot_tasks",
+    "starts_on_return",
 ];
 
 /// How long after a step what it led to may still begin.
@@ -42,6 +54,12 @@ pub struct Evidence {
     pub looks: Vec<Look>,
     /// What happened once.
     pub notes: Vec<Note>,
+    /// What became of users' calls.
+    pub calls: Vec<Call>,
+    /// The most tasks that one slot had or remembered.
+    pub slot_tasks: usize,
+    /// When the alert on waiting tasks was raised, and when it was cleared; none: nobody watched.
+    pub alerts: Option<Vec<(Duration, bool)>>,
     /// The part under faults: what is measured of no step is measured of this.
     pub storm: (Duration, Duration),
     /// When the run was over.
@@ -49,8 +67,13 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// One measure over a span; none when there is nothing to measure.
-    pub fn take(&self, measure: &str, span: Option<(Duration, Duration)>) -> Option<f64> {
+    /// One measure over a span, of the calls of one service if it is one of calls; none when there is nothing to measure.
+    pub fn take(
+        &self,
+        measure: &str,
+        service: Option<&str>,
+        span: Option<(Duration, Duration)>,
+    ) -> Option<f64> {
         let (begin, end) = span.unwrap_or(self.storm);
         let within = |at: Duration| at >= begin && at < end;
         match measure {
@@ -90,6 +113,24 @@ impl Evidence {
                     _ => None,
                 });
                 Some(millis(drained.next().unwrap_or(self.end) - begin))
+            }
+            of_calls if of_calls.starts_with("call") => {
+                calls::take(&self.calls, of_calls, service, (begin, end))
+            }
+            "slot_tasks" => Some(self.slot_tasks as f64),
+            "starts_on_return" => {
+                let begun = |run: &&Run| run.from >= end && run.from < end + ECHO;
+                Some(self.runs.iter().filter(begun).count() as f64)
+            }
+            "alerts" => {
+                let raised = self.alerts.as_ref()?.iter();
+                Some(raised.filter(|(at, on)| *on && within(*at)).count() as f64)
+            }
+            "alert_ms" | "alert_cleared_ms" => {
+                let wanted = measure == "alert_ms";
+                let mut changes = self.alerts.as_ref()?.iter();
+                let first = changes.find(|(at, on)| *at >= begin && *on == wanted);
+                Some(millis(first.map_or(self.end, |(at, _)| *at) - begin))
             }
             _ => None,
         }

@@ -7,6 +7,7 @@
 //! run and a live one have all of this in common.
 
 pub mod behaviour;
+pub mod calls;
 pub mod check;
 pub mod churn;
 pub mod crew;

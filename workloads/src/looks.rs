@@ -3,6 +3,7 @@
 //!
 //! Pure: times come in as an argument. What managers show may be late or wrong; what really ran is in [`crate::ledger`].
 
+use crate::check;
 use node::fleet::Fleet;
 use node::scheduler::model::{Availability, Phase, Service, Status};
 use node::service::State;
@@ -76,7 +77,7 @@ pub enum Note {
 }
 
 /// Everything that was seen so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Looks {
     /// The newest fleet of all.
     pub newest: Arc<Fleet>,
@@ -84,6 +85,8 @@ pub struct Looks {
     pub looks: Vec<Look>,
     /// What happened once.
     pub notes: Vec<Note>,
+    /// The most tasks that one slot had or remembered at any moment.
+    pub slot_tasks: usize,
     /// Drained workers without tasks.
     drained: BTreeSet<String>,
 }
@@ -124,6 +127,8 @@ impl Looks {
 
     /// Notes what `fleet`, newer than all before, says.
     fn note(&mut self, at: Duration, fleet: &Fleet) {
+        let fullest = check::fleet::fullest_slot(fleet).map_or(0, |(_, tasks)| tasks);
+        self.slot_tasks = self.slot_tasks.max(fullest);
         for (id, worker) in &fleet.snapshot.workers {
             let before = self.newest.snapshot.workers.get(id);
             if before.is_none_or(|before| before.status != worker.status) {

@@ -16,6 +16,7 @@ use crate::metrics::Tally;
 use crate::rt::Mono;
 use crate::scheduler::model::Limits;
 use crate::scheduler::{Moment, Reconciler};
+use crate::service::State;
 use crate::types::{Epoch, NodeId, Term, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -97,8 +98,10 @@ pub(super) struct Reign {
     retry_at: Mono,
     /// What went wrong and was told, by what was tried.
     troubles: BTreeMap<&'static str, Code>,
-    /// When suspicion was told last.
+    /// When suspicion was told last, and how long the oldest task has waited.
     suspicion_told: Mono,
+    /// When the oldest task that waits for a worker was made, as of the last pass, milliseconds; none waits: none.
+    pending_since_ms: Option<u64>,
 }
 
 impl Reign {
@@ -136,6 +139,7 @@ impl Reign {
             retry_at: now,
             troubles: BTreeMap::new(),
             suspicion_told: now,
+            pending_since_ms: None,
             hands,
         }
     }
@@ -550,6 +554,9 @@ impl Reign {
 
     /// Counts a pass, what there is, and what has happened since the last one.
     fn tell_fleet(&mut self, took: Duration) {
+        let tasks = self.fleet.snapshot.tasks.values();
+        let waiting = tasks.filter(|task| task.is_live() && task.state == State::Pending);
+        self.pending_since_ms = waiting.map(|task| task.created_ms).min();
         let metrics = &self.hands.metrics;
         metrics.observe_pass(took, &self.fleet, &mut self.tally);
         for event in self.fleet.events.range((self.counted + 1, 0)..) {
@@ -563,6 +570,10 @@ impl Reign {
             self.suspicion_told = now;
             let phi = self.sessions.most_suspect(now).map_or(0.0, |(_, phi)| phi);
             self.hands.metrics.set_suspicion(phi);
+            let since_ms = self.pending_since_ms;
+            let age_ms = since_ms.map_or(0, |since_ms| self.time_ms(now).saturating_sub(since_ms));
+            let age = Duration::from_millis(age_ms);
+            self.hands.metrics.set_oldest_pending(age);
         }
     }
 
@@ -581,6 +592,9 @@ impl Reign {
                 .filter(|_| !self.busy.judging)
                 .map(|at| at.max(self.judge_not_before)),
             (!self.busy.reporting && !self.told.is_empty()).then_some(self.told_until),
+            // An age grows although nothing happens.
+            (self.pending_since_ms)
+                .map(|_| self.suspicion_told.plus(self.hands.knobs.worker_heartbeat)),
             self.pass_due(now).filter(|_| !self.busy.planning),
         ];
         all.into_iter().flatten().min()

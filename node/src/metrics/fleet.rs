@@ -27,6 +27,11 @@ pub(super) const FAMILIES: &[Family] = &[
         "Tasks that are remembered, by observed state; told by the leader alone.",
     ),
     family(
+        "seaworthy_task_pending_oldest_seconds",
+        Kind::Gauge,
+        "Age of the oldest task that shall run and has no worker; zero: none waits. Told by the leader alone.",
+    ),
+    family(
         "seaworthy_tasks_failed_total",
         Kind::Counter,
         "Tasks that failed or were rejected while this node led.",
@@ -110,6 +115,7 @@ impl Metrics {
     pub(crate) fn forget_fleet(&self) {
         self.set_fleet(&Fleet::default(), &Tally::default());
         self.set_suspicion(0.0);
+        self.set_oldest_pending(Duration::ZERO);
     }
 
     fn set_fleet(&self, fleet: &Fleet, tally: &Tally) {
@@ -183,6 +189,12 @@ impl Metrics {
             .increment(count);
     }
 
+    /// How long the oldest task without a worker has waited.
+    pub(crate) fn set_oldest_pending(&self, age: Duration) {
+        self.gauge("seaworthy_task_pending_oldest_seconds", Vec::new())
+            .set(age.as_secs_f64());
+    }
+
     /// The greatest suspicion among the workers.
     pub(crate) fn set_suspicion(&self, phi: f64) {
         self.gauge("seaworthy_worker_suspicion_phi", Vec::new())
@@ -230,8 +242,10 @@ mod tests {
         };
         metrics.observe_event(&event("task.assigned"), &fleet);
         metrics.observe_event(&event("task.failed"), &fleet);
+        metrics.set_oldest_pending(Duration::from_millis(301_500));
         let page = metrics.render();
         for line in [
+            "seaworthy_task_pending_oldest_seconds 301.5",
             "seaworthy_tasks_total{state=\"running\"} 1",
             "seaworthy_nodes_total{role=\"worker\",status=\"joining\"} 1",
             "seaworthy_scheduling_latency_seconds_sum 0.25",
@@ -243,5 +257,6 @@ mod tests {
         metrics.forget_fleet();
         let page = metrics.render();
         assert!(page.contains("seaworthy_tasks_total{state=\"running\"} 0\n"));
+        assert!(page.contains("seaworthy_task_pending_oldest_seconds 0\n"));
     }
 }

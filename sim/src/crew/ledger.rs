@@ -2,6 +2,7 @@
 
 use crate::trace::{Level, Recorder};
 use node::service::spec::Amounts;
+use node::types::TaskId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -84,6 +85,12 @@ impl Ledger {
                 "lease_outlived: {task} is there on {host} at {now:.3?}, and the lease ended at {end:.3?}"
             ));
         }
+    }
+
+    /// The newest process of a task.
+    pub fn newest_of(&self, task: TaskId) -> Option<Run> {
+        let runs = self.lock();
+        runs.iter().rev().find(|run| run.task == task).cloned()
     }
 
     /// Everything so far.

@@ -1,9 +1,12 @@
 //! Workers and their tasks in the storm: machines with process tables, the workers on them, and what a scenario wants to run.
 //!
 //! Reading order: `ledger`, what really ran; `machine`, the process table and the executor over it; `ear`, what a worker is
-//! granted; `worker`, the production worker as a process of its host; here, how a run begins and ends. What a task's words mean
-//! (`behaviour`) and what is measured (`measure`) are those of live runs, too: both are in `workloads`.
+//! granted; `worker`, the production worker as a process of its host; `caller`, users of services; `alert`, who watches the metrics;
+//! here, how a run begins and ends. What a task's words mean (`behaviour`) and what is measured (`measure`) are those of live runs,
+//! too: both are in `workloads`.
 
+pub mod alert;
+pub mod caller;
 mod ear;
 pub mod ledger;
 pub mod machine;
@@ -16,14 +19,15 @@ use crate::cluster::Cluster;
 use crate::plan::Plan;
 use crate::trace::Level;
 use node::fleet::Command;
-use node::scheduler::model::Status;
+use node::scheduler::model::{Availability, Status};
 use node::service::Spec;
 use rand::Rng;
-use scenarios::Span;
+use scenarios::{Crash, Span};
+use simdisk::CrashMode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use workloads::churn::Churn;
+use workloads::churn::{Act, Churn, Step};
 
 /// Longest time until all workers have joined, and until services run at the start and after the storm.
 pub const SETTLE_MAX: Duration = Duration::from_secs(180);
@@ -34,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Tries of an order, and the pause between two.
 const TRIES: (u32, Duration) = (40, Duration::from_millis(500));
 
+/// Longest time that operators wait for a drained worker to be empty.
+const EMPTY_MAX: Duration = Duration::from_secs(40);
+
 /// What a run leaves behind for measures.
 pub fn evidence(cluster: &Cluster, storm: (Duration, Duration)) -> measure::Evidence {
     let overseer = cluster.overseer.as_ref();
@@ -41,6 +48,9 @@ pub fn evidence(cluster: &Cluster, storm: (Duration, Duration)) -> measure::Evid
         runs: cluster.ledger.runs(),
         looks: overseer.map(|one| one.looks()).unwrap_or_default(),
         notes: overseer.map(|one| one.notes()).unwrap_or_default(),
+        calls: cluster.calls.all(),
+        slot_tasks: overseer.map_or(0, |one| one.slot_tasks()),
+        alerts: Some(cluster.alerts.all()),
         storm,
         end: cluster.recorder.now(),
     }
@@ -152,19 +162,73 @@ async fn wait_until(cluster: &Cluster, longest: Duration, holds: impl Fn() -> bo
 }
 
 /// Operators who want something new all the time, until `done`; gives what must be wanted in the end.
-pub async fn churn(cluster: Cluster, pause: Span, done: Arc<AtomicBool>) -> Churn {
+pub async fn churn(cluster: Cluster, pause: Span, of_nodes: bool, done: Arc<AtomicBool>) -> Churn {
     let mut rng = cluster.world.rngs().stream("churn");
-    let mut churn = Churn::default();
+    let mut churn = match of_nodes {
+        true => Churn::of_nodes(),
+        false => Churn::default(),
+    };
     while pause.high > 0.0 && !done.load(Ordering::Relaxed) {
         let step = churn.next(&cluster.workers(), &mut rng);
-        give(&cluster, step.command, step.may_be_refused).await;
+        act(&cluster, &mut churn, step).await;
         let share = f64::from(rng.random_range(0..1_000_u32)) / 1e3;
         madsim::time::sleep(crate::plan::seconds(&pause, share)).await;
     }
-    if let Some(last) = churn.last() {
-        command(&cluster, last).await;
+    for step in churn.last() {
+        act(&cluster, &mut churn, step).await;
     }
     churn
+}
+
+/// Does one thing that operators want.
+async fn act(cluster: &Cluster, churn: &mut Churn, step: Step) {
+    match step.act {
+        Act::Command(command) => give(cluster, command, step.may_be_refused).await,
+        Act::Remove { name, off } => {
+            if !remove(cluster, &name, off).await {
+                churn.stays(&name);
+            }
+        }
+        Act::Return { name, empty } => {
+            if empty && cluster.is_off(&name) {
+                simdisk::disk(&name).wipe();
+                let text = "gets an EMPTY disk";
+                cluster.recorder.line(&name, Level::Story, text);
+            }
+            cluster.recorder.sometimes("a removed worker came back");
+            cluster.up(&name);
+        }
+    }
+}
+
+/// Removes a drained worker once it has no task; false if it has some for too long, or is not itself now.
+async fn remove(cluster: &Cluster, name: &str, off: bool) -> bool {
+    let has_none = || {
+        let fleet = cluster
+            .overseer
+            .as_ref()
+            .map(super::oracle::fleet::Overseer::newest);
+        let fleet = fleet.unwrap_or_default();
+        let Some(worker) = fleet.worker(name) else {
+            return false;
+        };
+        let mut tasks = fleet.snapshot.tasks.values();
+        let drained = worker.availability == Availability::Drain && worker.status == Status::Ready;
+        drained && !tasks.any(|task| task.worker == Some(worker.id) && !task.state.is_end())
+    };
+    if !wait_until(cluster, EMPTY_MAX, has_none).await || cluster.is_off(name) {
+        return false;
+    }
+    if off {
+        cluster.down(name, Crash::Stop, CrashMode::KeepAll).await;
+    }
+    cluster.recorder.sometimes("a drained worker was removed");
+    let removal = Command::WorkerRemove {
+        name: name.to_owned(),
+        force: false,
+    };
+    command(cluster, removal).await;
+    true
 }
 
 /// A command of a scenario.

@@ -73,6 +73,16 @@ fn config(cluster: &Cluster, number: u32) -> WorkerConfig {
     }
 }
 
+/// Those of `names`, managers or workers, that stand in a rack: a zone, over which both are dealt by their numbers.
+pub(crate) fn rack(names: Vec<String>, number: u32) -> Vec<String> {
+    let stands = |name: &String| {
+        let digits: String = name.chars().filter(char::is_ascii_digit).collect();
+        let own = digits.parse::<u32>().ok();
+        own.is_some_and(|own| (own + ZONES - 1) % ZONES + 1 == number)
+    };
+    names.into_iter().filter(stands).collect()
+}
+
 /// What each life of a worker's process begins with.
 #[derive(Clone)]
 pub(crate) struct Boot {

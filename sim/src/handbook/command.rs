@@ -3,6 +3,7 @@
 
 use super::model::gather;
 use super::{book, live};
+use crate::deal::share;
 use crate::report::Report;
 use crate::runner::{Job, run_all};
 use crate::trace::Level;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Arguments of `handbook`.
 #[derive(Args)]
 pub struct HandbookArgs {
-    /// Seeds of every scenario, from 1 on; the committed pages are made with the default
+    /// Seeds of every scenario, from 1 on (fewer of those with long runs); the committed pages are made with the default
     #[arg(long, default_value_t = 40)]
     seeds: u64,
     /// Where the book is
@@ -65,11 +66,14 @@ pub fn handbook(args: &HandbookArgs, at_once: usize) -> Result<bool> {
 
 /// Runs all seeds of all scenarios, with their stories.
 fn run_everything(seeds: u64, at_once: usize) -> BTreeMap<String, Vec<Report>> {
+    let all = scenarios::all();
     let mut jobs = Vec::new();
-    for scenario in scenarios::all() {
+    for scenario in &all {
         let keep = Some(Level::Story);
-        jobs.extend((1..=seeds).map(|seed| Job::new(&scenario, seed, keep)));
+        jobs.extend((1..=share(scenario, &all, seeds)).map(|seed| Job::new(scenario, seed, keep)));
     }
+    // Long runs first, or one core would wait for the other at the end.
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.scenario.one_in));
     let mut runs: BTreeMap<String, Vec<Report>> = BTreeMap::new();
     run_all(jobs, at_once, |report| {
         runs.entry(report.scenario.clone())

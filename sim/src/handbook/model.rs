@@ -123,7 +123,7 @@ fn failed(run: &Report) -> Option<String> {
 
 /// Measures one expectation over all runs.
 fn row(expectation: &Expectation, runs: &[Report]) -> Result<Row, String> {
-    let key = Report::key(&expectation.measure, expectation.after.as_deref());
+    let key = expectation.key();
     let mut values: Vec<f64> = runs
         .iter()
         .filter(|run| {

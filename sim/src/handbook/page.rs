@@ -71,10 +71,12 @@ fn durations(rows: &[Row]) -> String {
         .map(|row| {
             let text = row.expectation.text.trim_end_matches('.');
             let (median, worst) = (amount(row.median, "ms"), amount(row.worst, "ms"));
-            format!(
-                "- {text}: usually **{median}**, at worst **{worst}** in {} runs.",
-                row.runs
-            )
+            match row.runs {
+                1 => format!("- {text}: **{worst}** in the one run in which it was measured."),
+                runs => {
+                    format!("- {text}: usually **{median}**, at worst **{worst}** in {runs} runs.")
+                }
+            }
         });
     let lines: Vec<String> = lines.collect();
     if lines.is_empty() {
@@ -251,15 +253,23 @@ fn evidence(model: &Model, run: &Report) -> String {
         .collect::<Vec<String>>()
         .join("; ");
     let minutes = model.sum(|run| run.virtual_ms) as f64 / 60_000.0;
+    let seeds = match count {
+        1 => format!("Seed {first}: one run, which did not fail"),
+        _ => format!("Seeds {first} to {last}: {count} runs, none failed"),
+    };
+    let weight = match model.scenario.one_in {
+        1 => String::new(),
+        many => format!(" A run is long here: there is one for {many} that others get."),
+    };
     let mut out = format!(
-        "- Seeds {first} to {last}: {count} runs, none failed. {topologies}.\n\
+        "- {seeds}. {topologies}.{weight}\n\
          - Simulated time: {minutes:.1} minutes. Operations judged: {}; writes acknowledged: {}.\n\
          - Errors that clients saw: {}.\n\
          - Version {}; combined trace hash `{}`. Same code and seeds give the same hash, and this very page: \
          `storm handbook --check` compares them byte by byte.\n\
          {}`(none)`.\n\
          - The run above, event by event: `{}`\n\n\
-         In how many of the {count} runs something happened:\n\n| Runs | What |\n| ---: | --- |\n",
+         In how many of {} something happened:\n\n| Runs | What |\n| ---: | --- |\n",
         model.sum(|run| run.operations),
         model.sum(|run| run.acknowledged),
         errors(model),
@@ -267,6 +277,11 @@ fn evidence(model: &Model, run: &Report) -> String {
         model.hash,
         super::book::BUILT_ON,
         run.replay_command(),
+        if count == 1 {
+            "one run".to_owned()
+        } else {
+            format!("the {count} runs")
+        },
     );
     for (probe, runs) in model.probes() {
         // Writing to a string cannot fail.

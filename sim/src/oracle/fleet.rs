@@ -57,6 +57,11 @@ impl Overseer {
         self.lock().looks.looks.clone()
     }
 
+    /// The most tasks that one slot had or remembered so far.
+    pub fn slot_tasks(&self) -> usize {
+        self.lock().looks.slot_tasks
+    }
+
     /// What happened so far.
     pub fn notes(&self) -> Vec<Note> {
         self.lock().looks.notes.clone()

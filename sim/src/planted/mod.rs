@@ -353,6 +353,7 @@ fn wrong_expectation() -> Expectation {
         id: "canary".to_owned(),
         measure: "leaders_per_term".to_owned(),
         after: None,
+        service: None,
         profile: None,
         max: Some(0.0),
         min: None,

@@ -5,6 +5,8 @@
 //! | a task's state, and what is wanted of it, only moves forward; it never changes its worker, service, slot or version | 2 |
 //! | an epoch never goes back | 1 |
 //! | a task is given only to a worker that fits: constraints, images, copies per worker, volumes | 4 |
+//! | no task is given to a worker that is drained or down, and none is on one that was removed | 4 |
+//! | a slot has and remembers few tasks | 1 |
 //! | reservations never exceed the capacity of a worker | 7 |
 //! | every change of a task's state has an event that tells of it | 7 |
 //!
@@ -12,14 +14,35 @@
 
 use super::{Finding, Rule};
 use node::fleet::Fleet;
-use node::scheduler::model::{Task, Worker};
+use node::scheduler::model::{Availability, Status, Task, Worker};
 use node::service::Spec;
-use node::types::{TaskId, WorkerId};
+use node::types::{ServiceId, TaskId, WorkerId};
 use std::collections::BTreeMap;
+
+/// Tasks that one slot may have or remember: the ended ones that are kept, those of workers that are down, and room for what
+/// ended between two passes.
+pub const SLOT_TASKS_MAX: usize = 16;
+
+/// The most tasks that one slot has or remembers, with its service and number.
+pub fn fullest_slot(now: &Fleet) -> Option<((ServiceId, u64), usize)> {
+    let mut slots: BTreeMap<(ServiceId, u64), usize> = BTreeMap::new();
+    for task in now.snapshot.tasks.values() {
+        *slots.entry((task.service, task.slot)).or_default() += 1;
+    }
+    slots.into_iter().max_by_key(|(_, tasks)| *tasks)
+}
 
 /// What is wrong with one fleet.
 pub fn fleet(now: &Fleet) -> Vec<Finding> {
     let mut found = Vec::new();
+    if let Some(((service, slot), tasks)) =
+        fullest_slot(now).filter(|(_, most)| *most > SLOT_TASKS_MAX)
+    {
+        found.push(says(
+            Rule::SlotBounded,
+            format!("slot {slot} of service {service} has or remembers {tasks} tasks"),
+        ));
+    }
     let mut reserved: BTreeMap<WorkerId, (u64, u64)> = BTreeMap::new();
     for task in now
         .snapshot
@@ -40,6 +63,10 @@ pub fn fleet(now: &Fleet) -> Vec<Finding> {
     }
     for (id, (cpu, memory)) in reserved {
         let Some(worker) = now.snapshot.workers.get(&id) else {
+            found.push(says(
+                Rule::TaskPlace,
+                format!("tasks are on worker {id}, which is not there"),
+            ));
             continue;
         };
         let (has_cpu, has_memory) = (worker.capacity.cpu_milli, worker.capacity.memory_bytes);
@@ -75,7 +102,8 @@ pub fn steps(old: &Fleet, new: &Fleet) -> Vec<Finding> {
         }
         let had = old.snapshot.tasks.get(id).and_then(|before| before.worker);
         if had.is_none() && !after.state.is_end() {
-            found.extend(misplaced(new, after));
+            found.extend(misplaced(old, new, after));
+            found.extend(unwilling(old, new, after));
         }
         let moved = old
             .snapshot
@@ -149,8 +177,34 @@ fn is_explained(old: &Fleet, new: &Fleet, task: TaskId) -> bool {
     told.any(|told| told == task)
 }
 
-/// What is wrong with a task's worker.
-fn misplaced(fleet: &Fleet, task: &Task) -> Vec<Finding> {
+/// A task was given to a worker that took none all the time from `old` to `new`: it was drained, or down.
+fn unwilling(old: &Fleet, new: &Fleet, task: &Task) -> Option<Finding> {
+    let id = task.worker?;
+    let worker = new.snapshot.workers.get(&id)?;
+    let before = old.snapshot.workers.get(&id)?;
+    let later = new.events.range((old.index + 1, 0)..);
+    let of_worker = later.filter(|(_, event)| event.worker == Some(id));
+    let mut changes = of_worker.map(|(_, event)| event.kind.as_str());
+    let took = changes.any(|kind| ["node.activated", "node.ready", "node.joined"].contains(&kind));
+    let drained = |worker: &Worker| worker.availability == Availability::Drain;
+    let down = |worker: &Worker| worker.status == Status::Down;
+    let both = |is: &dyn Fn(&Worker) -> bool| is(before) && is(worker);
+    let says_no = both(&drained) || both(&down);
+    (says_no && !took).then(|| {
+        let why = if drained(worker) { "drained" } else { "down" };
+        says(
+            Rule::TaskPlace,
+            format!(
+                "task {} was given to {}, which is {why}",
+                task.id, worker.name
+            ),
+        )
+    })
+}
+
+/// What is wrong with the worker that a task got between `old` and `fleet`. If the worker's labels changed in between, nobody knows here
+/// which came first: a manager that comes back shows its state of many entries at once.
+fn misplaced(old: &Fleet, fleet: &Fleet, task: &Task) -> Vec<Finding> {
     let Some(worker) = task.worker.and_then(|id| fleet.snapshot.workers.get(&id)) else {
         return Vec::new();
     };
@@ -161,7 +215,10 @@ fn misplaced(fleet: &Fleet, task: &Task) -> Vec<Finding> {
         )];
     };
     let mut wrongs = Vec::new();
-    for rule in &spec.placement.constraints {
+    let mut later = fleet.events.range((old.index + 1, 0)..);
+    let relabelled =
+        later.any(|(_, event)| event.worker == task.worker && event.kind == "node.labelled");
+    for rule in spec.placement.constraints.iter().filter(|_| !relabelled) {
         if meets(worker, rule) == Some(false) {
             wrongs.push(format!("{rule} does not hold there"));
         }
@@ -232,7 +289,7 @@ mod tests {
     use node::fleet::Event;
     use node::service::spec::{Amounts, Mount};
     use node::service::{Desired, State};
-    use node::types::{Epoch, ServiceId};
+    use node::types::Epoch;
     use std::sync::Arc;
 
     /// A fleet with one worker and one task on it, both as they shall be.
@@ -332,6 +389,41 @@ mod tests {
     }
 
     #[test]
+    fn tasks_that_pile_up_in_a_slot_are_seen() {
+        let piled = |many: u64| {
+            broken(move |fleet| {
+                let ended = Task {
+                    state: State::Failed,
+                    ..task(fleet).clone()
+                };
+                for id in 0..many {
+                    let id = TaskId(100 + id);
+                    fleet.snapshot.tasks.insert(
+                        id,
+                        Task {
+                            id,
+                            ..ended.clone()
+                        },
+                    );
+                    let event = Event {
+                        time_ms: 0,
+                        kind: "task.failed".to_owned(),
+                        service: None,
+                        task: Some(id),
+                        worker: None,
+                        message: String::new(),
+                    };
+                    fleet
+                        .events
+                        .insert((11, u32::try_from(id.0).unwrap()), Arc::new(event));
+                }
+            })
+        };
+        assert!(piled(15).is_empty());
+        assert_eq!(piled(16), [Rule::SlotBounded]);
+    }
+
+    #[test]
     fn too_much_is_seen() {
         let more = broken(|fleet| task(fleet).reservations.cpu_milli += 1);
         assert_eq!(more, [Rule::Reservations]);
@@ -359,6 +451,65 @@ mod tests {
             fleet.snapshot.volumes.insert("data".to_owned(), elsewhere);
             tell(fleet, 2);
         })
+    }
+
+    #[test]
+    fn a_task_that_may_have_come_before_a_label_is_not_condemned() {
+        let labelled = |kind: &str| {
+            broken(|fleet| {
+                let mut spec = Spec::new("db", &["sim", "ok"]);
+                spec.placement.constraints = vec!["node.labels.zone == south".to_owned()];
+                fleet.specs.insert((ServiceId(2), 1), Arc::new(spec));
+                let second = Task {
+                    id: TaskId(2),
+                    service: ServiceId(2),
+                    state: State::Assigned,
+                    reservations: Amounts::default(),
+                    ..task(fleet).clone()
+                };
+                fleet.snapshot.tasks.insert(second.id, second);
+                tell(fleet, 2);
+                let event = Event {
+                    kind: kind.to_owned(),
+                    task: None,
+                    worker: Some(WorkerId(1)),
+                    ..Event::clone(&fleet.events[&(11, 0)])
+                };
+                fleet.events.insert((11, 1), Arc::new(event));
+            })
+        };
+        assert!(labelled("node.labelled").is_empty());
+        assert_eq!(labelled("node.ready"), [Rule::TaskPlace]);
+    }
+
+    #[test]
+    fn a_task_on_a_worker_that_takes_none_is_seen() {
+        let given = |change: fn(&mut Worker), kind: &str| {
+            let (mut old, mut new) = (sound(), sound());
+            new.index = 11;
+            for fleet in [&mut old, &mut new] {
+                change(fleet.snapshot.workers.get_mut(&WorkerId(1)).unwrap());
+            }
+            task(&mut old).worker = None;
+            tell(&mut new, 1);
+            let event = Event {
+                kind: kind.to_owned(),
+                task: None,
+                worker: Some(WorkerId(1)),
+                ..Event::clone(&new.events[&(11, 0)])
+            };
+            new.events.insert((11, 1), Arc::new(event));
+            let found = steps(&old, &new).into_iter();
+            found.map(|finding| finding.rule).collect::<Vec<Rule>>()
+        };
+        let drained = |worker: &mut Worker| worker.availability = Availability::Drain;
+        let down = |worker: &mut Worker| worker.status = Status::Down;
+        assert_eq!(given(drained, "node.labelled"), [Rule::TaskPlace]);
+        assert_eq!(given(down, "node.labelled"), [Rule::TaskPlace]);
+        assert!(given(drained, "node.activated").is_empty());
+        assert!(given(|_| {}, "node.labelled").is_empty());
+        let nobody = broken(|fleet| fleet.snapshot.workers.clear());
+        assert_eq!(nobody, [Rule::TaskPlace]);
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub enum Rule {
     OneAttempt,
     /// Two processes of one slot are a handover, which ends.
     SlotDoubled,
+    /// A slot has and remembers few tasks, whatever happens to it.
+    SlotBounded,
 }
 
 /// One thing that no correct cluster could have done.

@@ -17,12 +17,8 @@ fn moment(at_us: u64, place: &str, state: State) -> Moment {
 
 /// A good run of `scenario` that measured everything as `value`.
 fn good(scenario: &scenarios::Scenario, seed: u64, value: f64) -> Report {
-    let one = |one: &scenarios::Expectation| {
-        (
-            Report::key(&one.measure, one.after.as_deref()),
-            if one.unit == "ms" { value } else { 0.0 },
-        )
-    };
+    let one =
+        |one: &scenarios::Expectation| (one.key(), if one.unit == "ms" { value } else { 0.0 });
     let profiles = &scenario.cluster.profiles;
     let timeline = Timeline {
         start_us: 1_000_000,

@@ -9,8 +9,10 @@
     reason = "tests may fail anywhere, print, and start threads and processes around a simulation"
 )]
 
+mod callers;
 mod clock;
 mod crew;
+mod deal;
 mod determinism;
 mod faults;
 mod fence;
