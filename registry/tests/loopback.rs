@@ -142,6 +142,7 @@ async fn prepare(dir: &std::path::Path, id: u64, image: &str) -> Result<(), Refu
         version: 1,
         desired: Desired::Run,
         spec,
+        secrets: std::collections::BTreeMap::new(),
     };
     executor.prepare(Arc::new(assignment)).await
 }

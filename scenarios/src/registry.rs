@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 21] = [
+const FILES: [(&str, &str); 22] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -42,6 +42,7 @@ const FILES: [(&str, &str); 21] = [
     ("no-room", include_str!("../files/no-room.toml")),
     ("workers-split", include_str!("../files/workers-split.toml")),
     ("autonomy", include_str!("../files/autonomy.toml")),
+    ("secrets", include_str!("../files/secrets.toml")),
     ("crew-storm", include_str!("../files/crew-storm.toml")),
 ];
 

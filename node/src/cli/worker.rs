@@ -69,6 +69,9 @@ pub struct Start {
     /// What runs containers, if not the first of crun and runc in PATH
     #[arg(long, value_name = "PROGRAM")]
     pub runtime: Option<PathBuf>,
+    /// Where tasks find files of their secrets: a directory in memory (tmpfs), never one on a disk
+    #[arg(long, value_name = "DIR", default_value = crate::worker::secrets::BASE)]
+    pub secrets_dir: PathBuf,
     /// End the tasks when the worker is told to stop
     #[arg(long)]
     pub stop_tasks: bool,
@@ -86,6 +89,8 @@ pub struct Run {
     pub stops_tasks: bool,
     /// What runs containers, if that was said.
     pub runtime: Option<PathBuf>,
+    /// Where files of secrets go.
+    pub secrets_dir: PathBuf,
     /// Filter of its log.
     pub log: String,
 }
@@ -135,6 +140,7 @@ fn configured(start: Start, token: Option<String>) -> Result<Run, Error> {
         address: advertised,
         platform: String::new(),
         containers: false,
+        public_key: None,
         capacity: Amounts {
             cpu_milli: start.cpu.unwrap_or(0),
             memory_bytes: start.memory.unwrap_or(0),
@@ -151,6 +157,7 @@ fn configured(start: Start, token: Option<String>) -> Result<Run, Error> {
         },
         stops_tasks: start.stop_tasks,
         runtime: start.runtime,
+        secrets_dir: start.secrets_dir,
         log: start.log,
     })
 }

@@ -104,6 +104,7 @@ fn assignment(fleet: &Fleet, task: &Task) -> Result<Assignment, Error> {
             false => task.desired,
         },
         spec: spec.as_ref().clone(),
+        secrets: BTreeMap::new(), // Whoever sends them puts them in, sealed.
     })
 }
 

@@ -1,7 +1,7 @@
 //! Workers and their tasks in the storm: machines with process tables, the workers on them, and what a scenario wants to run.
 //!
 //! Reading order: `behaviour`, what a task's words mean; `ledger`, what really ran; `machine`, the process table and the executor
-//! over it; `ear`, what a worker is granted; `worker`, the production worker as a process of its host; here, how a run begins and
+//! over it; `ear`, what a worker is granted; `secrets`, who reads and who may not see them; `worker`, the production worker as a process of its host; here, how a run begins and
 //! ends; `measure`, what is measured.
 
 pub mod behaviour;
@@ -9,6 +9,7 @@ mod ear;
 pub mod ledger;
 pub mod machine;
 pub mod measure;
+pub mod secrets;
 pub mod worker;
 
 use crate::cluster::Cluster;
@@ -66,7 +67,10 @@ pub async fn form(cluster: &Cluster, plan: &Plan) {
     for table in &plan.scenario.service {
         let spec: Result<Spec, _> = table.clone().try_into();
         match spec {
-            Ok(spec) => command(cluster, Command::ServiceCreate { spec }).await,
+            Ok(spec) => {
+                secrets::provide(cluster, &spec).await;
+                command(cluster, Command::ServiceCreate { spec }).await;
+            }
             Err(error) => {
                 recorder.fail(format!("a service of the scenario cannot be read: {error}"))
             }

@@ -43,6 +43,7 @@ impl Fleet {
         };
         if changes.iter().any(frees) {
             self.drop_specs();
+            self.drop_secret_versions();
         }
         Done::Nothing
     }
@@ -189,6 +190,7 @@ impl Fleet {
         };
         let volumes: Vec<String> = names.filter(placeless).collect();
         self.snapshot.apply(change, at.time_ms);
+        self.pin_secrets(id);
         self.mark(Key::Task(id));
         self.assignments_changed(worker, at);
         let place = self.worker_name(worker);

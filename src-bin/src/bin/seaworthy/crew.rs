@@ -43,6 +43,7 @@ pub(crate) async fn start(
     let host = real::host();
     let share = |amount: u64| (amount / u64::from(count)).max(1);
     let mut workers = Vec::new();
+    let shelf = Path::new(node::worker::secrets::BASE);
     for number in 1..=count {
         let name = format!("w{number}");
         let config = WorkerConfig {
@@ -59,7 +60,7 @@ pub(crate) async fn start(
             data_dir: home.join(name),
             listen: address(number, base),
         };
-        workers.push(worker::start(config, Knobs::default(), None).await?);
+        workers.push(worker::start(config, Knobs::default(), None, shelf).await?);
     }
     Ok(workers)
 }

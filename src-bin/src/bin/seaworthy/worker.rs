@@ -34,7 +34,13 @@ pub(crate) async fn run(run: Run) -> Result<Exit, Error> {
         listen(SignalKind::terminate())?,
         listen(SignalKind::interrupt())?,
     );
-    let worker = start(run.config, Knobs::default(), run.runtime.as_deref()).await?;
+    let worker = start(
+        run.config,
+        Knobs::default(),
+        run.runtime.as_deref(),
+        &run.secrets_dir,
+    )
+    .await?;
     tracing::info!(http = worker.http_address, "worker runs");
     tokio::select! {
         biased; // A worker that has ended needs no signal any more.
@@ -62,6 +68,7 @@ pub(crate) async fn start(
     mut config: WorkerConfig,
     knobs: Knobs,
     runtime: Option<&Path>,
+    secrets_dir: &Path,
 ) -> Result<RunningWorker, Error> {
     let called = config.machine.name.clone();
     let wrong = |error: &dyn std::fmt::Display| {
@@ -81,7 +88,10 @@ pub(crate) async fn start(
     };
     config.data_dir = dir.clone();
     let executor: Arc<dyn Executor> = match runtime {
-        None => Arc::new(ProcessExecutor::new(&env, dir, &knobs)),
+        None => {
+            let processes = ProcessExecutor::new(&env, dir, &knobs);
+            Arc::new(processes.with_secrets_dir(secrets_dir))
+        }
         Some(runtime) => {
             tracing::info!(program = %runtime.program.display(), "runs containers");
             let containers = Containers {
@@ -89,7 +99,8 @@ pub(crate) async fn start(
                 images: images().map_err(|error| wrong(&error))?,
                 platform: host.platform,
             };
-            Arc::new(ContainerExecutor::new(&env, dir, &knobs, containers))
+            let executor = ContainerExecutor::new(&env, dir, &knobs, containers);
+            Arc::new(executor.with_secrets_dir(secrets_dir))
         }
     };
     let started = node::worker::start(env, config, knobs, executor).await;
