@@ -3,7 +3,8 @@
 //! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
 //! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and
 //! `schemas`, the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], [`story_wire`],
-//! `fleet_table`, `fleet_schemas`, and `services`, `nodes`, `volumes`, `secrets` with `secret_wire`, `tokens`, `events`, `explain`, `plan`, `logs`.
+//! `fleet_table`, `fleet_schemas`, and `services`, `nodes`, `volumes`, `secrets` (`secret_wire`), `tokens`, `events`, `explain`,
+//! `plan`, `logs`.
 //!
 //! Rules of the door:
 //! - It talks to the node through [`Handle`] alone; forwarding to the leader is the node's business.

@@ -1,8 +1,8 @@
 //! Workers and their tasks in the storm: machines with process tables, the workers on them, and what a scenario wants to run.
 //!
 //! Reading order: `behaviour`, what a task's words mean; `ledger`, what really ran; `machine`, the process table and the executor
-//! over it; `ear`, what a worker is granted; `secrets`, who reads and who may not see them; `worker`, the production worker as a process of its host; here, how a run begins and
-//! ends; `measure`, what is measured.
+//! over it; `ear`, what a worker is granted; `secrets`, who reads and who may not see them; `worker`, the production worker as a
+//! process of its host; here, how a run begins and ends; `measure`, what is measured.
 
 pub mod behaviour;
 mod ear;
