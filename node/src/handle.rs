@@ -7,6 +7,7 @@ use crate::error::{Code, Error, Leader};
 use crate::fleet::{self, Fleet, meeting};
 use crate::manager::hearing::Hearing;
 use crate::rt::{Clock, Mono};
+use crate::secrets::Vault;
 use crate::state::command::{
     Command, Done, FleetCommand, Get, GetDone, KeyEvent, Member, Op, Outcome, Refusal, Refused,
 };
@@ -281,6 +282,8 @@ pub struct Handle {
     fleet: watch::Receiver<Arc<Fleet>>,
     /// Which workers spoke through this handle.
     hearing: Hearing,
+    /// What seals and opens secrets here; none behind a door without a node.
+    vault: Option<Vault>,
     /// The node's clock, for deadlines.
     clock: Clock,
     /// Limit of a request that names none.
@@ -304,10 +307,26 @@ impl Handle {
             status,
             fleet,
             hearing: Hearing::default(),
+            vault: None,
             clock,
             timeout,
             metrics,
         }
+    }
+
+    /// The same handle, with the node's vault.
+    pub fn with_vault(self, vault: Vault) -> Self {
+        Handle {
+            vault: Some(vault),
+            ..self
+        }
+    }
+
+    /// What seals and opens secrets here.
+    pub(crate) fn vault(&self) -> Result<&Vault, Error> {
+        self.vault
+            .as_ref()
+            .ok_or_else(|| Error::new(Code::Internal, "there is no vault behind this door"))
     }
 
     /// Which workers spoke through this handle and its clones.
@@ -494,7 +513,7 @@ impl Handle {
     }
 
     /// The moment `timeout` from now, or the node's own limit.
-    fn deadline(&self, timeout: Option<Duration>) -> Mono {
+    pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Mono {
         self.clock.now().plus(timeout.unwrap_or(self.timeout))
     }
 

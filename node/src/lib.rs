@@ -24,6 +24,7 @@ pub mod node;
 pub mod raft;
 pub mod rt;
 pub mod scheduler;
+pub mod secrets;
 pub mod service;
 pub mod snapshot;
 pub mod state;

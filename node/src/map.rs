@@ -34,11 +34,13 @@ pub struct Map<K, V> {
     len: usize,
 }
 
+/// Pairs of one chunk.
+type PairsOf<'a, K, V> = fn(&'a Chunk<K, V>) -> std::slice::Iter<'a, Pair<K, V>>;
 /// Pairs of all chunks.
 type Pairs<'a, K, V> = std::iter::FlatMap<
     std::slice::Iter<'a, Chunk<K, V>>,
     std::slice::Iter<'a, Pair<K, V>>,
-    fn(&'a Chunk<K, V>) -> std::slice::Iter<'a, Pair<K, V>>,
+    PairsOf<'a, K, V>,
 >;
 /// All entries of a map in order.
 pub type Iter<'a, K, V> = std::iter::Map<Pairs<'a, K, V>, fn(&'a Pair<K, V>) -> (&'a K, &'a V)>;
@@ -346,11 +348,16 @@ impl<K, V> Default for Map<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: Clone> Index<&K> for Map<K, V> {
+impl<K, V, Q> Index<&Q> for Map<K, V>
+where
+    K: Ord + Clone + Borrow<Q>,
+    V: Clone,
+    Q: Ord + ?Sized,
+{
     type Output = V;
 
     /// The value of a key that is there.
-    fn index(&self, key: &K) -> &V {
+    fn index(&self, key: &Q) -> &V {
         self.get(key).expect("there is an entry of this key")
     }
 }
@@ -360,8 +367,7 @@ impl<'a, K, V> IntoIterator for &'a Map<K, V> {
     type IntoIter = Iter<'a, K, V>;
 
     fn into_iter(self) -> Iter<'a, K, V> {
-        let pairs_of: fn(&'a Chunk<K, V>) -> std::slice::Iter<'a, Pair<K, V>> =
-            |chunk| chunk.iter();
+        let pairs_of: PairsOf<'a, K, V> = |chunk| chunk.iter();
         let parts: fn(&'a Pair<K, V>) -> (&'a K, &'a V) = |(key, value)| (key, &**value);
         self.chunks.iter().flat_map(pairs_of).map(parts)
     }

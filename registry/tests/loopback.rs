@@ -188,6 +188,7 @@ async fn prepare_with(
         version: 1,
         desired: Desired::Run,
         spec,
+        secrets: std::collections::BTreeMap::new(),
     };
     executor.prepare(Arc::new(assignment)).await
 }

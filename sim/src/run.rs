@@ -220,6 +220,7 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
     let crew = crew::evidence(cluster, (start, calm));
     if plan.workers > 0 {
         cluster.ledger.judge_leases(None, recorder.now());
+        crew::secrets::look_at_disks(cluster);
         judge::judge_tasks(&crew, &happened, report, &recorder);
     }
     judge::measure(

@@ -163,3 +163,117 @@ fn tasks_outlive_their_worker_and_come_back_when_they_are_killed() {
     until("no task", || worker.tasks()?.is_empty().then_some(()));
     assert!(!next.iter().any(|process| lives(process)));
 }
+
+/// Whether `words` stand in a file below `dir`.
+fn holds(dir: &Path, words: &[u8]) -> bool {
+    std::fs::read_dir(dir).unwrap().flatten().any(|one| {
+        let path = one.path();
+        match path.is_dir() {
+            true => holds(&path, words),
+            false => {
+                let bytes = std::fs::read(&path).unwrap_or_default();
+                bytes.windows(words.len()).any(|part| part == words)
+            }
+        }
+    })
+}
+
+#[test]
+fn a_task_reads_its_secret_and_no_disk_ever_has_it() {
+    const VALUE: &[u8] = b"no disk shall ever have this 7351";
+    const NEXT: &[u8] = b"nor shall it ever have this 90125";
+    let dir = tempfile::tempdir().unwrap();
+    let mut servers = three(dir.path());
+    servers.iter_mut().for_each(Server::start);
+    whole(&servers);
+    let http = servers[0].http;
+    let token: Value = ask(http, "POST", "/v1/tokens", "{}").unwrap();
+    let token = token["token"].as_str().unwrap();
+    let mut worker = Worker::start(dir.path(), &servers, token);
+    // It tells the length of what it has read, and how its first word is spelt, but not the value.
+    let script = "wc -c < $SEAWORTHY_SECRETS/pass; cut -c 1-3 $SEAWORTHY_SECRETS/pass; \
+                  stat -c %a $SEAWORTHY_SECRETS/pass; exec sleep 1000";
+    let mut spec = json!({
+        "name": "web",
+        "replicas": 2,
+        "command": ["sh", "-c", script],
+        "secrets": [{ "secret": "db", "target": "pass" }],
+        "restart": { "delay_ms": 100 },
+        "update": { "monitor_ms": 100, "order": "stop-first", "unavailable_max": 2 },
+    });
+    let _: Value = ask(http, "POST", "/v1/services", &spec.to_string()).unwrap();
+    let waits = || -> Option<String> {
+        let told: Value = ask(http, "GET", "/v1/services/web/explain", "").ok()?;
+        Some(told.to_string()).filter(|text| text.contains("there is no secret db"))
+    };
+    until("a reason why it waits", waits);
+    let body = |value: &[u8]| json!({ "name": "db", "value": base64(value) }).to_string();
+    let made: Value = ask(http, "POST", "/v1/secrets", &body(VALUE)).unwrap();
+    assert_eq!(made["version"], 1, "{made}");
+    let first = until("two tasks", || worker.running(2));
+    let said = |task: u64| {
+        let log = dir.path().join(format!("worker/tasks/{task}/stdout.log"));
+        std::fs::read_to_string(log).ok()
+    };
+    let expected = |value: &[u8], times: usize| {
+        let word = std::str::from_utf8(&value[..3]).unwrap();
+        format!("{}\n{word}\n400\n", value.len()).repeat(times)
+    };
+    until("its words", || {
+        said(1).filter(|text| *text == expected(VALUE, 1))
+    });
+
+    // All managers but one are gone, and so is the worker for a moment: what it has is enough.
+    servers.iter_mut().for_each(Server::kill);
+    worker.kill_and_start();
+    let again = until("the same two tasks", || worker.running(2));
+    assert_eq!(first, again);
+    signal(&first[0], "KILL");
+    until("another attempt", || {
+        said(1).filter(|text| *text == expected(VALUE, 2))
+    });
+    assert!(!holds(dir.path(), VALUE));
+    assert!(!holds(dir.path(), base64(VALUE).as_bytes()));
+
+    // Another manager than the one that sealed the first value gets the second.
+    servers.iter_mut().for_each(Server::start);
+    whole(&servers);
+    let http = servers[1].http;
+    let put = json!({ "value": base64(NEXT) }).to_string();
+    let put: Value = ask(http, "PUT", "/v1/secrets/db", &put).unwrap();
+    assert_eq!(put["version"], 2, "{put}");
+    spec["env"] = json!({ "ROTATED": "2" });
+    let _: Value = ask(http, "PUT", "/v1/services/web", &spec.to_string()).unwrap();
+    until("the new value", || {
+        said(3).filter(|text| *text == expected(NEXT, 1))
+    });
+    let _: Value = ask(http, "DELETE", "/v1/services/web", "").unwrap();
+    until("no task", || worker.tasks()?.is_empty().then_some(()));
+    let shm = std::fs::read_dir("/dev/shm").unwrap().flatten();
+    let mut ours = shm.filter(|one| one.file_name().to_string_lossy().starts_with("seaworthy-"));
+    let holds_value =
+        |one: std::fs::DirEntry| holds(&one.path(), VALUE) || holds(&one.path(), NEXT);
+    assert!(!ours.any(holds_value), "files go with their tasks");
+    assert!(!holds(dir.path(), NEXT) && !holds(dir.path(), VALUE));
+}
+
+/// Base64 of `bytes`, as the door takes it.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for part in bytes.chunks(3) {
+        let all = part
+            .iter()
+            .fold(0_usize, |all, byte| all << 8 | usize::from(*byte));
+        let all = all << (8 * (3 - part.len()));
+        for place in 0..4 {
+            let letter = LETTERS[all >> (18 - 6 * place) & 63];
+            text.push(if place <= part.len() {
+                char::from(letter)
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}

@@ -74,6 +74,8 @@ pub(crate) struct World {
     pub(crate) status: Arc<watch::Sender<Status>>,
     /// The fleet, as followers see it.
     pub(crate) fleet: Arc<watch::Sender<Arc<Fleet>>>,
+    /// Where the key of secrets lies.
+    _home: tempfile::TempDir,
 }
 
 /// A picture of a healthy leader. Its addresses lead nowhere: a client under test follows them, and whatever happens to listen on
@@ -135,7 +137,10 @@ impl World {
         let (fleet, followed) = watch::channel(Arc::default());
         let fleet = Arc::new(fleet);
         let timeout = Duration::from_secs(5);
+        let home = tempfile::tempdir().unwrap();
+        let vault = crate::secrets::Vault::new(&env, home.path().to_owned());
         let handle = Handle::new(requests, picture, followed, clock, timeout, render);
+        let handle = handle.with_vault(vault);
         let listener = env.net.listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_address();
         let fake = Arc::new(Mutex::new(Fake::default()));
@@ -162,6 +167,7 @@ impl World {
             fake,
             status,
             fleet,
+            _home: home,
         }
     }
 

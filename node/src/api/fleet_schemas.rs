@@ -46,6 +46,7 @@ fn spec() -> Vec<Field> {
         ("stop_grace_ms?", number()),
         ("placement?", reference("Placement")),
         ("volumes?", list("Mount")),
+        ("secrets?", list("SecretMount")),
         ("ports?", list("Port")),
         ("labels?", map()),
     ]
@@ -68,6 +69,7 @@ fn specs() -> Group {
         ("target", text()),
         ("shared?", switch()),
     ];
+    let secret = vec![("secret", text()), ("target?", text()), ("mode?", number())];
     let port = vec![("host", number()), ("target?", number())];
     vec![
         named("Spec", object(spec())),
@@ -78,6 +80,7 @@ fn specs() -> Group {
         named("UpdatePolicy", object(update())),
         named("Placement", object(placement)),
         named("Mount", object(mount)),
+        named("SecretMount", object(secret)),
         named("Port", object(port)),
     ]
 }
@@ -272,6 +275,18 @@ fn small() -> Group {
             ("tasks", numbers()),
         ]
     };
+    let secret = || {
+        vec![
+            ("name", text()),
+            ("version", number()),
+            ("bytes", number()),
+            ("created_ms", number()),
+            ("updated_ms", number()),
+            ("readable", switch()),
+            ("services", texts()),
+            ("tasks", list("SecretUse")),
+        ]
+    };
     let token = vec![
         ("id", number()),
         ("created_ms", number()),
@@ -289,6 +304,25 @@ fn small() -> Group {
         named(
             "VolumesAnswer",
             join(vec![vec![("volumes", list("Volume"))], fresh()]),
+        ),
+        named(
+            "SecretRequest",
+            object(vec![("name", text()), ("value", text())]),
+        ),
+        named("SecretValue", object(vec![("value", text())])),
+        named(
+            "SecretWritten",
+            join(vec![place(), vec![("name", text()), ("version", number())]]),
+        ),
+        named(
+            "SecretUse",
+            object(vec![("task", number()), ("version", number())]),
+        ),
+        named("Secret", object(secret())),
+        named("SecretAnswer", join(vec![secret(), fresh()])),
+        named(
+            "SecretsAnswer",
+            join(vec![vec![("secrets", list("Secret"))], fresh()]),
         ),
         named("TokenRequest", object(vec![("ttl_ms?", number())])),
         named("TokenMade", join(vec![place(), id(), made])),

@@ -1,12 +1,13 @@
-//! The routes of orchestration: services, tasks, nodes, volumes, tokens and events.
+//! The routes of orchestration: services, tasks, nodes, volumes, secrets, tokens and events.
 
 use super::table::{Answer, Body, FRESH, Kind, Param, Route, TIMEOUT, header, path, query};
-use super::{events, explain, logs, nodes, plan, services, tokens, volumes};
+use super::{events, explain, logs, nodes, plan, secrets, services, tokens, volumes};
 use crate::error::Code;
 use http::Method;
 
 const SERVICE: &[Param] = &[path("name", Kind::Bytes, "Name of the service.")];
 const NODE: &[Param] = &[path("name", Kind::Bytes, "Name of the node.")];
+const SECRET: &[Param] = &[path("name", Kind::Bytes, "Name of the secret.")];
 const VOLUME: &[Param] = &[path("name", Kind::Bytes, "Name of the volume.")];
 const TASK: &[Param] = &[path("id", Kind::Number, "The task.")];
 const TOKEN: &[Param] = &[path("id", Kind::Number, "The token.")];
@@ -389,6 +390,61 @@ pub(super) static ROUTES: &[Route] = &[
         answer: Answer::Json("Place"),
         errors: WRITE,
         handler: |call| Box::pin(volumes::remove(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/secrets",
+        id: "createSecret",
+        summary: "Makes a secret; its value is sealed here and never told again.",
+        groups: &[TIMEOUT],
+        body: Body::Json("SecretRequest"),
+        answer: Answer::Json("SecretWritten"),
+        errors: WRITE,
+        handler: |call| Box::pin(secrets::create(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/secrets",
+        id: "listSecrets",
+        summary: "All secrets, without their values.",
+        groups: &[FRESH, TIMEOUT],
+        body: Body::None,
+        answer: Answer::Json("SecretsAnswer"),
+        errors: READING,
+        handler: |call| Box::pin(secrets::list(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/secrets/{name}",
+        id: "showSecret",
+        summary: "A secret: its version, its length, and who uses it; never its value.",
+        groups: &[SECRET, FRESH, TIMEOUT],
+        body: Body::None,
+        answer: Answer::Json("SecretAnswer"),
+        errors: READING,
+        handler: |call| Box::pin(secrets::show(call)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/secrets/{name}",
+        id: "updateSecret",
+        summary: "Gives a secret another value; tasks that are assigned from then on get it.",
+        groups: &[SECRET, TIMEOUT],
+        body: Body::Json("SecretValue"),
+        answer: Answer::Json("SecretWritten"),
+        errors: WRITE,
+        handler: |call| Box::pin(secrets::update(call)),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/v1/secrets/{name}",
+        id: "removeSecret",
+        summary: "Removes a secret that no service names.",
+        groups: &[SECRET, TIMEOUT],
+        body: Body::None,
+        answer: Answer::Json("Place"),
+        errors: WRITE,
+        handler: |call| Box::pin(secrets::remove(call)),
     },
     Route {
         method: Method::POST,

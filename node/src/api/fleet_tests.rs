@@ -57,6 +57,11 @@ pub(super) fn sample(id: &str) -> (&'static str, &'static str) {
         "listVolumes" => ("/v1/volumes", ""),
         "showVolume" => ("/v1/volumes/data", ""),
         "removeVolume" => ("/v1/volumes/more", ""),
+        "createSecret" => ("/v1/secrets", r#"{"name":"more","value":"aGVsbG8="}"#),
+        "listSecrets" => ("/v1/secrets", ""),
+        "showSecret" => ("/v1/secrets/key", ""),
+        "updateSecret" => ("/v1/secrets/key", r#"{"value":"aGVsbG8="}"#),
+        "removeSecret" => ("/v1/secrets/more", ""),
         "createToken" => ("/v1/tokens", r#"{"ttl_ms":1000}"#),
         "listTokens" => ("/v1/tokens", ""),
         "revokeToken" => ("/v1/tokens/5", ""),
@@ -85,6 +90,92 @@ pub(super) async fn settle(world: &World) {
             stream.write_all(answer.as_bytes()).await.ok();
         }
     });
+}
+
+/// A secret called `key`.
+pub(super) async fn seal(world: &World) {
+    let secret = r#"{"name":"key","value":"aGVsbG8="}"#;
+    let (status, text) = world.ask("POST", "/v1/secrets", secret.as_bytes()).await;
+    assert_eq!(status, 200, "{text}");
+}
+
+#[tokio::test]
+async fn a_value_goes_in_and_never_comes_out() {
+    let world = World::new().await;
+    settle(&world).await;
+    seal(&world).await;
+    world.fleet(|fleet| {
+        let task = fleet.snapshot.tasks.get_mut(&TaskId(7)).unwrap();
+        task.secrets.insert("key".to_owned(), 1);
+    });
+    let value = r#"{"value":"aGVsbG8gYWdhaW4="}"#;
+    let (status, written) = world.json("PUT", "/v1/secrets/key", value).await;
+    assert_eq!((status, &written["version"]), (200, &json!(2)), "{written}");
+    let (_, shown) = world.json("GET", "/v1/secrets/key", "").await;
+    assert_eq!(
+        (&shown["version"], &shown["bytes"]),
+        (&json!(2), &json!(11))
+    );
+    assert_eq!(shown["tasks"], json!([{"task": 7, "version": 1}]));
+    assert_eq!(shown["readable"], true);
+    for (method, path, body, status, says) in [
+        (
+            "POST",
+            "/v1/secrets",
+            r#"{"name":"key","value":"aGk="}"#,
+            409,
+            "update",
+        ),
+        (
+            "PUT",
+            "/v1/secrets/none",
+            r#"{"value":"aGk="}"#,
+            404,
+            "create",
+        ),
+        (
+            "PUT",
+            "/v1/secrets/key",
+            r#"{"value":"hunter2!"}"#,
+            400,
+            "base64",
+        ),
+        ("PUT", "/v1/secrets/key", r#"{"value":""}"#, 400, "0 bytes"),
+        (
+            "PUT",
+            "/v1/secrets/key",
+            r#"{"valve":"hunter2!"}"#,
+            400,
+            "line 1",
+        ),
+        (
+            "PUT",
+            "/v1/secrets/key",
+            r#"{"value":["hunter2!"]}"#,
+            400,
+            "line 1",
+        ),
+        (
+            "POST",
+            "/v1/secrets",
+            r#"{"name":"a/b","value":"aGk="}"#,
+            400,
+            "letters",
+        ),
+    ] {
+        let (code, text) = world.ask(method, path, body.as_bytes()).await;
+        assert_eq!(code, status, "{text}");
+        assert!(text.contains(says) && !text.contains("hunter2"), "{text}");
+    }
+    let long = vec![b'a'; 4 * (crate::secrets::VALUE_BYTES_MAX / 3 + 1)];
+    let long = String::from_utf8(long).unwrap();
+    let body = json!({ "value": long }).to_string();
+    let (code, text) = world.ask("PUT", "/v1/secrets/key", body.as_bytes()).await;
+    assert!(code == 400 && text.contains("65536"), "{code} {text}");
+    let fleet = world.fake.lock().unwrap().fleet.clone();
+    let kept = serde_json::to_string(&fleet.secrets["key"].versions).unwrap();
+    assert!(!kept.contains("hello") && !kept.contains("aGVsbG8"));
+    world.end().await;
 }
 
 /// Two workers, the second one down; `web` with a running task and one that failed; a volume and a token.

@@ -3,7 +3,8 @@
 //! Reading order: [`wire`] and [`txn`], the JSON; `table`, the routes; `routes`, the router over it;
 //! `call`, one request taken apart; `kv`, `leases`, `watch`, `cluster`, `health`, `workers`, what the routes do; `openapi` and
 //! `schemas`, the document; `door`, connections and their limits. Orchestration has the same rooms: [`fleet_wire`], [`story_wire`],
-//! `fleet_table`, `fleet_schemas`, and `services`, `nodes`, `volumes`, `tokens`, `events`, `explain`, `plan`, `logs`.
+//! `fleet_table`, `fleet_schemas`, and `services`, `nodes`, `volumes`, `secrets` (`secret_wire`), `tokens`, `events`, `explain`,
+//! `plan`, `logs`.
 //!
 //! Rules of the door:
 //! - It talks to the node through [`Handle`] alone; forwarding to the leader is the node's business.
@@ -33,6 +34,8 @@ mod openapi;
 mod plan;
 mod routes;
 mod schemas;
+pub mod secret_wire;
+mod secrets;
 mod services;
 pub mod story_wire;
 mod table;

@@ -145,6 +145,7 @@ fn sample(id: &str) -> (&'static str, &'static str) {
 async fn every_route_answers_as_the_document_says() {
     let world = World::new().await;
     super::fleet_tests::settle(&world).await;
+    super::fleet_tests::seal(&world).await;
     for route in table::all() {
         let (target, body) = sample(route.id);
         let path = target.split('?').next().unwrap();

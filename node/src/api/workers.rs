@@ -84,14 +84,25 @@ pub(super) async fn assignments(call: Call) -> Result<Response, Error> {
         let fleet = fleets.borrow_and_update().clone();
         let applied = status.borrow().applied_index;
         let newer = assignments::newer(&fleet, applied, (worker, epoch), revision)?;
-        if newer.is_some() {
-            break newer;
+        if let Some(newer) = newer {
+            break Some((fleet, newer));
         }
         tokio::select! {
             biased; // A stopping node lets everybody go; what is there goes before a wait that ends.
             () = call.api.closing.cancelled() => return Err(stopping()),
             changed = fleets.changed() => changed.map_err(|_| stopping())?,
             () = &mut waited => break None,
+        }
+    };
+    let found = match found {
+        None => None,
+        Some((fleet, mut given)) => {
+            let node = status.borrow().id;
+            if given.tasks.iter().any(|task| !task.spec.secrets.is_empty()) {
+                let vault = handle.vault()?;
+                vault.deliver(&fleet, (node, worker), &mut given).await?;
+            }
+            Some(given)
         }
     };
     let managers = managers(&status.borrow());

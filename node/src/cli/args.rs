@@ -104,6 +104,9 @@ Signals: TERM or INT hands over leadership, flushes and exits 0; USR1 cuts a sna
     /// Volumes: what tasks keep
     #[command(subcommand)]
     Volume(args_fleet::Volume),
+    /// Secrets: what tasks read and nobody else shall
+    #[command(subcommand)]
+    Secret(super::args_secret::Secret),
     /// Print what happened to services, tasks, nodes and volumes
     #[command(after_help = "\
 Examples:

@@ -55,7 +55,7 @@ Examples:
   seaworthy service update web --env MODE=fast --env-rm DEBUG
   seaworthy service update web web.toml --expect-version 4
 
-Lists that are given (-p, --volume, --constraint, --spread) take the place of the old ones. Nothing changes if somebody else
+Lists that are given (-p, --volume, --secret, --constraint, --spread) take the place of the old ones. Nothing changes if somebody else
 changed the service in between.")]
     Update(Box<Update>),
     /// Go back to the contents before
@@ -223,6 +223,9 @@ pub struct SpecFlags {
     /// A volume with a single writer, or one that tasks on its worker share
     #[arg(long, value_name = "NAME:TARGET[:shared]", value_parser = mount, help_heading = PLACE)]
     pub volume: Vec<crate::service::spec::Mount>,
+    /// A secret, which its tasks find as a file of that name, or of another
+    #[arg(long, value_name = "NAME[:FILE]", value_parser = secret, help_heading = PLACE)]
+    pub secret: Vec<crate::service::spec::SecretMount>,
     /// A rule for workers, such as "node.labels.zone == north"
     #[arg(long, value_name = "RULE", value_parser = constraint, help_heading = PLACE)]
     pub constraint: Vec<String>,
@@ -535,6 +538,15 @@ fn mount(text: &str) -> Result<crate::service::spec::Mount, String> {
         target: target.to_owned(),
         shared,
     })
+}
+
+/// `NAME` or `NAME:FILE`.
+fn secret(text: &str) -> Result<crate::service::spec::SecretMount, String> {
+    let (name, target) = text.split_once(':').unwrap_or((text, text));
+    crate::service::check::secret_name(name)?;
+    let mut mount = crate::service::spec::SecretMount::new(name);
+    target.clone_into(&mut mount.target);
+    Ok(mount)
 }
 
 /// A rule that can be read.

@@ -462,3 +462,73 @@ async fn events_are_printed_and_followed_across_a_break() {
         (1, "error: enough\n")
     );
 }
+
+#[tokio::test]
+async fn a_secret_is_read_from_where_it_is_and_never_shown() {
+    let mut fake = Fake::new(|asked| match asked.line.as_str() {
+        "POST /v1/secrets" | "PUT /v1/secrets/db" => {
+            ok(json!({"name": "db", "version": 2, "revision": 1, "index": 9, "replayed": false}))
+        }
+        "GET /v1/secrets/db" => ok(
+            json!({"name": "db", "version": 2, "bytes": 7, "created_ms": 0, "updated_ms": 0,
+            "readable": false, "services": ["web"], "tasks": [{"task": 7, "version": 1}],
+            "revision": 1, "applied_index": 9}),
+        ),
+        "GET /v1/secrets" => ok(
+            json!({"secrets": [{"name": "db", "version": 2, "bytes": 7, "created_ms": 0,
+            "updated_ms": 951_782_399_000_u64, "readable": true, "services": [], "tasks": []}],
+            "revision": 1, "applied_index": 9}),
+        ),
+        "DELETE /v1/secrets/db" => ok(json!({"revision": 1, "index": 9, "replayed": false})),
+        "POST /v1/services" => written(1),
+        other => panic!("nobody asks {other}"),
+    })
+    .await;
+    fake.files.insert("pass".into(), "hunter2".into());
+    fake.files.insert("-".into(), "hunter2".into());
+    for line in [
+        "secret create db --from-file pass",
+        "secret create db --from-stdin",
+        "secret create db --from-literal hunter2",
+        "secret update db --from-file -",
+    ] {
+        let typed = fake.types(line).await;
+        assert_eq!(typed.code, 0, "{line}: {}", typed.err);
+        assert!(!typed.out.contains("hunter2") && !typed.err.contains("hunter2"));
+        assert_eq!(line.contains("literal"), typed.err.contains("history"));
+        let asked = fake.asked.lock().unwrap();
+        assert_eq!(body(asked.last().unwrap())["value"], "aHVudGVyMg==");
+    }
+    for line in [
+        "secret create db",
+        "secret create db --from-stdin --from-file pass",
+        "service create web --secret a/b -- ./web",
+    ] {
+        assert_eq!(fake.types(line).await.code, 2, "{line}");
+    }
+    fake.files.insert("empty".into(), String::new());
+    let typed = fake.types("secret create db --from-file empty").await;
+    assert!(
+        typed.code == 2 && typed.err.contains("1 to 65536"),
+        "{}",
+        typed.err
+    );
+    let shown = fake.types("secret inspect db").await.out;
+    assert!(
+        shown.contains("7 (version 1)") && shown.contains("give it again"),
+        "{shown}"
+    );
+    let listed = fake.types("secret ls").await.out;
+    assert!(
+        listed.contains("db    2        7      2000-02-28"),
+        "{listed}"
+    );
+    assert_eq!(fake.types("secret rm db").await.code, 0);
+    let line = "service create web --secret db --secret key:tls.key -- ./web";
+    assert_eq!(fake.types(line).await.code, 0);
+    let spec: Spec =
+        serde_json::from_value(body(fake.asked.lock().unwrap().last().unwrap())).unwrap();
+    let secrets = spec.secrets.iter();
+    let secrets: Vec<_> = secrets.map(|one| (&*one.secret, &*one.target)).collect();
+    assert_eq!(secrets, [("db", "db"), ("key", "tls.key")]);
+}

@@ -10,6 +10,7 @@
 pub mod alias;
 pub mod args;
 pub mod args_fleet;
+pub mod args_secret;
 pub mod cluster;
 pub mod config;
 pub mod events;
@@ -20,6 +21,7 @@ pub mod lease;
 mod logs;
 pub mod node;
 pub mod remote;
+pub mod secret;
 pub mod service;
 mod spec_flags;
 pub mod table;
@@ -94,6 +96,7 @@ async fn dispatch(cli: Cli, output: Output, world: &World) -> Result<Exit, Error
         Command::Service(command) => service::run(command, &remote()?, output, world).await,
         Command::Node(command) => node::run(command, &remote()?, output, world).await,
         Command::Volume(command) => volume::run(command, &remote()?, output, world).await,
+        Command::Secret(command) => secret::run(command, &remote()?, output, world).await,
         Command::Events(options) => events::run(&options, &remote()?, output, world).await,
         Command::Bench(options) => bench(&options, &remote()?, output, world).await,
         Command::Config(command) => config::run(command, output, world).await,

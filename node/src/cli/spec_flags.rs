@@ -42,6 +42,7 @@ fn place(flags: &SpecFlags, spec: &mut Spec) {
         spec.ports = ports.map(|&(host, target)| Port { host, target }).collect();
     }
     replace(&mut spec.volumes, &flags.volume);
+    replace(&mut spec.secrets, &flags.secret);
     replace(&mut spec.placement.constraints, &flags.constraint);
     replace(&mut spec.placement.spread, &flags.spread);
     set(

@@ -72,6 +72,9 @@ pub struct Start {
     /// Credentials for registries of images, as `docker login` writes them (config.json); read again for each pull
     #[arg(long, value_name = "FILE")]
     pub registry_credentials: Option<PathBuf>,
+    /// Where tasks find files of their secrets: a directory in memory (tmpfs), never one on a disk
+    #[arg(long, value_name = "DIR", default_value = crate::worker::secrets::BASE)]
+    pub secrets_dir: PathBuf,
     /// End the tasks when the worker is told to stop
     #[arg(long)]
     pub stop_tasks: bool,
@@ -91,6 +94,8 @@ pub struct Run {
     pub runtime: Option<PathBuf>,
     /// Credentials for registries.
     pub registry_credentials: Option<PathBuf>,
+    /// Where files of secrets go.
+    pub secrets_dir: PathBuf,
     /// Filter of its log.
     pub log: String,
 }
@@ -140,6 +145,7 @@ fn configured(start: Start, token: Option<String>) -> Result<Run, Error> {
         address: advertised,
         platform: String::new(),
         containers: false,
+        public_key: None,
         capacity: Amounts {
             cpu_milli: start.cpu.unwrap_or(0),
             memory_bytes: start.memory.unwrap_or(0),
@@ -157,6 +163,7 @@ fn configured(start: Start, token: Option<String>) -> Result<Run, Error> {
         stops_tasks: start.stop_tasks,
         runtime: start.runtime,
         registry_credentials: start.registry_credentials,
+        secrets_dir: start.secrets_dir,
         log: start.log,
     })
 }

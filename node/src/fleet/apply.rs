@@ -3,10 +3,11 @@
 //! Everything that may refuse a command happens before its first change, so a refused one changes nothing. Each change marks the
 //! records that it touches and leaves one event.
 //!
-//! Map: `services`, `workers` with `hello`, `plan`, `volumes` and `tokens`, one kind of command each; `tell`, the events.
+//! Map: `services`, `workers` with `hello`, `plan`, `volumes`, `tokens` and `secrets`, one kind of command each; `tell`, the events.
 
 mod hello;
 mod plan;
+mod secrets;
 mod services;
 mod tell;
 mod tokens;
@@ -92,6 +93,25 @@ impl Fleet {
             Command::VolumeRemove { name } => self.remove_volume(name, at),
             Command::TokenCreate { hash, ttl_ms } => self.create_token(hash, *ttl_ms, at),
             Command::TokenRevoke { id } => self.revoke_token(*id, at),
+            Command::SecretPut {
+                name,
+                version,
+                what,
+            } => self.put_secret(name, *version, what, at),
+            Command::SecretRemove { name } => self.remove_secret(name, at),
+            Command::KeyringMake {
+                node,
+                public,
+                share,
+            } => self.make_keyring(*node, *public, share, at),
+            Command::KeyringJoin { node, public } => Ok(self.join_keyring(*node, *public)),
+            Command::KeyringShare {
+                key,
+                node,
+                public,
+                share,
+            } => Ok(self.share_key(*key, *node, *public, share, at)),
+            Command::KeyringLeave { node } => Ok(self.leave_keyring(*node)),
         }
     }
 

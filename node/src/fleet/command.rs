@@ -3,11 +3,13 @@
 //! Commands travel as JSON inside [`crate::state::command::Op::Fleet`], and are kept in logs: names of fields and variants never
 //! change meaning. A command that no longer makes sense is refused, or does nothing where the text says so.
 
+use super::secret::Version;
 use crate::scheduler::Change;
 use crate::scheduler::model::{Availability, Status};
+use crate::secrets::seal::{PublicKey, Sealed};
 use crate::service::Spec;
 use crate::service::spec::Amounts;
-use crate::types::{Epoch, Incarnation, ServiceId, Term, WorkerId};
+use crate::types::{Epoch, Incarnation, NodeId, ServiceId, Term, WorkerId};
 use crate::worker::Report;
 use crate::worker::exchange::Hello;
 use serde::{Deserialize, Serialize};
@@ -130,6 +132,53 @@ pub enum Command {
         /// Its id.
         id: u64,
     },
+    /// Gives a secret a value: its next version, the first one makes it. Answers [`Done::Secret`].
+    SecretPut {
+        /// Its name.
+        name: String,
+        /// The version, one more than the newest; refused if there is that one by now.
+        version: u64,
+        /// The value, sealed.
+        what: Version,
+    },
+    /// Removes a secret that no service names. Answers [`Done::Nothing`].
+    SecretRemove {
+        /// Its name.
+        name: String,
+    },
+    /// A manager made the data key; refused while any manager has one. Answers [`Done::Nothing`].
+    KeyringMake {
+        /// Which manager.
+        node: NodeId,
+        /// Its public key.
+        public: PublicKey,
+        /// The data key, sealed for it.
+        share: Sealed,
+    },
+    /// A manager has no share that it can open, and tells its public key to get one. Answers [`Done::Nothing`].
+    KeyringJoin {
+        /// Which manager.
+        node: NodeId,
+        /// Its public key.
+        public: PublicKey,
+    },
+    /// A manager that has the data key shares it with one that has not. Void if that one has a share or another key by now. Answers
+    /// [`Done::Nothing`].
+    KeyringShare {
+        /// Which data key.
+        key: u64,
+        /// Who gets it.
+        node: NodeId,
+        /// For which public key it is sealed.
+        public: PublicKey,
+        /// The data key, sealed.
+        share: Sealed,
+    },
+    /// A manager is no member any more. Answers [`Done::Nothing`].
+    KeyringLeave {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// A worker's hello with what it brings.
@@ -160,6 +209,9 @@ pub struct Machine {
     pub containers: bool,
     /// What it has to give.
     pub capacity: Amounts,
+    /// The key for which its tasks' secrets are sealed; none: it can open none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<PublicKey>,
     /// Labels that it begins with when it joins; afterwards operators set them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -205,5 +257,10 @@ pub enum Done {
         id: u64,
         /// When it ends, milliseconds since the Unix epoch.
         expires_ms: u64,
+    },
+    /// Of a secret.
+    Secret {
+        /// Its newest version.
+        version: u64,
     },
 }

@@ -10,7 +10,7 @@
 //! [`crate::scheduler::change`].
 //!
 //! Map, in reading order: [`command`], what goes in and comes out; [`event`], what is told of it; [`apply`]; [`records`];
-//! [`meeting`], what workers and managers say to each other.
+//! [`secret`], sealed values and who opens them; [`meeting`], what workers and managers say to each other.
 //!
 //! Nothing here looks at a clock, a disk or a network. `docs/orchestration.md` is the contract.
 
@@ -19,6 +19,7 @@ pub mod command;
 pub mod event;
 pub mod meeting;
 pub mod records;
+pub mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +57,10 @@ pub struct Fleet {
     pub specs: Map<(ServiceId, u64), Arc<Spec>>,
     /// Tokens by which workers may join, by id.
     pub tokens: Map<u64, Token>,
+    /// Secrets, by name; only their ciphertext.
+    pub secrets: Map<String, secret::Secret>,
+    /// Who can open them.
+    pub keyring: Arc<secret::Keyring>,
     /// What happened lately, by the entry that did it and a number within the entry.
     pub events: Map<(u64, u32), Event>,
     /// The entry that changed anything here last.
@@ -84,6 +89,9 @@ pub struct WorkerNote {
     pub address: String,
     /// Life of its disk.
     pub life: Incarnation,
+    /// The key for which its tasks' secrets are sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<crate::secrets::PublicKey>,
     /// Greatest report of that life that was taken.
     pub acknowledged: u64,
     /// The entry that changed its assignments last: their revision. Grows within an epoch and across epochs.

@@ -1,8 +1,9 @@
-//! The fleet as records: one for each service, specification, task, worker, volume, token and event, and one for the counters.
+//! The fleet as records: one for each service, specification, task, worker, volume, token, event and secret, and one for the counters.
 //!
 //! Values are JSON, the same bytes for the same fleet: maps are ordered, and fields stand in the order of their types. Where a record
 //! lies is decided in `state::keys`. A fleet that is loaded from its records equals the one in memory.
 
+use super::secret::{Keyring, Secret};
 use super::{Event, Fleet, ServiceNote, TaskNote, Token, WorkerNote};
 use crate::scheduler::model::{Service, Task, Volume, Worker};
 use crate::service::Spec;
@@ -32,6 +33,10 @@ pub enum Key {
     Token(u64),
     /// An event.
     Event(u64, u32),
+    /// A secret.
+    Secret(String),
+    /// Who can open secrets.
+    Keyring,
 }
 
 /// The counters.
@@ -113,6 +118,16 @@ impl Fleet {
                 let event: Event = read(&key, value)?;
                 self.events.insert((*index, *number), event);
             }
+            Key::Secret(name) => {
+                let secret: Secret = read(&key, value)?;
+                let newest = secret.newest();
+                self.snapshot.secrets.insert(name.clone(), newest);
+                self.secrets.insert(name.clone(), secret);
+            }
+            Key::Keyring => {
+                let keyring: Keyring = read(&key, value)?;
+                self.keyring = Arc::new(keyring);
+            }
         }
         Ok(())
     }
@@ -137,6 +152,8 @@ impl Fleet {
                 let event = self.events.get(&(*index, *number))?;
                 Some(write(event))
             }
+            Key::Secret(name) => self.secrets.get(name).map(write),
+            Key::Keyring => Some(write(&*self.keyring)),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::service::Desired;
 use crate::types::{Epoch, Index, WorkerId};
 use crate::worker::exchange::Assignments;
 use crate::worker::words::Assignment;
+use std::collections::BTreeMap;
 
 /// The assignments of `worker` in its session, if they are newer than `revision`: all its tasks.
 pub(crate) fn newer(
@@ -78,6 +79,7 @@ fn assignment(fleet: &Fleet, task: &Task) -> Result<Assignment, Error> {
             false => task.desired,
         },
         spec: spec.as_ref().clone(),
+        secrets: BTreeMap::new(), // Whoever sends them puts them in, sealed.
     })
 }
 

@@ -84,6 +84,7 @@ fn is_same(worker: &Worker, note: &WorkerNote, machine: &Machine) -> bool {
         && worker.containers == machine.containers
         && worker.capacity == machine.capacity
         && note.address == machine.address
+        && note.public_key == machine.public_key
 }
 
 /// Whether another life may take the place of `worker` now.

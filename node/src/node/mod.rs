@@ -55,6 +55,7 @@ use crate::knobs::Knobs;
 use crate::manager::Asked;
 use crate::metrics::Metrics;
 use crate::rt::{Env, Event, Tasks};
+use crate::secrets::Vault;
 use crate::transport::{Door, Setup, Transport};
 use crate::types::{ClusterId, Incarnation, Index, NodeId, Revision, Role, Term};
 use std::sync::Arc;
@@ -200,6 +201,8 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
         knobs.request_timeout,
         Arc::new(move || text.render()),
     );
+    let vault = Vault::new(&env, config.data_dir.clone());
+    let handle = handle.with_vault(vault.clone());
     let door = Arc::new(Door::default());
     let transport = Transport::start(Setup {
         env: env.clone(),
@@ -231,6 +234,8 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
         metrics.clone(),
         calls,
     ));
+    let keeper = crate::secrets::keeper::run(env.clock.clone(), handle.clone(), vault);
+    tasks.spawn(keeper);
     let shared = Shared {
         env,
         config: Arc::new(config),

@@ -6,7 +6,7 @@
 use super::constraint::Constraint;
 use super::model::{Availability, Moment, Snapshot, Status, Task, Worker};
 use super::room::Rooms;
-use crate::service::spec::{Amounts, Mode, Mount, Spec};
+use crate::service::spec::{Amounts, Mode, Mount, SecretMount, Spec};
 use crate::service::{Desired, State};
 use crate::types::{ServiceId, TaskId, WorkerId};
 use std::collections::BTreeMap;
@@ -52,6 +52,8 @@ pub enum Reason {
         /// The task that has it.
         by: TaskId,
     },
+    /// There is no such secret.
+    NoSecret(String),
     /// Too little of the processor is left.
     Cpu {
         /// What the task reserves, thousandths of a processor.
@@ -83,6 +85,7 @@ pub struct Need<'a> {
     copies_max: u32,
     reservations: Amounts,
     volumes: &'a [Mount],
+    secrets: &'a [SecretMount],
     ports: Vec<u16>,
 }
 
@@ -107,6 +110,7 @@ impl<'a> Need<'a> {
             copies_max: spec.placement.replicas_per_node_max,
             reservations: spec.resources.reservations,
             volumes: &spec.volumes,
+            secrets: &spec.secrets,
             ports: spec.ports.iter().map(|port| port.host).collect(),
         }
     }
@@ -139,6 +143,15 @@ impl<'a> Need<'a> {
         }
     }
 
+    /// Whether all its secrets are there, whatever the worker.
+    fn has_secrets(&self, snapshot: &Snapshot) -> Result<(), Reason> {
+        let known = |mount: &&SecretMount| !snapshot.secrets.contains_key(&mount.secret);
+        match self.secrets.iter().find(known) {
+            Some(missing) => Err(Reason::NoSecret(missing.secret.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Whether there is room for one more such task on a worker that suits.
     pub fn has_room(
         &self,
@@ -146,6 +159,7 @@ impl<'a> Need<'a> {
         rooms: &Rooms,
         worker: &Worker,
     ) -> Result<(), Reason> {
+        self.has_secrets(snapshot)?;
         for mount in self.volumes {
             volume_fits(mount, snapshot, rooms, worker)?;
         }
@@ -331,6 +345,12 @@ impl fmt::Display for Reason {
             }
             Reason::VolumeInUse { volume, by } => {
                 write!(out, "volume {volume} is held by task {by}")
+            }
+            Reason::NoSecret(name) => {
+                write!(
+                    out,
+                    "there is no secret {name}; `secret create {name}` makes it"
+                )
             }
             Reason::Port { port, by } => write!(out, "port {port} is taken by task {by}"),
             Reason::Cpu { needs, free } => {

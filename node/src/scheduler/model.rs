@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub services: Services,
     /// Volumes, by name.
     pub volumes: Map<String, Volume>,
+    /// The newest version of each secret, by name.
+    pub secrets: Map<String, u64>,
     /// The id that the next task gets.
     pub next_task: TaskId,
 }
@@ -112,6 +114,9 @@ pub struct Task {
     pub volumes: Vec<Mount>,
     /// The worker's ports that it needs for itself.
     pub ports: Vec<u16>,
+    /// Versions of its secrets, from its assignment on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, u64>,
     /// Failures in a row of its version in its slot when it was made; the back-off grows with them.
     pub failures: u32,
     /// Whether a rollout has counted its failure.

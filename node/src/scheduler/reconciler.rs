@@ -8,7 +8,7 @@
 //! - the time that it waits for: each look says when it wants the next one;
 //! - something outside its own tasks on which its last look depended: what a worker is known to have told, or, while its copies are
 //!   being moved, the whole cluster: such services are looked at each time;
-//! - workers, volumes or limits: then everything is looked at.
+//! - workers, volumes, secrets or limits: then everything is looked at.
 //!
 //! Pending tasks are placed in every pass, whosever they are. So a pass gives the plan that a first one would give for the same snapshot
 //! and moment, as long as moments come in order; the world's tests compare the two at each of their steps.
@@ -80,7 +80,8 @@ impl Reconciler {
     fn follow(&mut self, snapshot: &Snapshot, moment: &Moment) -> BTreeSet<ServiceId> {
         let all = self.limits.as_ref() != Some(&moment.limits)
             || self.seen.workers != snapshot.workers
-            || self.seen.volumes != snapshot.volumes;
+            || self.seen.volumes != snapshot.volumes
+            || self.seen.secrets != snapshot.secrets;
         let mut look = std::mem::take(&mut self.restless);
         let due = self.wakes.iter().filter(|(_, at)| **at <= moment.now_ms);
         look.extend(due.map(|(&service, _)| service));

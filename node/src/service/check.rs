@@ -33,6 +33,7 @@ impl Spec {
         self.check_update(&mut faults);
         self.check_placement(&mut faults);
         self.check_volumes(&mut faults);
+        self.check_secrets(&mut faults);
         self.check_ports(&mut faults);
         if self.labels.keys().any(String::is_empty) {
             faults.push("a label has no name".to_owned());
@@ -182,6 +183,31 @@ impl Spec {
         }
     }
 
+    fn check_secrets(&self, faults: &mut Vec<String>) {
+        not_too_many("secrets", self.secrets.len(), faults);
+        let mut targets = BTreeSet::new();
+        for mount in &self.secrets {
+            let (name, target) = (mount.secret.escape_debug(), &mount.target);
+            if let Err(fault) = secret_name(&mount.secret) {
+                faults.push(fault);
+            }
+            if secret_name(target).is_err() {
+                faults.push(format!(
+                    "secret `{name}` has the target `{}`: it must be the name of a file, without `/`",
+                    target.escape_debug()
+                ));
+            } else if !targets.insert(target) {
+                faults.push(format!("two secrets have the target `{target}`"));
+            }
+            if mount.mode & !0o777 != 0 || mount.mode & 0o400 == 0 {
+                faults.push(format!(
+                    "secret `{name}` has the mode {:o} (octal): its owner must read it, and 777 is the most",
+                    mount.mode
+                ));
+            }
+        }
+    }
+
     fn check_ports(&self, faults: &mut Vec<String>) {
         not_too_many("ports", self.ports.len(), faults);
         let mut hosts = BTreeSet::new();
@@ -250,6 +276,19 @@ pub fn name(what: &str, text: &str) -> Result<(), String> {
     }
     Err(format!(
         "{what} is `{}`: it must be 1 to {NAME_LEN_MAX} of a-z, 0-9 and -, with a letter or digit at both ends",
+        text.escape_debug()
+    ))
+}
+
+/// Whether `text` is a name as secrets have it. It becomes the name of a file.
+pub fn secret_name(text: &str) -> Result<(), String> {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if (1..=NAME_LEN_MAX).contains(&text.len()) && begins && text.chars().all(known) {
+        return Ok(());
+    }
+    Err(format!(
+        "the secret's name is `{}`: it must be 1 to {NAME_LEN_MAX} letters, digits, `-`, `_` or `.`, the first a letter or digit",
         text.escape_debug()
     ))
 }

@@ -4,10 +4,11 @@
 //! `ignore_unsupported` a note. What is wrong is a fault always. All faults are told at once.
 //!
 //! Map: here the file and its top; `service`, the keys of a service; `deploy`, what stands under `deploy`; `value`, texts, lists and
-//! maps in the spellings that Compose allows; `place`, ports and volumes.
+//! maps in the spellings that Compose allows; `place`, ports and volumes; `secrets`.
 
 mod deploy;
 mod place;
+mod secrets;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -40,16 +41,18 @@ pub(super) fn read(
     report.dollars(&mut root);
     let mut specs = Vec::new();
     let volumes = volumes(&root, &mut report);
+    let secrets = secrets::named(&root, &mut report);
     for (key, node) in report.map("the file", &root) {
         let path = key.name.as_str();
         match path {
             "services" => {
                 for (key, node) in report.map(path, node) {
-                    specs.push(service::read(key, node, &volumes, &mut report));
+                    let named = (&volumes, &secrets);
+                    specs.push(service::read(key, node, named, &mut report));
                 }
             }
             // Read above; and Compose itself gives the version no meaning.
-            "volumes" | "version" => {}
+            "volumes" | "secrets" | "version" => {}
             "name" => {
                 let why = "services keep their own names, without the project's";
                 report.note(key.line, path, why);
@@ -57,7 +60,7 @@ pub(super) fn read(
             "networks" => {
                 report.unsupported(key.line, path, "there are no networks between tasks yet");
             }
-            "secrets" | "configs" => {
+            "configs" => {
                 let why = "give tasks files or variables in another way";
                 report.unsupported(key.line, path, why);
             }

@@ -51,6 +51,9 @@ pub struct Spec {
     /// Volumes; each lies on one worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Mount>,
+    /// Secrets, which tasks find as files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretMount>,
     /// Ports of the worker that a task needs for itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
@@ -273,6 +276,68 @@ pub struct Mount {
     pub shared: bool,
 }
 
+/// A secret in a task: a name alone, or with the file that it becomes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "SecretWords")]
+pub struct SecretMount {
+    /// The secret.
+    pub secret: String,
+    /// Name of the file in the directory of the task's secrets; the secret's own when not said.
+    pub target: String,
+    /// Mode of the file: 0400 when not said.
+    pub mode: u32,
+}
+
+impl SecretMount {
+    /// The secret under its own name, readable by its owner alone.
+    pub fn new(secret: impl Into<String>) -> Self {
+        let secret = secret.into();
+        SecretMount {
+            target: secret.clone(),
+            secret,
+            mode: SECRET_MODE,
+        }
+    }
+}
+
+/// A secret's file is for its owner to read.
+const SECRET_MODE: u32 = 0o400;
+
+/// How people write a secret in a task.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a secret is a name, or a table with `secret` and perhaps `target` and `mode`"
+)]
+enum SecretWords {
+    Name(String),
+    Whole(SecretTable),
+}
+
+/// The long way.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretTable {
+    secret: String,
+    #[serde(default)]
+    target: Option<String>,
+    #[serde(default)]
+    mode: Option<u32>,
+}
+
+impl From<SecretWords> for SecretMount {
+    fn from(words: SecretWords) -> Self {
+        match words {
+            SecretWords::Name(name) => SecretMount::new(name),
+            SecretWords::Whole(table) => SecretMount {
+                target: table.target.unwrap_or_else(|| table.secret.clone()),
+                mode: table.mode.unwrap_or(SECRET_MODE),
+                secret: table.secret,
+            },
+        }
+    }
+}
+
 /// A port of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -302,6 +367,7 @@ impl Spec {
             stop_grace_ms: stop_grace_ms(),
             placement: Placement::default(),
             volumes: Vec::new(),
+            secrets: Vec::new(),
             ports: Vec::new(),
             labels: BTreeMap::new(),
         }

@@ -29,6 +29,8 @@ const FLEET_WORKER: u8 = 0x64;
 const FLEET_VOLUME: u8 = 0x65;
 const FLEET_TOKEN: u8 = 0x66;
 const FLEET_EVENT: u8 = 0x67;
+const FLEET_SECRET: u8 = 0x68;
+const FLEET_KEYRING: u8 = 0x69;
 /// Families up to here, exclusive, are kept for the fleet.
 const FLEET_END: u8 = 0x70;
 
@@ -173,6 +175,8 @@ pub(crate) fn fleet(of: &Key) -> Bytes {
         Key::Volume(name) => key(FLEET_VOLUME, &[], name.as_bytes()),
         Key::Token(id) => key(FLEET_TOKEN, &[*id], &[]),
         Key::Event(index, number) => key(FLEET_EVENT, &[*index], &number.to_be_bytes()),
+        Key::Secret(name) => key(FLEET_SECRET, &[], name.as_bytes()),
+        Key::Keyring => key(FLEET_KEYRING, &[], &[]),
     }
 }
 
@@ -200,6 +204,11 @@ pub(crate) fn fleet_parts(record_key: &[u8]) -> Option<Key> {
             let (_, number) = history_position(record_key);
             Some(Key::Event(first(), number))
         }
+        (FLEET_SECRET, _) => {
+            let name = String::from_utf8(rest.to_vec()).ok()?;
+            Some(Key::Secret(name))
+        }
+        (FLEET_KEYRING, 0) => Some(Key::Keyring),
         _ => None,
     }
 }

@@ -16,6 +16,7 @@ use super::task::Task;
 use super::words::{self, Exit, FREE, Handle, Observation, Timing};
 use crate::service::{Desired, State};
 use crate::types::{ClusterId, Epoch, TaskId, WorkerId};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the worker stands with managers.
@@ -270,7 +271,10 @@ impl Worker {
             if given.spec.is_single_writer() && !self.saved.tasks.contains_key(&id) {
                 self.heartbeat_at_ms = now_ms; // It waits for a lease, which only comes for assignments that the worker has.
             }
-            (self.saved.tasks.entry(id)).or_insert_with(|| Task::new(given));
+            match self.saved.tasks.entry(id) {
+                Entry::Occupied(mut known) => known.get_mut().renew_secrets(given.secrets),
+                Entry::Vacant(place) => drop(place.insert(Task::new(given))),
+            }
             self.step_task(id, words::Input::Desired(desired), now_ms, effects);
         }
     }

@@ -5,6 +5,7 @@
 
 use super::exchange::Found;
 use super::logs::{LogPage, LogQuery};
+use super::secrets::SecretFile;
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::rt::net::BoxFuture;
 use crate::types::TaskId;
@@ -16,11 +17,13 @@ pub trait Executor: Send + Sync {
     fn prepare(&self, assignment: Arc<Assignment>) -> BoxFuture<'static, Result<(), Refusal>>;
 
     /// Starts an attempt. It answers as soon as the process is there; an error means that none is. What belongs to a
-    /// single-writer volume ends with the worker's process.
+    /// single-writer volume ends with the worker's process. Its secrets are in the clear here for the first time: they go where no disk is,
+    /// and are gone when `wait` or `end_orphan` has ended.
     fn start(
         &self,
         assignment: Arc<Assignment>,
         attempt: u32,
+        secrets: Vec<SecretFile>,
     ) -> BoxFuture<'static, Result<Handle, Refusal>>;
 
     /// Waits until an attempt's process has ended and nothing that it began is left.

@@ -65,7 +65,7 @@
 //! # Map
 //!
 //! [`words`] and [`exchange`], what is said; [`task`] with `attempt`, `restart` and `health`, one task's life; [`core`] with `lease` and
-//! `report`, the worker; [`disk`], its file; [`executor`], the seam; [`process`] with [`logs`], tasks as processes. Then the
+//! `report`, the worker; [`disk`], its file; [`executor`], the seam; [`process`] with [`logs`], tasks as processes; [`secrets`]. Then the
 //! program: [`config`]; `running`, where it begins and ends; `shell`, the loop; `link` with `outbox` and `managers`, its talk with
 //! managers; `door` with [`status`], what it tells of itself.
 //!
@@ -79,8 +79,8 @@
 //! - The file is written whole for each change: 1,000 tasks are about a megabyte. Changes that wait together should share a write.
 //! - A process that ended while its worker was away has no exit code; by `on-failure` a finished job runs once more. A shim would know.
 //! - Local restarts are counted, and reported, one by one, but a report in the place of an older one hides the steps between.
-//! - Limits of processor and memory need writable control groups; without them a task runs unlimited and the log says so. Secrets are
-//!   not kept here yet.
+//! - Limits of processor and memory need writable control groups; without them a task runs unlimited and the log says so.
+//! - Each task's sealed secrets are in the file, which is written whole: large secrets of many tasks make each write longer.
 //! - Output is rotated by copying and cutting: lines written in between are lost ([`process`], `logs`).
 
 mod attempt;
@@ -102,6 +102,7 @@ pub mod process;
 mod report;
 mod restart;
 mod running;
+pub mod secrets;
 mod shell;
 pub mod status;
 pub mod task;

@@ -13,6 +13,7 @@
 use super::exchange::Found;
 use super::executor::Executor;
 use super::logs::{self, LogPage, LogQuery};
+use super::secrets::{self, SecretFile, Shelf};
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
@@ -20,7 +21,7 @@ use crate::rt::processes::{self, Command, ProcessId};
 use crate::rt::{Clock, Env, Lane, Net, Processes};
 use crate::service::spec::HealthCheck;
 use crate::types::TaskId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct ProcessExecutor {
     lane: Lane,
     /// The worker's directory.
     dir: PathBuf,
+    /// Where files of secrets go.
+    shelf: Shelf,
     /// Length at which a task's output is rotated, bytes.
     log_bytes: u64,
     /// Older parts of it that are kept.
@@ -61,10 +64,71 @@ impl ProcessExecutor {
             net: env.net.clone(),
             clock: env.clock.clone(),
             lane: env.lanes.open("tasks"),
+            shelf: Shelf::new(Path::new(secrets::BASE), &dir),
             dir,
             log_bytes: knobs.task_log_bytes,
             logs_kept: knobs.task_logs_kept,
         }
+    }
+
+    /// The same executor, with files of secrets in `base`, which must be in memory.
+    pub fn with_secrets_dir(self, base: &Path) -> Self {
+        let shelf = Shelf::new(base, &self.dir);
+        ProcessExecutor { shelf, ..self }
+    }
+
+    /// The directory of a task's secrets.
+    pub(super) fn secrets_dir(&self, task: TaskId) -> PathBuf {
+        self.shelf.dir(task)
+    }
+
+    /// Writes a task's secrets where it finds them; `owner` as of [`Shelf::put`].
+    pub(super) async fn put_secrets(
+        &self,
+        task: TaskId,
+        files: Vec<SecretFile>,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(), Refusal> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let shelf = self.shelf.clone();
+        let put = self.lane.run(move || shelf.put(task, &files, owner)).await;
+        put.unwrap_or_else(|closed| Err(not_now(closed.to_string())))
+    }
+
+    /// Removes a task's secrets. A closed lane: the worker is stopping, and its next life sweeps.
+    pub(super) async fn clear_secrets(&self, task: TaskId) {
+        let shelf = self.shelf.clone();
+        self.lane.run(move || shelf.clear(task)).await.unwrap_or(())
+    }
+
+    /// Removes the secrets of all tasks but these.
+    pub(super) async fn sweep_secrets(&self, running: BTreeSet<TaskId>) {
+        let shelf = self.shelf.clone();
+        self.lane
+            .run(move || shelf.sweep(&running))
+            .await
+            .unwrap_or(())
+    }
+
+    /// Every attempt that runs as a process.
+    pub(super) async fn found_processes(&self) -> Result<Vec<Found>, String> {
+        let marked = self.processes.marked(&self.mark_prefix()).await;
+        let marked = marked.map_err(|error| format!("cannot look for running tasks: {error}"))?;
+        let mut first = BTreeMap::new();
+        for found in marked {
+            // The oldest with a mark is the task; the others are what it began.
+            if let Some(key) = self.parse_mark(&found.mark) {
+                first.entry(key).or_insert(found.process);
+            }
+        }
+        let found = first.into_iter().map(|((task, attempt), process)| Found {
+            task,
+            attempt,
+            handle: Handle(process.to_string()),
+        });
+        Ok(found.collect())
     }
 
     /// The directory of a task.
@@ -118,6 +182,10 @@ impl ProcessExecutor {
         ]);
         for (name, path) in self.volumes(assignment)? {
             env.insert(name, path.display().to_string());
+        }
+        if !spec.secrets.is_empty() {
+            let path = self.secrets_dir(assignment.task);
+            env.insert(secrets::VARIABLE.to_owned(), path.display().to_string());
         }
         env.extend(spec.env.clone());
         Ok(Command {
@@ -297,12 +365,18 @@ impl Executor for ProcessExecutor {
         &self,
         assignment: Arc<Assignment>,
         attempt: u32,
+        secrets: Vec<SecretFile>,
     ) -> BoxFuture<'static, Result<Handle, Refusal>> {
         let this = self.clone();
         Box::pin(async move {
             let command = this.command(&assignment, attempt)?;
             let program = command.words.first().cloned().unwrap_or_default();
-            match this.processes.start(command).await {
+            this.put_secrets(assignment.task, secrets, None).await?;
+            let started = this.processes.start(command).await;
+            if started.is_err() && !assignment.spec.secrets.is_empty() {
+                this.clear_secrets(assignment.task).await;
+            }
+            match started {
                 Ok(process) => Ok(Handle(process.to_string())),
                 Err(error) => Err(Refusal {
                     is_permanent: matches!(
@@ -325,6 +399,7 @@ impl Executor for ProcessExecutor {
                 Err(_) => processes::Ended::default(), // No process ever had this name.
             };
             this.clear(&this.mark(task, attempt)).await;
+            this.clear_secrets(task).await;
             Exit {
                 code: ended.code,
                 signal: ended.signal,
@@ -365,28 +440,19 @@ impl Executor for ProcessExecutor {
     fn found(&self) -> BoxFuture<'static, Result<Vec<Found>, String>> {
         let this = self.clone();
         Box::pin(async move {
-            let marked = this.processes.marked(&this.mark_prefix()).await;
-            let marked =
-                marked.map_err(|error| format!("cannot look for running tasks: {error}"))?;
-            let mut first = BTreeMap::new();
-            for found in marked {
-                // The oldest with a mark is the task; the others are what it began.
-                if let Some(key) = this.parse_mark(&found.mark) {
-                    first.entry(key).or_insert(found.process);
-                }
-            }
-            let found = first.into_iter().map(|((task, attempt), process)| Found {
-                task,
-                attempt,
-                handle: Handle(process.to_string()),
-            });
-            Ok(found.collect())
+            let found = this.found_processes().await?;
+            this.sweep_secrets(found.iter().map(|one| one.task).collect())
+                .await;
+            Ok(found)
         })
     }
 
     fn end_orphan(&self, task: TaskId, attempt: u32) -> BoxFuture<'static, ()> {
         let this = self.clone();
-        Box::pin(async move { this.clear(&this.mark(task, attempt)).await })
+        Box::pin(async move {
+            this.clear(&this.mark(task, attempt)).await;
+            this.clear_secrets(task).await;
+        })
     }
 
     fn forget(&self, task: TaskId) -> BoxFuture<'static, ()> {

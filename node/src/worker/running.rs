@@ -15,12 +15,15 @@ use super::words::{Signal, Timing};
 use crate::knobs::Knobs;
 use crate::rt::net::Listener;
 use crate::rt::{Clock, Env, Tasks};
+use crate::secrets::keyfile;
+use crate::secrets::seal::{KEY_BYTES, KeyPair};
 use crate::types::Incarnation;
 use rand_core::RngCore;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 /// Questions that wait for the loop at most; more are refused.
 const ASKS_LEN_MAX: usize = 64;
@@ -33,6 +36,9 @@ pub enum StartError {
     /// The configuration makes no sense.
     #[error("configuration: {0}")]
     Config(String),
+    /// Its private key cannot be read or written.
+    #[error("{0}")]
+    Key(String),
     /// Its address cannot be listened on.
     #[error("the worker's door: {0}")]
     Listen(std::io::Error),
@@ -96,6 +102,7 @@ pub async fn start(
             "this worker begins with nothing"
         );
     }
+    let pair = key_pair(&env, &config).await?;
     let managers = Managers::new(config.join.clone(), disk.managers().await);
     Ok(begin(
         &env,
@@ -107,9 +114,21 @@ pub async fn start(
             disk,
             claim,
             saved: opened.saved,
+            pair: Arc::new(pair),
             managers,
         },
     ))
+}
+
+/// The worker's key pair; made now if its directory has none.
+async fn key_pair(env: &Env, config: &WorkerConfig) -> Result<KeyPair, StartError> {
+    let mut fresh = Zeroizing::new([0; KEY_BYTES]);
+    env.rngs.stream("worker.key").fill_bytes(&mut *fresh);
+    let dir = config.data_dir.clone();
+    let lane = env.lanes.open("worker.key");
+    let opened = lane.run(move || keyfile::open(&dir, &fresh)).await;
+    let opened = opened.map_err(|closed| StartError::Key(closed.to_string()))?;
+    opened.map_err(StartError::Key)
 }
 
 /// What was opened before anything runs.
@@ -122,6 +141,8 @@ struct Opening {
     claim: Claim,
     /// What it held.
     saved: super::exchange::Saved,
+    /// What opens its secrets.
+    pair: Arc<KeyPair>,
     /// Where managers are.
     managers: Managers,
 }
@@ -139,6 +160,7 @@ fn begin(
     if machine.address.is_empty() {
         machine.address.clone_from(&http_address);
     }
+    machine.public_key = Some(opening.pair.public());
     let tasks = Tasks::default();
     let (stop, gone) = (CancellationToken::new(), CancellationToken::new());
     let (results, result_queue) = mpsc::channel(knobs.worker_queue_len_max);
@@ -153,6 +175,7 @@ fn begin(
         disk: opening.disk.clone(),
         outbox: Arc::clone(&outbox),
         results,
+        pair: opening.pair,
         stop: stop.clone(),
         name: machine.name.clone(),
         retry: knobs.worker_save_retry,

@@ -27,6 +27,7 @@ use super::words::{self, Assignment, FREE, Refusal};
 use crate::rt::clock::{Deadline, Sleep};
 use crate::rt::net::BoxFuture;
 use crate::rt::{Clock, Mono, Tasks};
+use crate::secrets::KeyPair;
 use crate::types::TaskId;
 use std::collections::{BTreeSet, VecDeque};
 use std::pin::pin;
@@ -108,6 +109,8 @@ pub(super) struct Surroundings {
     pub(super) outbox: Arc<Outbox>,
     /// Where the executor's results go.
     pub(super) results: mpsc::Sender<Input>,
+    /// What opens its secrets.
+    pub(super) pair: Arc<KeyPair>,
     /// Set when the worker shall stop.
     pub(super) stop: CancellationToken,
     /// The worker's name, for people.
@@ -473,6 +476,8 @@ impl Shell {
     ) {
         let (executor, results) = (self.around.executor.clone(), self.around.results.clone());
         let (time, id) = (self.time.clone(), assignment.task);
+        let worker = self.worker.saved().identity().worker;
+        let secrets = super::secrets::open(&self.around.pair, worker, &assignment);
         self.around.tasks.spawn(async move {
             let may_start = may_start.and_then(|until_ms| {
                 let in_time = until_ms == FREE || time.now_ms() < until_ms;
@@ -481,7 +486,10 @@ impl Shell {
                     .ok_or("its lease ended before it could start")
             });
             let result = match may_start {
-                Ok(()) => executor.start(assignment, attempt).await,
+                Ok(()) => match secrets {
+                    Ok(secrets) => executor.start(assignment, attempt, secrets).await,
+                    Err(refusal) => Err(refusal),
+                },
                 Err(why) => Err(Refusal {
                     is_permanent: false,
                     message: why.to_owned(),

@@ -11,9 +11,12 @@
 //! the lease itself (`core`).
 
 use super::health::Probe;
-use super::words::{Assignment, Effect, Exit, FREE, Handle, Input, Observation, Timing};
+use super::words::{
+    Assignment, Effect, Exit, FREE, GivenSecret, Handle, Input, Observation, Timing,
+};
 use crate::service::{Desired, State};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::mem::{Discriminant, discriminant};
 
 /// Longest message that a worker keeps and reports, bytes.
@@ -112,6 +115,14 @@ impl Task {
     /// What managers gave.
     pub fn assignment(&self) -> &Assignment {
         &self.assignment
+    }
+
+    /// Managers give its secrets again: the same versions, sealed anew, perhaps for another key of this worker. What they cannot seal
+    /// any more stays as it was.
+    pub(super) fn renew_secrets(&mut self, given: BTreeMap<String, GivenSecret>) {
+        let usable = |(_, one): &(String, GivenSecret)| one.sealed.is_some();
+        let secrets = &mut self.assignment.secrets;
+        secrets.extend(given.into_iter().filter(usable));
     }
 
     /// What managers are told.

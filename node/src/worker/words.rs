@@ -1,9 +1,11 @@
 //! The words that a task's machine, the worker's core and the executors share: what is given, what happens, what is to be done.
 
 use crate::knobs::Knobs;
+use crate::secrets::Sealed;
 use crate::service::{Desired, Spec, State};
 use crate::types::{ServiceId, TaskId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The worker's numbers, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +36,8 @@ impl Timing {
     }
 }
 
-/// A task that the log gave to this worker. All but `desired` stays as it is for the task's whole life.
+/// A task that the log gave to this worker. All but `desired` and the sealing of its secrets stays as it is for
+/// the task's whole life.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
     /// The task.
@@ -49,6 +52,22 @@ pub struct Assignment {
     pub desired: Desired,
     /// That version's specification.
     pub spec: Spec,
+    /// Its secrets, sealed for this worker, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, GivenSecret>,
+}
+
+/// A secret as managers give it to a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenSecret {
+    /// Its version.
+    pub version: u64,
+    /// Its value, sealed for the worker's key; none: managers could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
+    /// Why they could not, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// An executor's name for one running attempt, by which it is found again after the worker's own restart.

@@ -51,6 +51,7 @@ impl NetDriver for Ear {
                 ledger,
                 host,
                 tail: Vec::new(),
+                half_heard: Vec::new(),
             };
             Ok(Box::new(stream) as Stream)
         })
@@ -67,11 +68,16 @@ struct Overheard {
     host: String,
     /// The last bytes heard, too few for a whole grant.
     tail: Vec<u8>,
+    /// The last bytes heard, too few for a secret's mark.
+    half_heard: Vec<u8>,
 }
 
 impl Overheard {
     /// Bytes have come.
     fn hear(&mut self, bytes: &[u8]) {
+        self.ledger
+            .safe
+            .hears(&self.host, &mut self.half_heard, bytes);
         self.tail.extend_from_slice(bytes);
         let said = self.tail.windows(GRANT.len() + 1);
         let grants =

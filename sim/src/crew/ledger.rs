@@ -1,5 +1,6 @@
 //! The ledger of a run while it is written: judged at once where a moment is enough to see a wrong.
 
+use super::secrets::Safe;
 use crate::trace::{Level, Recorder};
 use node::service::spec::Amounts;
 use node::types::TaskId;
@@ -22,6 +23,8 @@ pub struct Ledger {
     lease: Duration,
     /// What each machine has.
     capacity: Amounts,
+    /// What is known of secrets.
+    pub safe: Safe,
     /// Where each beginning and end is told.
     recorder: Recorder,
 }
@@ -34,6 +37,7 @@ impl Ledger {
             grants: Arc::default(),
             lease: lease + lease / DRIFT,
             capacity,
+            safe: Safe::new(recorder.clone()),
             recorder,
         }
     }

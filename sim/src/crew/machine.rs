@@ -13,6 +13,7 @@ use node::rt::net::BoxFuture;
 use node::types::TaskId;
 use node::worker::exchange::Found;
 use node::worker::executor::Executor;
+use node::worker::secrets::SecretFile;
 use node::worker::words::{Assignment, Exit, Handle, Refusal, Signal};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -381,6 +382,7 @@ impl Executor for SimExecutor {
         &self,
         assignment: Arc<Assignment>,
         attempt: u32,
+        secrets: Vec<SecretFile>,
     ) -> BoxFuture<'static, Result<Handle, Refusal>> {
         let this = self.clone();
         Box::pin(async move {
@@ -389,6 +391,11 @@ impl Executor for SimExecutor {
             if this.machine.is_failing() || this.machine.happens(behaviour.start_fails) {
                 return Err(not_now("the machine cannot start a process now"));
             }
+            let machine = &this.machine.0;
+            machine
+                .ledger
+                .safe
+                .starts(&machine.host, &assignment, &secrets);
             let handle = this
                 .machine
                 .begin(&assignment, attempt, behaviour, this.life);

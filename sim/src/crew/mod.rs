@@ -1,8 +1,8 @@
 //! Workers and their tasks in the storm: machines with process tables, the workers on them, and what a scenario wants to run.
 //!
 //! Reading order: `ledger`, what really ran; `machine`, the process table and the executor over it; `ear`, what a worker is
-//! granted; `worker`, the production worker as a process of its host; `caller`, users of services; `alert`, who watches the metrics;
-//! here, how a run begins and ends. What a task's words mean (`behaviour`) and what is measured (`measure`) are those of live runs,
+//! granted; `secrets`, who reads and who may not see them; `worker`, the production worker as a process of its host; `caller`, users of services;
+//! `alert`, who watches the metrics; here, how a run begins and ends. What a task's words mean (`behaviour`) and what is measured (`measure`) are those of live runs,
 //! too: both are in `workloads`.
 
 pub mod alert;
@@ -10,6 +10,7 @@ pub mod caller;
 mod ear;
 pub mod ledger;
 pub mod machine;
+pub mod secrets;
 pub mod worker;
 
 pub use workloads::behaviour;
@@ -83,7 +84,10 @@ pub async fn form(cluster: &Cluster, plan: &Plan) {
     for table in &plan.scenario.service {
         let spec: Result<Spec, _> = table.clone().try_into();
         match spec {
-            Ok(spec) => command(cluster, Command::ServiceCreate { spec }).await,
+            Ok(spec) => {
+                secrets::provide(cluster, &spec).await;
+                command(cluster, Command::ServiceCreate { spec }).await;
+            }
             Err(error) => {
                 recorder.fail(format!("a service of the scenario cannot be read: {error}"))
             }
@@ -183,7 +187,7 @@ pub async fn churn(cluster: Cluster, pause: Span, of_nodes: bool, done: Arc<Atom
 /// Does one thing that operators want.
 async fn act(cluster: &Cluster, churn: &mut Churn, step: Step) {
     match step.act {
-        Act::Command(command) => give(cluster, command, step.may_be_refused).await,
+        Act::Command(command) => give(cluster, *command, step.may_be_refused).await,
         Act::Remove { name, off } => {
             if !remove(cluster, &name, off).await {
                 churn.stays(&name);

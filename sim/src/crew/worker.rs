@@ -63,6 +63,7 @@ fn config(cluster: &Cluster, number: u32) -> WorkerConfig {
             address: String::new(),
             platform: "linux/amd64".to_owned(),
             containers: false,
+            public_key: None,
             capacity: CAPACITY,
             labels: BTreeMap::from([("zone".to_owned(), zone)]),
         },

@@ -7,7 +7,7 @@ use super::wire::Forgery;
 use super::{Bug, Plant, Witness};
 
 /// All of them.
-pub(super) static CREW_BUGS: [Bug; 21] = [
+pub(super) static CREW_BUGS: [Bug; 23] = [
     Bug {
         name: "end-when-told",
         words: "a task counts as ended as soon as it was told to stop",
@@ -195,6 +195,24 @@ pub(super) static CREW_BUGS: [Bug; 21] = [
         plant: Plant::Forged(Forgery::NoWitness),
         scenarios: &["mass-false-down"],
         witnesses: &[Witness::FalseDown],
+        crash_mode: None,
+    },
+    Bug {
+        name: "secrets-on-disk",
+        words: "a worker writes a task's secrets where it writes everything else",
+        how: "executor: the values that an attempt starts with are written to the worker's disk, too",
+        plant: Plant::Slipping(Slip::WritesSecrets),
+        scenarios: &["secrets"],
+        witnesses: &[Witness::Sealed],
+        crash_mode: None,
+    },
+    Bug {
+        name: "open-secrets-once",
+        words: "a worker keeps a service's opened secrets and does not see that they have changed",
+        how: "executor: attempts start with the values that the service's first attempt on this worker had",
+        plant: Plant::Slipping(Slip::OpensOnce),
+        scenarios: &["secrets"],
+        witnesses: &[Witness::Secrets],
         crash_mode: None,
     },
 ];

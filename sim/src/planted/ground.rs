@@ -97,7 +97,10 @@ impl Ground {
     /// Network and executor of a life of the worker `name` that begins.
     pub fn outfit(&self, name: &str, env: Env, executor: Hand) -> (Env, Hand) {
         match self.plant {
-            Plant::Slipping(slip) => (env, Arc::new(Hands::new(executor, slip))),
+            Plant::Slipping(slip) => {
+                let hands = Hands::new(executor, slip, name, &env);
+                (env, Arc::new(hands))
+            }
             Plant::Mumbled(slur) => {
                 let heard = self
                     .nodes()

@@ -3,13 +3,17 @@
 //! The machine and the ledger of what really ran are untouched: they see what the mistake does.
 
 use node::rt::net::BoxFuture;
+use node::rt::{Env, Lane};
+use node::secrets::Clear;
 use node::types::TaskId;
 use node::worker::exchange::Found;
 use node::worker::executor::Executor;
+use node::worker::secrets::SecretFile;
 use node::worker::words::{Assignment, Exit, Handle, Refusal, Signal};
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// What runs a worker's tasks.
@@ -37,7 +41,14 @@ pub(super) enum Slip {
     AlwaysWell,
     /// Every end is a success.
     AlwaysDone,
+    /// Secrets are written to the worker's disk.
+    WritesSecrets,
+    /// A service's secrets are opened once and never again.
+    OpensOnce,
 }
+
+/// Version and value, by service and name.
+type Opened = BTreeMap<(String, String), (u64, Vec<u8>)>;
 
 /// Hands that slip.
 pub(super) struct Hands {
@@ -49,17 +60,45 @@ pub(super) struct Hands {
     told: watch::Sender<BTreeSet<String>>,
     /// Starts so far.
     starts: AtomicU64,
+    /// Where the worker's disk is written.
+    lane: Lane,
+    /// The worker's directory.
+    dir: PathBuf,
+    /// Secrets that were opened first.
+    opened: Mutex<Opened>,
 }
 
 impl Hands {
     /// Hands over `inner`.
-    pub(super) fn new(inner: Hand, slip: Slip) -> Self {
+    pub(super) fn new(inner: Hand, slip: Slip, name: &str, env: &Env) -> Self {
         Hands {
             inner,
             slip,
             told: watch::Sender::default(),
             starts: AtomicU64::new(0),
+            lane: env.lanes.open("planted"),
+            dir: format!("/simdisk/{name}/worker").into(),
+            opened: Mutex::default(),
         }
+    }
+
+    /// Puts secrets of a service in the place of these that were opened before.
+    fn reopen(&self, service: &str, secrets: &mut [SecretFile]) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        for file in secrets {
+            let key = (service.to_owned(), file.secret.clone());
+            let first = || (file.version, file.value.to_vec());
+            let (version, value) = opened.entry(key).or_insert_with(first).clone();
+            (file.version, file.value) = (version, Clear::new(value));
+        }
+    }
+
+    /// Writes secrets to the disk.
+    fn write(&self, secrets: &[SecretFile]) -> BoxFuture<'static, ()> {
+        let dir = self.dir.clone();
+        let files = copies(secrets);
+        let ran = self.lane.run(move || write(&dir, &files));
+        Box::pin(async move { ran.await.unwrap_or(()) })
     }
 
     /// Ends when `handle` has been told to end.
@@ -73,6 +112,28 @@ impl Hands {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the mistake itself, on a simulated disk and a lane"
+)]
+fn write(dir: &Path, files: &[SecretFile]) {
+    for file in files {
+        // A full disk saves the value from being there.
+        std::fs::write(dir.join(&file.target), &*file.value).ok();
+    }
+}
+
+fn copies(secrets: &[SecretFile]) -> Vec<SecretFile> {
+    let copy = |file: &SecretFile| SecretFile {
+        secret: file.secret.clone(),
+        version: file.version,
+        target: file.target.clone(),
+        mode: file.mode,
+        value: file.value.clone(),
+    };
+    secrets.iter().map(copy).collect()
+}
+
 impl Executor for Hands {
     fn prepare(&self, assignment: Arc<Assignment>) -> BoxFuture<'static, Result<(), Refusal>> {
         self.inner.prepare(assignment)
@@ -82,15 +143,26 @@ impl Executor for Hands {
         &self,
         assignment: Arc<Assignment>,
         attempt: u32,
+        mut secrets: Vec<SecretFile>,
     ) -> BoxFuture<'static, Result<Handle, Refusal>> {
+        if self.slip == Slip::OpensOnce {
+            self.reopen(&assignment.spec.name, &mut secrets);
+        }
+        let written = (self.slip == Slip::WritesSecrets).then(|| self.write(&secrets));
         let again = self.slip == Slip::StartsTwice
             && self.starts.fetch_add(1, Ordering::Relaxed) % TWICE == TWICE - 1;
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
-            let handle = inner.start(Arc::clone(&assignment), attempt).await?;
+            if let Some(written) = written {
+                written.await;
+            }
+            let again = again.then(|| copies(&secrets));
+            let handle = inner
+                .start(Arc::clone(&assignment), attempt, secrets)
+                .await?;
             match again {
-                true => inner.start(assignment, attempt).await,
-                false => Ok(handle),
+                Some(secrets) => inner.start(assignment, attempt, secrets).await,
+                None => Ok(handle),
             }
         })
     }

@@ -62,10 +62,14 @@ pub enum Witness {
     StopInTime,
     /// A drain ends.
     Drain,
+    /// No secret lies anywhere in the clear.
+    Sealed,
+    /// Tasks have the secrets that they were given.
+    Secrets,
 }
 
 /// The words of each oracle.
-const WORDS: [(Witness, &str); 36] = [
+const WORDS: [(Witness, &str); 38] = [
     (Witness::OneLeader, "two leaders in term"),
     (Witness::OneVote, " voted twice in term"),
     (Witness::CommitOrder, "commit index went back"),
@@ -102,6 +106,8 @@ const WORDS: [(Witness, &str); 36] = [
     (Witness::FalseDown, "W-F34 (Workers"),
     (Witness::StopInTime, "T-11 ("),
     (Witness::Drain, "T-14 ("),
+    (Witness::Sealed, "secrets_in_clear: "),
+    (Witness::Secrets, "secrets_right: "),
 ];
 
 impl Witness {
@@ -148,6 +154,8 @@ impl Witness {
             Witness::FalseDown => "down only if silent",
             Witness::StopInTime => "stopped in time",
             Witness::Drain => "a drain ends",
+            Witness::Sealed => "secrets are sealed",
+            Witness::Secrets => "the right secrets",
         }
     }
 }

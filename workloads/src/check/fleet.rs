@@ -415,7 +415,7 @@ mod tests {
                     };
                     fleet
                         .events
-                        .insert((11, u32::try_from(id.0).unwrap()), Arc::new(event));
+                        .insert((11, u32::try_from(id.0).unwrap()), event);
                 }
             })
         };
@@ -475,7 +475,7 @@ mod tests {
                     worker: Some(WorkerId(1)),
                     ..Event::clone(&fleet.events[&(11, 0)])
                 };
-                fleet.events.insert((11, 1), Arc::new(event));
+                fleet.events.insert((11, 1), event);
             })
         };
         assert!(labelled("node.labelled").is_empty());
@@ -498,7 +498,7 @@ mod tests {
                 worker: Some(WorkerId(1)),
                 ..Event::clone(&new.events[&(11, 0)])
             };
-            new.events.insert((11, 1), Arc::new(event));
+            new.events.insert((11, 1), event);
             let found = steps(&old, &new).into_iter();
             found.map(|finding| finding.rule).collect::<Vec<Rule>>()
         };
@@ -508,7 +508,7 @@ mod tests {
         assert_eq!(given(down, "node.labelled"), [Rule::TaskPlace]);
         assert!(given(drained, "node.activated").is_empty());
         assert!(given(|_| {}, "node.labelled").is_empty());
-        let nobody = broken(|fleet| fleet.snapshot.workers.clear());
+        let nobody = broken(|fleet| fleet.snapshot.workers = node::map::Map::default());
         assert_eq!(nobody, [Rule::TaskPlace]);
     }
 

@@ -175,6 +175,7 @@ impl Worker {
             address: format!("{}.invalid:1", self.name),
             platform: "linux/amd64".to_owned(),
             containers: false,
+            public_key: None,
             capacity: CAPACITY,
             labels: BTreeMap::from([(LABEL.to_owned(), self.crew.tag.clone())]),
         }
@@ -393,6 +394,7 @@ mod tests {
             version: 1,
             desired: *desired,
             spec: Spec::new("a", &["a"]),
+            secrets: BTreeMap::new(),
         });
         Assignments {
             epoch: Epoch(1),

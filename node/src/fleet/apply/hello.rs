@@ -49,16 +49,19 @@ impl Fleet {
         let epoch = worker.epoch;
         take_machine(worker, &said.machine);
         worker.status = Status::Ready;
+        let mut new_key = false;
         if let Some(note) = self.workers.get_mut(&id) {
             note.address.clone_from(&said.machine.address);
             note.life = hello.identity.life;
+            new_key = note.public_key != said.machine.public_key;
+            note.public_key = said.machine.public_key;
             note.acknowledged = hello.newest_report;
             if before.1 != Status::Ready {
                 note.changed_ms = at.time_ms;
             }
         }
         self.mark(Key::Worker(id));
-        if epoch != before.0 {
+        if epoch != before.0 || new_key {
             self.assignments_changed(id, at);
         }
         self.tell_hello(id, &who, before, at);

@@ -37,6 +37,9 @@ impl Fleet {
             }
             rest = &rest[assigns.max(1)..];
         }
+        if !freed.is_empty() {
+            self.drop_secret_versions();
+        }
         for service in freed {
             self.drop_specs(service);
         }
@@ -213,6 +216,7 @@ impl Fleet {
         };
         let volumes: Vec<String> = names.filter(placeless).collect();
         self.snapshot.apply(change, at.time_ms);
+        self.pin_secrets(id);
         self.mark(Key::Task(id));
         self.assignments_changed(worker, at);
         let place = self.worker_name(worker);

@@ -5,6 +5,7 @@
 mod meeting;
 mod plan;
 mod random;
+mod secrets;
 
 mod services;
 mod workers;
@@ -183,6 +184,7 @@ impl Crew {
                 address: format!("{name}:8201"),
                 platform: "linux/amd64".to_owned(),
                 containers: true,
+                public_key: None,
                 capacity: Amounts {
                     cpu_milli: 1_000,
                     memory_bytes: 1 << 30,

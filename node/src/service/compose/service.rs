@@ -72,7 +72,6 @@ pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
     ("pull_policy", "an image is fetched when it is not there"),
     ("read_only", "a task may write where it has rights"),
     ("runtime", "the worker chooses it"),
-    ("secrets", "give the task files in another way"),
     ("security_opt", "tasks have the worker's rights"),
     ("shm_size", "only processor and memory are limited"),
     ("stdin_open", "tasks read nothing"),
@@ -92,7 +91,7 @@ pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
 pub(super) fn read(
     name: &Key,
     node: &Node,
-    volumes: &BTreeMap<String, String>,
+    (volumes, secrets): (&BTreeMap<String, String>, &BTreeMap<String, String>),
     report: &mut Report,
 ) -> Spec {
     let mut reading = Reading {
@@ -100,6 +99,7 @@ pub(super) fn read(
         spec: Spec::new(&*name.name, &[]),
         entrypoint: Vec::new(),
         volumes,
+        secrets,
         report,
     };
     let fields = reading.report.map(&reading.path, node);
@@ -125,6 +125,8 @@ struct Reading<'a> {
     entrypoint: Vec<String>,
     /// Volumes of the file.
     volumes: &'a BTreeMap<String, String>,
+    /// Secrets of the file.
+    secrets: &'a BTreeMap<String, String>,
     /// What was found.
     report: &'a mut Report,
 }
@@ -152,6 +154,12 @@ impl Reading<'_> {
                 for item in report.list(&path, node) {
                     let mount = place::mount(&path, item, self.volumes, report);
                     spec.volumes.extend(mount);
+                }
+            }
+            "secrets" => {
+                for item in report.list(&path, node) {
+                    let mount = super::secrets::mount(&path, item, self.secrets, report);
+                    spec.secrets.extend(mount);
                 }
             }
             "healthcheck" => spec.health = health(&path, node, report),

@@ -233,7 +233,19 @@ const WRONG: &[(&str, usize, &str)] = &[
         "is no share",
     ),
     ("networks: {a: {}}\n", 4, "no networks between tasks"),
-    ("secrets: {a: {}}\n", 4, "in another way"),
+    ("secrets: {a: {}}\n", 4, "`external: true`"),
+    (
+        "secrets:\n  a: {file: ./a.txt}\n",
+        5,
+        "`secret create a --from-file ./a.txt`",
+    ),
+    ("    secrets: [a]\n", 4, "no secret is called a"),
+    (
+        "    secrets: [{source: a, uid: '5'}]\nsecrets: {a: {external: true}}\n",
+        4,
+        "whoever the task runs as",
+    ),
+    ("configs: {a: {}}\n", 4, "in another way"),
     (
         "volumes:\n  a: {driver: nfs}\n",
         5,
@@ -255,4 +267,19 @@ fn what_is_wrong_or_means_something_else_is_named() {
     assert_eq!(several.len(), 3, "all at once: {several:#?}");
     let none = ["compose.yaml: there are no services in it"];
     assert_eq!(faults("services: {}\n"), none);
+}
+
+#[test]
+fn secrets_of_the_cluster_become_files() {
+    let text = "services:\n  web:\n    image: a\n    secrets:\n      - key\n      - {source: pass, target: p.txt, mode: 0440}\nsecrets:\n  key: {external: true}\n  pass: {external: true, name: db-pass}\n";
+    let file = good(text);
+    let secrets = file.specs[0].secrets.iter();
+    let secrets: Vec<_> = secrets
+        .map(|one| (&*one.secret, &*one.target, one.mode))
+        .collect();
+    assert_eq!(
+        secrets,
+        [("key", "key", 0o400), ("db-pass", "p.txt", 0o440)]
+    );
+    assert!(file.specs[0].check().is_ok());
 }

@@ -10,6 +10,7 @@ use crate::rt::process::ContainerRuntime;
 use crate::service::Spec;
 use crate::service::spec::Mount;
 use crate::worker::process::{PATH, volume_variable};
+use crate::worker::secrets::{IN_CONTAINER, VARIABLE};
 use crate::worker::words::{Assignment, Refusal};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -117,6 +118,8 @@ pub(super) struct Bundle<'a> {
     pub(super) user: User,
     /// The directory with the worker's volumes, one directory each.
     pub(super) volumes: &'a Path,
+    /// The directory of the task's secrets, in memory.
+    pub(super) secrets: &'a Path,
     /// Files of the host that it sees at the same place.
     pub(super) shared: Vec<PathBuf>,
     /// The runtime that shall run it.
@@ -213,6 +216,9 @@ impl Bundle<'_> {
         for mount in &self.spec().volumes {
             env.insert(volume_variable(&mount.volume), mount.target.clone());
         }
+        if !self.spec().secrets.is_empty() {
+            env.insert(VARIABLE.to_owned(), IN_CONTAINER.to_owned());
+        }
         env.extend(self.spec().env.clone());
         env.insert(MARK.to_owned(), mark.to_owned());
         env.into_iter()
@@ -259,6 +265,10 @@ impl Bundle<'_> {
         ];
         for file in &self.shared {
             mounts.push(bind(file, &file.display().to_string(), &["rbind", "ro"]));
+        }
+        if !self.spec().secrets.is_empty() {
+            let options = ["rbind", "ro", "nosuid", "nodev", "noexec"];
+            mounts.push(bind(self.secrets, IN_CONTAINER, &options));
         }
         for Mount { volume, target, .. } in &self.spec().volumes {
             if !target.starts_with('/')
@@ -323,6 +333,7 @@ mod tests {
             version: 1,
             desired: Desired::Run,
             spec,
+            secrets: BTreeMap::new(),
         };
         let runtime = ContainerRuntime {
             program: "/usr/bin/crun".into(),
@@ -335,6 +346,7 @@ mod tests {
             wishes,
             user,
             volumes: Path::new("/w/volumes"),
+            secrets: Path::new("/dev/shm/w/1"),
             shared: vec!["/etc/hosts".into()],
             runtime: &runtime,
             id: "sw-7",

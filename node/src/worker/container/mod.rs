@@ -38,6 +38,7 @@ use super::exchange::Found;
 use super::executor::Executor;
 use super::logs::{LogPage, LogQuery};
 use super::process::{PATH, ProcessExecutor, never, not_now, on_lane};
+use super::secrets::SecretFile;
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
@@ -167,6 +168,12 @@ impl ContainerExecutor {
         }
     }
 
+    /// The same executor, with files of secrets in `base`, which must be in memory.
+    pub fn with_secrets_dir(self, base: &Path) -> Self {
+        let process = self.process.with_secrets_dir(base);
+        ContainerExecutor { process, ..self }
+    }
+
     /// Where the runtime notes what runs.
     fn notes(&self) -> PathBuf {
         self.dir.join("containers")
@@ -261,8 +268,12 @@ impl ContainerExecutor {
             .await
     }
 
-    /// Writes what the runtime is told of an attempt.
-    async fn describe(&self, assignment: Arc<Assignment>, key: Key) -> Result<(), Refusal> {
+    /// Writes what the runtime is told of an attempt; answers with the user that it runs as, where that is another than this one's.
+    async fn describe(
+        &self,
+        assignment: Arc<Assignment>,
+        key: Key,
+    ) -> Result<Option<(u32, u32)>, Refusal> {
         let this = self.clone();
         on_lane(&self.lane, move || {
             let dir = this.bundle(key.task);
@@ -271,8 +282,12 @@ impl ContainerExecutor {
                 drop(fs::remove_file(dir.join(old)));
             }
             let (id, mark) = (this.id(key), this.mark(key));
-            let config = this.with_bundle(&assignment, &id, &mark, |bundle| bundle.config())?;
-            write(&dir.join("config.json"), &config)
+            let (config, user) = this.with_bundle(&assignment, &id, &mark, |bundle| {
+                let user = (bundle.user.uid, bundle.user.gid);
+                Ok((bundle.config()?, user))
+            })?;
+            write(&dir.join("config.json"), &config)?;
+            Ok(Some(user).filter(|user| this.runtime.is_root() && *user != (0, 0)))
         })
         .await
     }
@@ -305,6 +320,7 @@ impl ContainerExecutor {
             wishes: &wishes,
             user,
             volumes: &self.dir.join("volumes"),
+            secrets: &self.process.secrets_dir(assignment.task),
             shared: shared.filter(|file| file.exists()).collect(),
             runtime: &self.runtime,
             id,
@@ -354,6 +370,7 @@ impl ContainerExecutor {
         &self,
         assignment: Arc<Assignment>,
         attempt: u32,
+        secrets: Vec<SecretFile>,
         image: &str,
     ) -> Result<Handle, Refusal> {
         let key = Key {
@@ -361,14 +378,19 @@ impl ContainerExecutor {
             attempt,
         };
         self.prepare_container(&assignment, image).await?;
-        self.describe(Arc::clone(&assignment), key).await?;
+        let owner = self.describe(Arc::clone(&assignment), key).await?;
+        self.process.put_secrets(key.task, secrets, owner).await?;
         let started = self.processes.start(self.run(&assignment, key)).await;
-        let process = started.map_err(|error| {
-            let program = self.runtime.program.display();
-            not_now(format!(
-                "cannot run the container runtime {program}: {error}; is it still installed on this worker?"
-            ))
-        })?;
+        let process = match started {
+            Ok(process) => process,
+            Err(error) => {
+                self.process.clear_secrets(key.task).await;
+                let program = self.runtime.program.display();
+                return Err(not_now(format!(
+                    "cannot run the container runtime {program}: {error}; is it still installed on this worker?"
+                )));
+            }
+        };
         match self.begins(key, process).await {
             Ok(()) => Ok(handle(key, process)),
             Err(ended) => Err(self.failed(key, ended).await),
@@ -429,6 +451,7 @@ impl ContainerExecutor {
             self.ask(&["delete", "--force", &id]).await;
         }
         self.process.clear(&self.mark(key)).await;
+        self.process.clear_secrets(key.task).await;
     }
 
     /// The signal that ends a container in order.
@@ -559,13 +582,15 @@ impl Executor for ContainerExecutor {
         &self,
         assignment: Arc<Assignment>,
         attempt: u32,
+        secrets: Vec<SecretFile>,
     ) -> BoxFuture<'static, Result<Handle, Refusal>> {
         let this = self.clone();
         match assignment.spec.image.clone() {
-            None => self.process.start(assignment, attempt),
-            Some(image) => {
-                Box::pin(async move { this.start_container(assignment, attempt, &image).await })
-            }
+            None => self.process.start(assignment, attempt, secrets),
+            Some(image) => Box::pin(async move {
+                this.start_container(assignment, attempt, secrets, &image)
+                    .await
+            }),
         }
     }
 
@@ -622,8 +647,10 @@ impl Executor for ContainerExecutor {
     fn found(&self) -> BoxFuture<'static, Result<Vec<Found>, String>> {
         let this = self.clone();
         Box::pin(async move {
-            let mut found = this.process.found().await?;
+            let mut found = this.process.found_processes().await?;
             found.extend(this.found_containers().await?);
+            let running = found.iter().map(|one| one.task).collect();
+            this.process.sweep_secrets(running).await;
             Ok(found)
         })
     }

@@ -192,7 +192,10 @@ impl Yard {
     async fn start(&self, assignment: Arc<Assignment>) -> Handle {
         let prepared = self.executor.prepare(Arc::clone(&assignment));
         prepared.await.unwrap();
-        self.executor.start(assignment, 1).await.unwrap()
+        self.executor
+            .start(assignment, 1, Vec::new())
+            .await
+            .unwrap()
     }
 
     async fn wait(&self, id: u64, handle: &Handle) -> Exit {
@@ -391,7 +394,7 @@ async fn what_cannot_begin_says_why() {
     let yard = Yard::new();
     let refused = |task: Arc<Assignment>| {
         let executor = yard.executor.clone();
-        async move { executor.start(task, 1).await.unwrap_err() }
+        async move { executor.start(task, 1, Vec::new()).await.unwrap_err() }
     };
     let missing = assignment(1, yard.spec(&["no-such-program"]));
     let refusal = refused(Arc::new(missing)).await;
@@ -567,7 +570,7 @@ async fn a_real_runtime_keeps_the_promises() {
     let one = Arc::new(one);
     let prepared = yard.executor.prepare(Arc::clone(&one)).await;
     prepared.unwrap();
-    let handle = match yard.executor.start(Arc::clone(&one), 1).await {
+    let handle = match yard.executor.start(Arc::clone(&one), 1, Vec::new()).await {
         Ok(handle) => handle,
         Err(refusal) => {
             return eprintln!("no containers here: {}", refusal.message);
@@ -581,7 +584,7 @@ async fn a_real_runtime_keeps_the_promises() {
     assert_eq!(yard.wait(1, &handle).await.code, Some(3));
     assert_eq!(fs::read_dir(yard.executor.notes()).unwrap().count(), 0);
     real_checks_and_kills(&yard).await;
-    yard.executor.start(one, 2).await.unwrap();
+    yard.executor.start(one, 2, Vec::new()).await.unwrap();
     yard.dies_and_takes_all_with_it().await;
 }
 
@@ -597,7 +600,11 @@ async fn real_checks_and_kills(yard: &Yard) {
     yard.executor.signal(&handle, Signal::Kill);
     assert_eq!(yard.wait(2, &handle).await.code, Some(137));
     let missing = Arc::new(assignment(3, yard.spec(&["no-such-program"])));
-    let refusal = yard.executor.start(missing, 1).await.unwrap_err();
+    let refusal = yard
+        .executor
+        .start(missing, 1, Vec::new())
+        .await
+        .unwrap_err();
     let says = refusal.message.contains("no-such-program");
     assert!(refusal.is_permanent && says, "{refusal:?}");
     let orphan = yard

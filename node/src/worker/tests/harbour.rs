@@ -10,6 +10,7 @@ use crate::service::spec::Amounts;
 use crate::types::{ClusterId, Epoch, TaskId, WorkerId};
 use crate::worker::exchange::{Assignments, Found, Hello};
 use crate::worker::executor::Executor;
+use crate::worker::secrets::SecretFile;
 use crate::worker::status::Status;
 use crate::worker::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::worker::{Report, RunningWorker, StartError, WorkerConfig, start};
@@ -170,6 +171,7 @@ impl Executor for Table {
         &self,
         assignment: Arc<Assignment>,
         attempt: u32,
+        _: Vec<SecretFile>,
     ) -> BoxFuture<'static, Result<Handle, Refusal>> {
         let this = self.clone();
         Box::pin(async move {

@@ -15,6 +15,7 @@ use crate::knobs::Knobs;
 use crate::service::spec::{Health, HealthCheck, Mount, RestartCondition};
 use crate::service::{Desired, Spec};
 use crate::types::{ServiceId, TaskId};
+use std::collections::BTreeMap;
 
 /// The numbers of an ordinary worker.
 fn timing() -> Timing {
@@ -30,6 +31,7 @@ pub(super) fn assignment(id: u64, spec: Spec) -> Assignment {
         version: 1,
         desired: Desired::Run,
         spec,
+        secrets: BTreeMap::new(),
     }
 }
 

@@ -55,7 +55,10 @@ impl Yard {
             .prepare(Arc::clone(&assignment))
             .await
             .unwrap();
-        self.executor.start(assignment, 1).await.unwrap()
+        self.executor
+            .start(assignment, 1, Vec::new())
+            .await
+            .unwrap()
     }
 
     async fn wait(&self, id: u64, handle: &Handle) -> Exit {
@@ -225,7 +228,11 @@ async fn what_cannot_be_started_says_why() {
     let yard = Yard::new();
     let missing = Arc::new(assignment(1, Spec::new("web", &["/no/such/program"])));
     yard.executor.prepare(Arc::clone(&missing)).await.unwrap();
-    let refusal = yard.executor.start(missing, 1).await.unwrap_err();
+    let refusal = yard
+        .executor
+        .start(missing, 1, Vec::new())
+        .await
+        .unwrap_err();
     assert!(
         refusal.is_permanent && refusal.message.contains("/no/such/program"),
         "{refusal:?}"
@@ -368,7 +375,11 @@ async fn a_limited_program_that_is_not_there_is_refused_for_good() {
         .prepare(Arc::clone(&assignment))
         .await
         .unwrap();
-    let refused = yard.executor.start(assignment, 1).await.unwrap_err();
+    let refused = yard
+        .executor
+        .start(assignment, 1, Vec::new())
+        .await
+        .unwrap_err();
     assert!(refused.is_permanent, "{}", refused.message);
 }
 

@@ -1,7 +1,7 @@
 //! Tests of what is measured of users' calls.
 
-use sim::crew::caller::{Call, take};
 use std::time::Duration;
+use workloads::calls::{Call, take};
 
 fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -37,6 +37,7 @@ pub(crate) async fn run(run: Run) -> Result<Exit, Error> {
     let means = Means {
         runtime: run.runtime,
         registry_credentials: run.registry_credentials,
+        secrets_dir: run.secrets_dir,
     };
     let worker = start(run.config, Knobs::default(), &means).await?;
     tracing::info!(http = worker.http_address, "worker runs");
@@ -61,13 +62,25 @@ pub(crate) async fn run(run: Run) -> Result<Exit, Error> {
     }
 }
 
-/// With what a worker runs containers.
-#[derive(Debug, Default)]
+/// With what a worker runs tasks.
+#[derive(Debug)]
 pub(crate) struct Means {
-    /// What runs them, if not the first program that is found.
+    /// What runs containers, if not the first program that is found.
     pub(crate) runtime: Option<PathBuf>,
     /// Credentials for registries.
     pub(crate) registry_credentials: Option<PathBuf>,
+    /// Where files of secrets go.
+    pub(crate) secrets_dir: PathBuf,
+}
+
+impl Default for Means {
+    fn default() -> Self {
+        Means {
+            runtime: None,
+            registry_credentials: None,
+            secrets_dir: node::worker::secrets::BASE.into(),
+        }
+    }
 }
 
 /// Starts a worker that runs tasks as processes of this machine, and as containers if something here runs those.
@@ -94,7 +107,10 @@ pub(crate) async fn start(
     };
     config.data_dir = dir.clone();
     let executor: Arc<dyn Executor> = match runtime {
-        None => Arc::new(ProcessExecutor::new(&env, dir, &knobs)),
+        None => {
+            let processes = ProcessExecutor::new(&env, dir, &knobs);
+            Arc::new(processes.with_secrets_dir(&means.secrets_dir))
+        }
         Some(runtime) => {
             tracing::info!(program = %runtime.program.display(), "runs containers");
             let containers = Containers {
@@ -103,7 +119,8 @@ pub(crate) async fn start(
                     .map_err(|error| wrong(&error))?,
                 platform: host.platform,
             };
-            Arc::new(ContainerExecutor::new(&env, dir, &knobs, containers))
+            let executor = ContainerExecutor::new(&env, dir, &knobs, containers);
+            Arc::new(executor.with_secrets_dir(&means.secrets_dir))
         }
     };
     let started = node::worker::start(env, config, knobs, executor).await;
