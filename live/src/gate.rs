@@ -174,7 +174,7 @@ fn owner(peer: SocketAddr, gate: SocketAddr, pids: &[(String, u32)]) -> Option<S
 }
 
 /// The inode of the socket from `local` to `remote` in a table of the kernel.
-fn inode<'a>(table: &'a str, local: SocketAddr, remote: SocketAddr) -> Option<&'a str> {
+fn inode(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<&str> {
     let (local, remote) = (hex(local)?, hex(remote)?);
     table.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
