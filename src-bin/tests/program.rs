@@ -5,6 +5,7 @@
     reason = "these tests run the program as the operating system does"
 )]
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
@@ -104,4 +105,32 @@ fn a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     let (code, _, err) = told(child.wait_with_output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""));
+}
+
+#[test]
+fn every_command_that_the_handbook_names_is_there() {
+    let mut verbs = BTreeSet::new();
+    for scenario in scenarios::all() {
+        let prose = [
+            scenario.symptoms,
+            scenario.what_happens,
+            scenario.what_to_do,
+            scenario.prevention,
+        ]
+        .concat();
+        // Between backticks, and no further than the verb and what it is done to.
+        for words in prose
+            .split('`')
+            .filter_map(|one| one.strip_prefix("seaworthy "))
+        {
+            let plain = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+            let words: Vec<&str> = words.split_whitespace().take_while(plain).take(2).collect();
+            verbs.insert(words.join(" "));
+        }
+    }
+    assert!(verbs.len() > 15, "{verbs:?}");
+    for verb in verbs {
+        let (code, _, err) = run(&format!("{verb} --help"));
+        assert_eq!(code, 0, "`seaworthy {verb}`: {err}");
+    }
 }

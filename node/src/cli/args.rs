@@ -65,7 +65,7 @@ pub struct Global {
     #[arg(hide_possible_values = true)]
     pub output: Option<Output>,
     /// Longest wait for an answer, such as 500ms, 5s, 1m [env: SEAWORTHY_TIMEOUT] [default: 10s]
-    #[arg(long, global = true, value_parser = duration, value_name = "TIME", help_heading = EVERYWHERE)]
+    #[arg(long, global = true, value_parser = patience, value_name = "TIME", help_heading = EVERYWHERE)]
     pub timeout: Option<Duration>,
 }
 
@@ -595,6 +595,14 @@ pub fn output_of(global: &Global, variables: &BTreeMap<String, String>) -> Resul
         let message = format!("SEAWORTHY_OUTPUT is \"{word}\"");
         Error::usage(message, "it takes table or json")
     })
+}
+
+/// A time to wait, which is longer than nothing: no answer comes at once.
+pub(super) fn patience(text: &str) -> Result<Duration, String> {
+    let span = duration(text)?;
+    (!span.is_zero())
+        .then_some(span)
+        .ok_or_else(|| format!("\"{text}\" is no time to wait: write 500ms, 5s or 1m"))
 }
 
 /// A time such as `500ms`, `5s`, `1.5m`, `2h`; a bare number is seconds.

@@ -129,7 +129,7 @@ impl Remote {
         };
         let timeout = match (global.timeout, variable("SEAWORTHY_TIMEOUT")) {
             (Some(timeout), _) => timeout,
-            (None, Some(text)) => args::duration(text)
+            (None, Some(text)) => args::patience(text)
                 .map_err(|error| exit::Error::usage(format!("SEAWORTHY_TIMEOUT: {error}"), ""))?,
             (None, None) => args::TIMEOUT,
         };

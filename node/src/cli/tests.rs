@@ -472,6 +472,16 @@ fn durations_are_read() {
 }
 
 #[test]
+fn nobody_waits_for_no_time_at_all() {
+    let typed = |time| {
+        Cli::command().try_get_matches_from(["seaworthy", "--timeout", time, "kv", "get", "a"])
+    };
+    assert!(typed("1ms").is_ok());
+    let said = typed("0s").unwrap_err().to_string();
+    assert!(said.contains("no time to wait"), "{said}");
+}
+
+#[test]
 fn the_grammar_is_sound() {
     Cli::command().debug_assert();
 }

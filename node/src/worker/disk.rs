@@ -22,6 +22,7 @@ use crate::types::Incarnation;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// First bytes of the file.
 const MAGIC: &[u8; 8] = b"swworker";
@@ -196,6 +197,27 @@ impl Disk {
         let (dir, bytes) = (self.dir.clone(), encode(saved));
         let written = self.lane.run(move || write(&dir, &bytes));
         Box::pin(async move { written.await? })
+    }
+
+    /// As [`Disk::save`]; when the disk is full, once more if `make_room` has found something that counts for less.
+    pub fn save_first(
+        &self,
+        saved: &Saved,
+        make_room: BoxFuture<'static, bool>,
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        let (lane, dir) = (self.lane.clone(), self.dir.clone());
+        let bytes: Arc<[u8]> = encode(saved).into();
+        let work = {
+            let bytes = Arc::clone(&bytes);
+            move |dir: PathBuf| move || write(&dir, &bytes)
+        };
+        let written = lane.run(work.clone()(dir.clone()));
+        Box::pin(async move {
+            match written.await? {
+                Err(Error::NoSpace(_)) if make_room.await => lane.run(work(dir)).await?,
+                result => result,
+            }
+        })
     }
 
     /// The managers that were remembered. They are a help and no promise: what cannot be read counts as none.

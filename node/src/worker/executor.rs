@@ -48,6 +48,11 @@ pub trait Executor: Send + Sync {
     /// Keeps what tasks have written within its bounds; called now and then.
     fn tidy(&self) -> BoxFuture<'static, ()>;
 
+    /// The disk is full, and the worker's own file comes first: gives up some of what tasks have written. True when something was freed.
+    fn make_room(&self) -> BoxFuture<'static, bool> {
+        Box::pin(async { false })
+    }
+
     /// A part of what a task has written. A permanent refusal means that there is nothing of it here.
     fn logs(&self, task: TaskId, query: LogQuery) -> BoxFuture<'static, Result<LogPage, Refusal>> {
         let stream = query.stream.file_name();

@@ -19,6 +19,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+/// The shortest output that is given up for room, bytes: a disk that is full in spite of shorter ones is full of something else.
+const WORTH_BYTES_MIN: u64 = 64 << 10;
 /// Bytes of output in one page at most. A shorter one reaches to the end.
 pub const PAGE_BYTES_MAX: u64 = 256 << 10;
 
@@ -91,6 +93,54 @@ pub(super) fn rotate_all(
         }
     }
     first
+}
+
+/// Gives up output below `tasks` because the disk is full: all older parts or, when there are none, the longest file of the present
+/// ones, which goes on from nothing. Says what; none when there is nothing that would be worth it.
+pub(super) fn give_up(tasks: &Path) -> io::Result<Option<String>> {
+    let mut files: Vec<(u64, PathBuf)> = Vec::new();
+    for dir in entries(tasks)? {
+        for file in entries(&dir).unwrap_or_default() {
+            // One that its task's end has removed meanwhile is no more.
+            files.extend(fs::metadata(&file).ok().map(|found| (found.len(), file)));
+        }
+    }
+    let name = |file: &Path| {
+        file.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    let is_older = |file: &Path| {
+        let name = name(file).unwrap_or_default();
+        name.split_once(".log.")
+            .is_some_and(|(_, part)| part.parse::<usize>().is_ok())
+    };
+    let (older, present): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|(_, file)| is_older(file));
+    if !older.is_empty() {
+        let bytes: u64 = older.iter().map(|(length, _)| length).sum();
+        for (_, file) in &older {
+            fs::remove_file(file)?;
+        }
+        return Ok(Some(format!(
+            "{bytes} bytes of older output of tasks are gone"
+        )));
+    }
+    let is_output = |file: &Path| file.extension().is_some_and(|extension| extension == "log");
+    let outputs = present.into_iter().filter(|(_, file)| is_output(file));
+    let Some((length, file)) = outputs
+        .max()
+        .filter(|(length, _)| *length >= WORTH_BYTES_MIN)
+    else {
+        return Ok(None);
+    };
+    let before = base(&file);
+    OpenOptions::new().write(true).open(&file)?.set_len(0)?;
+    // Only now is there room for it; a reader in between sees offsets that went back.
+    set_base(&file, before.saturating_add(length))?;
+    Ok(Some(format!(
+        "{length} bytes of {} are gone",
+        file.display()
+    )))
 }
 
 /// What is in a directory, in order; nothing if there is none.
@@ -223,6 +273,44 @@ fn tail_len(bytes: &[u8], lines: usize) -> usize {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_full_disk_costs_older_output_first_and_then_the_longest() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("7");
+        fs::create_dir(&dir).unwrap();
+        let long = usize::try_from(WORTH_BYTES_MIN).unwrap();
+        fs::write(dir.join("stdout.log"), "x".repeat(2 * long)).unwrap();
+        fs::write(dir.join("stdout.log.1"), "older").unwrap();
+        fs::write(dir.join("stderr.log"), "y".repeat(long)).unwrap();
+        fs::write(dir.join("config.json"), "z".repeat(3 * long)).unwrap();
+        let length = |name: &str| fs::metadata(dir.join(name)).map(|found| found.len()).ok();
+        let said = give_up(root.path()).unwrap().unwrap();
+        assert!(said.contains("5 bytes of older"), "{said}");
+        assert_eq!(
+            (length("stdout.log.1"), length("stdout.log")),
+            (None, Some(2 * WORTH_BYTES_MIN))
+        );
+        assert!(
+            give_up(root.path())
+                .unwrap()
+                .unwrap()
+                .contains("stdout.log")
+        );
+        assert_eq!(
+            (length("stdout.log"), length("stderr.log")),
+            (Some(0), Some(WORTH_BYTES_MIN))
+        );
+        assert_eq!(base(&dir.join("stdout.log")), 2 * WORTH_BYTES_MIN);
+        assert!(give_up(root.path()).unwrap().is_some());
+        assert_eq!(
+            give_up(root.path()).unwrap(),
+            None,
+            "what is left is short, or no output"
+        );
+        assert!(length("config.json").is_some());
+        assert_eq!(give_up(&root.path().join("nowhere")).unwrap(), None);
+    }
 
     #[test]
     fn a_long_file_is_cut_and_only_so_many_parts_are_kept() {

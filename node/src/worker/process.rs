@@ -476,6 +476,25 @@ impl Executor for ProcessExecutor {
         })
     }
 
+    fn make_room(&self) -> BoxFuture<'static, bool> {
+        let (lane, dir) = (self.lane.clone(), self.dir.join("tasks"));
+        Box::pin(async move {
+            match lane.run(move || logs::give_up(&dir)).await {
+                Ok(Ok(Some(what))) => {
+                    tracing::warn!(
+                        "the disk is full, and the worker's own file comes first: {what}"
+                    );
+                    true
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "cannot give up what tasks have written");
+                    false
+                }
+                Ok(Ok(None)) | Err(_) => false,
+            }
+        })
+    }
+
     fn logs(&self, task: TaskId, query: LogQuery) -> BoxFuture<'static, Result<LogPage, Refusal>> {
         let file = self.task_dir(task).join(query.stream.file_name());
         let (kept, now) = (self.logs_kept, self.clock.wall_ms());

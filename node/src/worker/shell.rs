@@ -346,7 +346,10 @@ impl Shell {
         if self.saving.is_none() && self.durable < self.wanted && !self.retry.is_set() {
             self.saving = Some(Saving {
                 number: self.wanted,
-                done: self.around.disk.save(self.worker.saved()),
+                done: self
+                    .around
+                    .disk
+                    .save_first(self.worker.saved(), self.around.executor.make_room()),
             });
         }
     }

@@ -101,6 +101,13 @@ impl Fleet {
                 );
                 return refuse(Refusal::Conflict, message);
             }
+            if *name != said.machine.name {
+                let message = format!(
+                    "this data directory is that of worker {name}: start it under that name, or give {} an empty one and a token",
+                    said.machine.name
+                );
+                return refuse(Refusal::Conflict, message);
+            }
             return Ok(Who::Known(worker.id));
         }
         if by_id.is_some() && token.is_none() {

@@ -66,6 +66,18 @@ fn another_disk_takes_a_name_only_when_its_worker_is_down() {
 }
 
 #[test]
+fn a_disk_keeps_the_name_that_it_has_in_the_cluster() {
+    let mut crew = Crew::with_workers(&["w1"]);
+    let mut word = crew.word_of("w1");
+    word.machine.name = "other".to_owned();
+    assert_eq!(
+        crew.hello_refused(word, "is that of worker w1"),
+        Refusal::Conflict
+    );
+    assert_eq!(crew.worker("w1").status, Status::Ready);
+}
+
+#[test]
 fn a_known_worker_with_another_disk_shows_a_token() {
     let mut crew = Crew::with_workers(&["w1"]);
     crew.down("w1");

@@ -22,6 +22,7 @@
 //! - Exit codes are the runtime's: 128 + N stands for signal N, and a kill for lack of memory cannot be told from another one, except
 //!   where the worker is not root (then limits are control groups of our own).
 //! - A worker that is not root gives a container one user; images that change users do not run there.
+//! - `crun` refuses machines whose control groups are of both versions at once with controllers in the second; `runc` does not.
 #![expect(
     clippy::disallowed_methods,
     reason = "directories of tasks; runs on a lane and is simulated underneath"
@@ -440,7 +441,10 @@ impl ContainerExecutor {
         let hopeless = ["not found", "no such file", "permission denied"];
         Refusal {
             is_permanent: hopeless.iter().any(|word| lower.contains(word)),
-            message: format!("{program} ended {code} before the container began: {said}"),
+            message: format!(
+                "{program} ended {code} before the container began: {said}{}",
+                advice(&lower)
+            ),
         }
     }
 
@@ -567,6 +571,17 @@ fn write(file: &Path, value: &serde_json::Value) -> Result<(), Refusal> {
     fs::write(file, value.to_string()).map_err(|error| store::trouble("write", file, &error))
 }
 
+/// What to do about what a runtime said, in small letters; nothing when it says it itself.
+fn advice(said: &str) -> &'static str {
+    match said.contains("cgroups in hybrid mode") {
+        true => {
+            " (this machine has control groups of both versions, which crun refuses: boot it with one of them, \
+             or name runc with `worker start --runtime`)"
+        }
+        false => "",
+    }
+}
+
 impl Executor for ContainerExecutor {
     fn prepare(&self, assignment: Arc<Assignment>) -> BoxFuture<'static, Result<(), Refusal>> {
         let this = self.clone();
@@ -669,6 +684,10 @@ impl Executor for ContainerExecutor {
             this.forget_containers(task).await;
             this.process.forget(task).await;
         })
+    }
+
+    fn make_room(&self) -> BoxFuture<'static, bool> {
+        self.process.make_room()
     }
 
     fn tidy(&self) -> BoxFuture<'static, ()> {

@@ -389,6 +389,13 @@ async fn health_is_checked_inside() {
     yard.wait(1, &handle).await;
 }
 
+#[test]
+fn what_a_runtime_says_is_explained_where_it_does_not_do_so() {
+    let crun = "cgroups in hybrid mode not supported, drop all controllers from cgroupv2";
+    assert!(super::advice(crun).contains("name runc"));
+    assert_eq!(super::advice("exec format error"), "");
+}
+
 #[tokio::test]
 async fn what_cannot_begin_says_why() {
     let yard = Yard::new();
