@@ -6,6 +6,7 @@
 use super::exchange::Found;
 use super::logs::{LogPage, LogQuery};
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
+use crate::rt::Mono;
 use crate::rt::net::BoxFuture;
 use crate::types::TaskId;
 use std::sync::Arc;
@@ -16,12 +17,16 @@ pub trait Executor: Send + Sync {
     fn prepare(&self, assignment: Arc<Assignment>) -> BoxFuture<'static, Result<(), Refusal>>;
 
     /// Starts an attempt. It answers as soon as the process is there; an error means that none is. What belongs to a
-    /// single-writer volume ends with the worker's process.
+    /// single-writer volume ends with the worker's process, and when its lease has ended ([`Executor::lease`]): nothing of it begins then.
     fn start(
         &self,
         assignment: Arc<Assignment>,
         attempt: u32,
     ) -> BoxFuture<'static, Result<Handle, Refusal>>;
+
+    /// Whatever belongs to a single-writer volume may be there until this moment of the worker's clock, unless another is named. It
+    /// is ended then even if the worker stands still. Before the first word there is no lease.
+    fn lease(&self, until: Mono);
 
     /// Waits until an attempt's process has ended and nothing that it began is left.
     fn wait(&self, task: TaskId, attempt: u32, handle: Handle) -> BoxFuture<'static, Exit>;

@@ -1,6 +1,6 @@
 //! What is measured of services, tasks and workers, from the ledger and from what the overseer noted.
 
-use super::machine::{DONE, STOPPED};
+use super::machine::{DONE, LEASE_ENDED, STOPPED};
 use crate::cluster::Cluster;
 use crate::oracle::fleet::{Look, Note};
 use crate::trace::Recorder;
@@ -245,6 +245,9 @@ pub fn judge(
     }
     if evidence.runs.iter().any(|run| run.why == "killed") {
         recorder.sometimes("a task was killed");
+    }
+    if evidence.runs.iter().any(|run| run.why == LEASE_ENDED) {
+        recorder.sometimes("a guard killed a task whose worker stood still");
     }
     measures
 }
