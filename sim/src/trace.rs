@@ -371,6 +371,10 @@ fn probe_of(event: &Event) -> Option<&'static str> {
         Event::MembershipChanged { .. } => "the membership changed",
         Event::Refused { .. } => "a connection or request was refused",
         Event::Stopping { .. } => "a node stopped in order",
+        Event::Doubted { heard, .. } if *heard > 0 => {
+            "other managers had heard workers that the leader missed"
+        }
+        Event::Doubted { .. } => "a leader missed many workers, and so did the other managers",
         _ => return None,
     })
 }
@@ -453,6 +457,9 @@ pub fn tell(event: &Event) -> String {
         }
         Event::HandsOver { to, reason, .. } => {
             format!("asks node {to} to lead: {reason}")
+        }
+        Event::Doubted { silent, heard } => {
+            format!("misses {silent} workers and asks the others, who heard {heard} of them")
         }
         Event::Peer { peer, up: true, .. } => format!("is connected to node {peer}"),
         Event::Peer { peer, detail, .. } => format!("lost node {peer}: {detail}"),

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a worker may run single writers without a word from managers.
+const LEASE: Duration = Duration::from_secs(30);
+
 /// What `look` finds, as soon as it finds something.
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
@@ -127,6 +130,47 @@ fn lives(process: &str) -> bool {
     let pid = process.split('.').next().unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// Signals a program.
+fn signal_program(child: &Child, name: &str) {
+    signal(&child.id().to_string(), name);
+}
+
+#[test]
+fn a_single_writer_dies_though_its_worker_stands_still() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut servers = three(dir.path());
+    servers.iter_mut().for_each(Server::start);
+    whole(&servers);
+    let http = servers[0].http;
+    let token: Value = ask(http, "POST", "/v1/tokens", "{}").unwrap();
+    let token = token["token"].as_str().unwrap();
+    let worker = Worker::start(dir.path(), &servers, token);
+    let spec = json!({
+        "name": "db",
+        "command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
+        "volumes": [{ "volume": "data", "target": "/data" }],
+        "restart": { "delay_ms": 100 },
+    });
+    let _: Value = ask(http, "POST", "/v1/services", &spec.to_string()).unwrap();
+    let first = until("the task", || worker.running(1));
+
+    signal_program(&worker.child, "STOP");
+    let stopped = Instant::now();
+    // Its lease is 30 s long and was granted before that.
+    while lives(&first[0]) {
+        let stands = stopped.elapsed();
+        assert!(stands < LEASE, "it outlives its lease: {stands:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let least = Duration::from_secs(25);
+    assert!(stopped.elapsed() > least, "it was killed without need");
+
+    signal_program(&worker.child, "CONT");
+    let next = until("the task again", || worker.running(1));
+    assert!(next != first && lives(&next[0]));
+    signal(&next[0], "KILL");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use crate::calls::{self, Call};
 use crate::check::tasks;
-use crate::ledger::{DONE, KILLED, Run, STOPPED};
+use crate::ledger::{DONE, KILLED, LEASE_ENDED, Run, STOPPED};
 use crate::looks::{Look, Note, RESTLESS, wanted};
 use crate::verdict::Judged;
 use node::fleet::Fleet;
@@ -272,6 +272,10 @@ pub fn judge(evidence: &Evidence, bound: Duration, excused: &[(Duration, Duratio
     }
     if evidence.runs.iter().any(|run| run.why == KILLED) {
         judged.probes.push("a task was killed");
+    }
+    if evidence.runs.iter().any(|run| run.why == LEASE_ENDED) {
+        let probe = "a guard killed a task whose worker stood still";
+        judged.probes.push(probe);
     }
     judged
 }

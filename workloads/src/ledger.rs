@@ -11,6 +11,8 @@ use std::time::Duration;
 pub const STOPPED: &str = "stopped as told";
 /// Why a process ended that had nothing more to do.
 pub const DONE: &str = "done";
+/// Why a process ended that a guard killed although its worker had not ended.
+pub const LEASE_ENDED: &str = "its lease has ended";
 /// Why a process ended that was killed.
 pub const KILLED: &str = "killed";
 

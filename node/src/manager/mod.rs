@@ -55,7 +55,7 @@ use crate::handle::{Condition, Handle, Status};
 use crate::knobs::Knobs;
 use crate::metrics::Metrics;
 use crate::rt::clock::Sleep;
-use crate::rt::{Clock, Env, Mono};
+use crate::rt::{Clock, Env, Journal, Mono};
 use crate::types::{Epoch, Role, Term, WorkerId};
 use errands::Finished;
 use futures::StreamExt;
@@ -88,6 +88,8 @@ struct Hands {
     status: watch::Receiver<Status>,
     /// The numbers it tells of itself.
     metrics: Metrics,
+    /// Where what it decides by itself is written down.
+    journal: Journal,
 }
 
 /// What wakes the manager.
@@ -116,6 +118,7 @@ pub(crate) async fn run(
         status: handle.follow_status(),
         handle,
         metrics,
+        journal: env.journal.clone(),
     };
     let (mut status, mut fleets) = (hands.handle.follow_status(), hands.handle.follow_fleet());
     let mut errands = FuturesUnordered::new();

@@ -13,11 +13,11 @@ use crate::fleet::Fleet;
 use crate::fleet::command::WorkerReports;
 use crate::fleet::meeting::{Call, HelloCall, Reply};
 use crate::metrics::Tally;
-use crate::rt::Mono;
+use crate::rt::{Event, Mono};
 use crate::scheduler::model::Limits;
 use crate::scheduler::{Moment, Reconciler};
 use crate::service::State;
-use crate::types::{Epoch, NodeId, Term, WorkerId};
+use crate::types::{CONTROL_GROUP, Epoch, NodeId, Term, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -220,7 +220,7 @@ impl Reign {
         match meeting::greet(call, cluster, &self.fleet, &self.leases, now) {
             Err(error) => answer(Err(error)),
             Ok(Greeting::Known { worker, epoch }) => {
-                self.sessions.heard(worker, now);
+                self.sessions.greeted(worker, now);
                 answer(Ok(self.hands.welcome(worker, epoch)));
             }
             Ok(Greeting::Propose(_)) if self.hellos >= self.hands.knobs.worker_hellos_max => {
@@ -403,11 +403,16 @@ impl Reign {
             let at = Mono(now.0.saturating_sub(*ago));
             self.sessions.heard_elsewhere(*worker, at);
         }
-        if !alive.is_empty() {
-            tracing::warn!(
-                "{} workers do not reach this leader, but other managers hear them: they are not marked down",
-                alive.len()
-            );
+        self.hands.journal.record(Event::Doubted {
+            silent: silent.len(),
+            heard: alive.len(),
+        });
+        if let Some(to) = heir {
+            self.hands.journal.record(Event::HandsOver {
+                group: CONTROL_GROUP,
+                to,
+                reason: "it hears more workers than this leader".to_owned(),
+            });
         }
         self.heir = heir;
         self.mark(down);

@@ -35,6 +35,8 @@ struct Session {
     last: Mono,
     /// Whether that was a sign, rather than an assumption.
     is_heard: bool,
+    /// Whether it has said hello since its last heartbeat.
+    has_greeted: bool,
     /// What was between the signs.
     gaps: Gaps,
     /// When it was last heard with nothing left to report, as stamps are, milliseconds.
@@ -64,12 +66,22 @@ impl Sessions {
                     epoch,
                     last: now,
                     is_heard: false,
+                    has_greeted: false,
                     gaps: Gaps::default(),
                     known_ms: None,
                 };
                 self.known.insert(*id, session);
                 self.by_time.insert((now, *id));
             }
+        }
+    }
+
+    /// It said hello in the session that it has. That is a sign of life once: a worker that says hello again and again and nothing else
+    /// does not hear what it is answered, and does none of what it shall.
+    pub(super) fn greeted(&mut self, worker: WorkerId, now: Mono) {
+        let session = self.known.get_mut(&worker);
+        if session.is_some_and(|session| !std::mem::replace(&mut session.has_greeted, true)) {
+            self.heard_elsewhere(worker, now);
         }
     }
 
@@ -81,7 +93,7 @@ impl Sessions {
         if session.is_heard {
             session.gaps.add(now.since(session.last));
         }
-        session.is_heard = true;
+        (session.is_heard, session.has_greeted) = (true, false);
         self.set_last(worker, now);
     }
 
@@ -274,6 +286,18 @@ mod tests {
         sessions.pardon(at(50));
         assert_eq!(sessions.silent(at(79), BOUND), []);
         assert_eq!(ids(&sessions.silent(at(80), BOUND)), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_hello_is_a_sign_of_life_once_for_each_heartbeat() {
+        let mut sessions = sessions(1);
+        (1..=20).for_each(|secs| sessions.greeted(WorkerId(1), at(secs)));
+        assert_eq!(ids(&sessions.silent(at(31), BOUND)), [1], "since the first");
+        sessions.heard(WorkerId(1), at(40));
+        sessions.greeted(WorkerId(1), at(50));
+        sessions.greeted(WorkerId(1), at(60));
+        assert_eq!(sessions.silent(at(79), BOUND), []);
+        assert_eq!(ids(&sessions.silent(at(80), BOUND)), [1]);
     }
 
     #[test]

@@ -152,6 +152,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A leader that missed many workers at once asked the other managers before it believed that they are down.
+    Doubted {
+        /// Workers that it missed.
+        silent: usize,
+        /// Those of them that another manager has heard lately.
+        heard: usize,
+    },
     /// A connection to a peer came up or went down.
     Peer {
         /// The peer.

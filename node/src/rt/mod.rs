@@ -17,6 +17,7 @@ pub mod process;
 pub mod processes;
 pub mod real;
 mod real_cgroup;
+mod real_guard;
 mod real_processes;
 pub mod rng;
 pub mod tasks;

@@ -4,6 +4,7 @@
 //! used again. Each carries a mark, by which a worker that was away finds what it had started. A simulated half may give
 //! exit codes, hangs, slow starts and kills for lack of memory.
 
+use super::clock::Mono;
 use super::net::BoxFuture;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,12 +71,24 @@ pub struct Command {
     pub stderr: Option<PathBuf>,
     /// By what it is found again; none when empty.
     pub mark: String,
-    /// Whether it dies with the process that started it, however that ends.
-    pub is_tied: bool,
+    /// What it dies with.
+    pub tie: Tie,
     /// What ends that which a tied process has begun out of its group: run by its guard until it succeeds; none when empty.
     pub last_words: Vec<String>,
     /// The most that it may use, with all that it begins.
     pub limits: Limits,
+}
+
+/// What a process dies with, though nobody signals it any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tie {
+    /// Nothing: it lives on.
+    #[default]
+    None,
+    /// The program that started it, however that ends.
+    Program,
+    /// That program, and the lease whose end it was told last ([`Processes::lease`]): also while the program stands still.
+    Lease,
 }
 
 /// The most that a process may use; zero: no limit. Where the host cannot enforce them there are none, and the log says so.
@@ -120,6 +133,8 @@ pub struct Marked {
 pub trait ProcessesDriver: Send + Sync {
     /// Starts a process in a group of its own. An error means that there is none.
     fn start(&self, command: Command) -> BoxFuture<'static, io::Result<ProcessId>>;
+    /// The lease ends at `until`, whatever was said before: then no process is left that is tied to it. Without a word it has ended.
+    fn lease(&self, until: Mono) -> io::Result<()>;
     /// Signals a process and its group. One that has ended is no error.
     fn signal(&self, process: ProcessId, signal: Signal) -> io::Result<()>;
     /// Waits for its end. When this program started it, what is left of its group is killed then.
@@ -148,6 +163,11 @@ impl Processes {
         self.0.start(command).await
     }
 
+    /// The lease ends at `until`, whatever was said before: then no process is left that is tied to it. Without a word it has ended.
+    pub fn lease(&self, until: Mono) -> io::Result<()> {
+        self.0.lease(until)
+    }
+
     /// Signals a process and its group. One that has ended is no error.
     pub fn signal(&self, process: ProcessId, signal: Signal) -> io::Result<()> {
         self.0.signal(process, signal)
@@ -170,6 +190,10 @@ struct Nowhere;
 impl ProcessesDriver for Nowhere {
     fn start(&self, _: Command) -> BoxFuture<'static, io::Result<ProcessId>> {
         Box::pin(async { Err(io::Error::from(io::ErrorKind::Unsupported)) })
+    }
+
+    fn lease(&self, _: Mono) -> io::Result<()> {
+        Ok(())
     }
 
     fn signal(&self, _: ProcessId, _: Signal) -> io::Result<()> {

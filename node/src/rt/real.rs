@@ -13,6 +13,7 @@ use super::lane::{Job, LaneDriver, LanesDriver};
 use super::net::{BoxFuture, Listener, NetDriver, Stream};
 use super::process::{ContainerRuntime, Host, Process, Spent};
 use super::processes::Processes;
+use super::real_guard::boot_time;
 use super::real_processes::OsProcesses;
 use super::{Clock, Env, Journal, Lanes, Net, Rngs};
 use crate::types::NodeId;
@@ -20,7 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
@@ -35,10 +36,9 @@ const LANE_QUEUE_LEN_MAX: usize = 1024;
 pub fn env(name: &str) -> io::Result<Env> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| io::Error::other(format!("no entropy: {error}")))?;
+    let origin = boot_time();
     Ok(Env {
-        clock: Clock::new(OsClock {
-            origin: Instant::now(),
-        }),
+        clock: Clock::new(OsClock { origin }),
         net: Net::new(Tcp),
         lanes: Lanes::new(Threads),
         rngs: Rngs::from_seed(seed),
@@ -46,7 +46,7 @@ pub fn env(name: &str) -> io::Result<Env> {
             node: name.to_owned(),
         }),
         process: Process::new(spent),
-        processes: Processes::new(OsProcesses::default()),
+        processes: Processes::new(OsProcesses::new(origin)),
     })
 }
 
@@ -109,15 +109,16 @@ pub fn secret() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The operating system's clocks.
+/// The operating system's clocks. The monotonic one counts the time that the machine sleeps, which others count too: a lease is over
+/// when its time has passed for them. Timers do not: what should have ended in that time ends as much later, or when somebody looks.
 struct OsClock {
-    /// Zero of the monotonic clock.
-    origin: Instant,
+    /// Zero of the monotonic clock, as [`boot_time`] gives it.
+    origin: Duration,
 }
 
 impl ClockDriver for OsClock {
     fn now(&self) -> Mono {
-        Mono(self.origin.elapsed())
+        Mono(boot_time().saturating_sub(self.origin))
     }
 
     fn wall_ms(&self) -> u64 {
@@ -127,12 +128,17 @@ impl ClockDriver for OsClock {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    #[allow(
-        clippy::useless_conversion,
-        reason = "under the simulator tokio's Instant is std's"
-    )]
     fn sleep_until(&self, deadline: Mono) -> Sleep {
-        Box::pin(tokio::time::sleep_until((self.origin + deadline.0).into()))
+        let origin = self.origin;
+        let left = move || (origin + deadline.0).saturating_sub(boot_time());
+        let first = tokio::time::sleep(left());
+        Box::pin(async move {
+            first.await;
+            // The timer's clock is not quite this one, and may have been slower.
+            while left() > Duration::ZERO {
+                tokio::time::sleep(left()).await;
+            }
+        })
     }
 }
 
@@ -275,6 +281,12 @@ impl JournalSink for Log {
             }
             Event::HandsOver { to, reason, .. } => {
                 tracing::warn!(target: "node", node, %to, %reason, "hands leadership over")
+            }
+            Event::Doubted { silent, heard } => {
+                tracing::warn!(
+                    target: "node", node, silent, heard,
+                    "asked the other managers before marking many workers down"
+                )
             }
             Event::Stopping { reason } => tracing::info!(target: "node", node, %reason, "stopping"),
             Event::MembershipChanged {

@@ -1,23 +1,19 @@
 //! The real half of [`super::processes`]: Linux processes, found again through `/proc`.
 //!
 //! Nothing is kept of an ordinary process but its name: whether this program or an earlier one started it, it is waited for by its
-//! pidfd. Only the parent learns the exit code; for others it stays unknown. A tied process has a guard beside it in its group, a shell
-//! that reads from a pipe of this program: when the pipe closes, because this program ended in whatever way, it kills the group. Before
-//! that it runs the last words of the process, until they succeed or have failed twenty times in two seconds: what has left the group
-//! (a container) may be about to begin just then.
-//!
-//! Limits are those of `real_cgroup`.
-//!
-//! Left out: a guard cannot tell that this program has only been stopped (`SIGSTOP`).
+//! pidfd. Only the parent learns the exit code; for others it stays unknown. Tied processes have guards (`real_guard`); limits are
+//! those of `real_cgroup`.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "a part of the real half of the seam: here the operating system is named"
 )]
 
+use super::clock::Mono;
 use super::net::BoxFuture;
-use super::processes::{Command, Ended, Limits, Marked, ProcessId, ProcessesDriver, Signal};
+use super::processes::{Command, Ended, Limits, Marked, ProcessId, ProcessesDriver, Signal, Tie};
 use super::real_cgroup::Cage;
+use super::real_guard::{self, Page};
 use rustix::process::{
     Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, getpgrp, kill_process_group, pidfd_open,
     waitid, waitpid,
@@ -35,45 +31,75 @@ use tokio::io::unix::AsyncFd;
 
 /// The variable that holds the mark.
 const MARK: &str = "SEAWORTHY_MARK";
-/// The guard of a tied process: deaf to what its group is told, it says a line when it is ready, and kills the group when its pipe closes.
-const GUARD: &str = r#"trap '' TERM HUP INT; echo; read -r _; n=0
-while [ $# -gt 0 ] && [ $n -lt 20 ] && ! "$@" </dev/null >/dev/null 2>&1; do n=$((n+1)); sleep 0.1; done
-kill -KILL 0"#;
-/// Where a guard finds its programs.
-const GUARD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Pause between two looks at a process that cannot be watched (too many open files, an old kernel).
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Looks at a process that is becoming another program, and the pause between two.
+const EXEC_LOOKS: u32 = 100;
+/// See [`EXEC_LOOKS`].
+const EXEC_PAUSE: Duration = Duration::from_micros(200);
+
 /// The operating system's processes.
-#[derive(Default)]
 pub(super) struct OsProcesses {
+    /// [`real_guard::boot_time`] at the origin of this program's clock.
+    origin: Duration,
+    /// Where guards read the end of the lease, once somebody needs it.
+    page: Mutex<Option<Arc<Page>>>,
     /// Guards by the group that each made, with the pipe that keeps them waiting.
     guards: Arc<Mutex<BTreeMap<u32, Child>>>,
     /// Control groups of processes that this program started.
     cages: Arc<Mutex<BTreeMap<ProcessId, Cage>>>,
 }
 
+impl OsProcesses {
+    /// The processes of a program whose clock began at `origin`.
+    pub(super) fn new(origin: Duration) -> Self {
+        OsProcesses {
+            origin,
+            page: Mutex::default(),
+            guards: Arc::default(),
+            cages: Arc::default(),
+        }
+    }
+
+    /// The page of the lease, made when it is asked for first.
+    fn page(&self) -> io::Result<Arc<Page>> {
+        let mut page = self.page.lock().expect("nobody panics while holding it");
+        match &*page {
+            Some(page) => Ok(Arc::clone(page)),
+            None => Ok(Arc::clone(page.insert(Arc::new(Page::new()?)))),
+        }
+    }
+}
+
 impl ProcessesDriver for OsProcesses {
     fn start(&self, command: Command) -> BoxFuture<'static, io::Result<ProcessId>> {
         let (guards, cages) = (Arc::clone(&self.guards), Arc::clone(&self.cages));
+        let page = match command.tie {
+            Tie::Lease => self.page().map(Some),
+            Tie::None | Tie::Program => Ok(None),
+        };
         // Between fork and exec lie a millisecond or two: not worth a thread.
         Box::pin(async move {
-            if !command.is_tied {
-                return start(&command, 0, &cages);
+            let page = page?;
+            if command.tie == Tie::None {
+                return start(&command, 0, None, &cages);
             }
-            let guard = start_guard(&command.last_words)?;
+            let guard = real_guard::start(&command.last_words, page.as_deref())?;
             let group = guard.id();
-            let started = start(
-                &command,
-                i32::try_from(group).map_err(io::Error::other)?,
-                &cages,
-            );
+            let started = i32::try_from(group)
+                .map_err(io::Error::other)
+                .and_then(|group| start(&command, group, page.as_deref(), &cages));
             match &started {
                 Ok(_) => drop(hold(&guards).insert(group, guard)),
-                Err(_) => dismiss(guard),
+                Err(_) => real_guard::dismiss(guard),
             }
             started
         })
+    }
+
+    fn lease(&self, until: Mono) -> io::Result<()> {
+        self.page()?.set(until, self.origin)
     }
 
     fn signal(&self, process: ProcessId, signal: Signal) -> io::Result<()> {
@@ -102,7 +128,7 @@ impl ProcessesDriver for OsProcesses {
                 cage.remove();
             }
             if let Some(guard) = hold(&guards).remove(&process.group) {
-                dismiss(guard);
+                real_guard::dismiss(guard);
             }
             ended
         })
@@ -119,15 +145,23 @@ fn hold<K, V>(all: &Mutex<BTreeMap<K, V>>) -> std::sync::MutexGuard<'_, BTreeMap
     all.lock().expect("nobody panics while holding them")
 }
 
-/// Starts a process in `group`, or in a new one when that is zero.
+/// Starts a process in `group`, or in a new one when that is zero; behind a gate when there is a page.
 fn start(
     command: &Command,
     group: i32,
+    page: Option<&Page>,
     cages: &Mutex<BTreeMap<ProcessId, Cage>>,
 ) -> io::Result<ProcessId> {
     let cage = caged(command)?;
-    let wrapped = cage.as_ref().map(|cage| cage.wrap(&command.words));
-    let words = wrapped.as_ref().unwrap_or(&command.words);
+    let mut words = command.words.clone();
+    if let (Some(_), Some(program)) = (page, words.first()) {
+        // As in a cage, whoever wraps a program must look for it first.
+        find_program(program, command.env.get("PATH"))?;
+        words = real_guard::gated(&words);
+    }
+    if let Some(cage) = &cage {
+        words = cage.wrap(&words);
+    }
     let Some((program, arguments)) = words.split_first() else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -146,7 +180,7 @@ fn start(
     if let Some(dir) = &command.working_dir {
         child.current_dir(dir);
     }
-    child.stdin(Stdio::null());
+    child.stdin(page.map_or_else(|| Ok(Stdio::null()), Page::share)?);
     child.stdout(output(command.stdout.as_deref())?);
     child.stderr(output(command.stderr.as_deref())?);
     // Dropped unwaited on purpose: it is waited for by its name, as if an earlier program had started it.
@@ -205,39 +239,8 @@ fn output(path: Option<&Path>) -> io::Result<Stdio> {
     }
 }
 
-/// Starts a guard with the last words of what it guards, and waits until it guards.
-fn start_guard(last_words: &[String]) -> io::Result<Child> {
-    let mut guard = std::process::Command::new("/bin/sh");
-    guard.args(["-c", GUARD, "guard"]).args(last_words);
-    guard.env_clear().env("PATH", GUARD_PATH).process_group(0);
-    guard
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut guard = guard.spawn()?;
-    let ready = match &mut guard.stdout {
-        Some(stdout) => stdout.read_exact(&mut [0]),
-        None => Err(io::ErrorKind::BrokenPipe.into()),
-    };
-    match ready {
-        Ok(()) => Ok(guard),
-        Err(error) => {
-            dismiss(guard);
-            Err(error)
-        }
-    }
-}
-
-/// Ends a guard and what is left of its group.
-fn dismiss(mut guard: Child) {
-    // It is not yet waited for, so its number is still its own.
-    drop(signal_group(guard.id(), rustix::process::Signal::KILL));
-    drop(guard.kill());
-    drop(guard.wait());
-}
-
 /// Signals a whole group; never the one that this program is in.
-fn signal_group(group: u32, signal: rustix::process::Signal) -> io::Result<()> {
+pub(super) fn signal_group(group: u32, signal: rustix::process::Signal) -> io::Result<()> {
     let group = i32::try_from(group).ok().and_then(Pid::from_raw);
     let Some(group) = group.filter(|group| *group != getpgrp() && !group.is_init()) else {
         return Ok(());
@@ -303,7 +306,7 @@ fn is_there(process: ProcessId) -> bool {
 
 /// Whether a process has ended and only waits for its parent.
 fn is_dead(process: ProcessId) -> bool {
-    Stat::of(process.pid).is_none_or(|stat| matches!(stat.state, 'Z' | 'X'))
+    Stat::of(process.pid).is_none_or(|stat| stat.is_dead())
 }
 
 /// What `/proc/PID/stat` says.
@@ -316,6 +319,8 @@ struct Stat {
     started: u64,
     /// Which start of the machine.
     boot: u64,
+    /// Whether it has memory and no place for its environment yet: it is between two programs.
+    is_becoming: bool,
 }
 
 impl Stat {
@@ -336,7 +341,13 @@ impl Stat {
             group: words.get(2)?.parse().ok()?,
             started: words.get(19)?.parse().ok()?,
             boot,
+            is_becoming: words.get(20) != Some(&"0") && words.get(48) == Some(&"0"),
         })
+    }
+
+    /// Whether it has ended and only waits for its parent.
+    fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
     }
 
     /// The name for ever of the process with this number.
@@ -359,10 +370,10 @@ fn marked(prefix: &str) -> io::Result<Vec<Marked>> {
             continue;
         };
         // Another user's, or gone since: not ours.
-        let Some(mark) = mark_of(pid).filter(|mark| mark.starts_with(prefix)) else {
+        let Some(mark) = mark_of(pid)?.filter(|mark| mark.starts_with(prefix)) else {
             continue;
         };
-        if let Some(stat) = Stat::of(pid).filter(|stat| !matches!(stat.state, 'Z' | 'X')) {
+        if let Some(stat) = Stat::of(pid).filter(|stat| !stat.is_dead()) {
             let process = stat.process(pid);
             found.push(Marked { process, mark });
         }
@@ -371,13 +382,30 @@ fn marked(prefix: &str) -> io::Result<Vec<Marked>> {
     Ok(found)
 }
 
-/// The mark that a process carries.
-fn mark_of(pid: u32) -> Option<String> {
-    let mut environ = Vec::new();
-    File::open(format!("/proc/{pid}/environ"))
-        .ok()?
-        .read_to_end(&mut environ)
-        .ok()?;
+/// The mark that a process carries. A process that is just becoming another program has no environment for a moment, also after
+/// whoever started it was told that it runs; it is looked at again, and an error if that lasts.
+fn mark_of(pid: u32) -> io::Result<Option<String>> {
+    for _ in 0..EXEC_LOOKS {
+        let mut environ = Vec::new();
+        let read = File::open(format!("/proc/{pid}/environ"));
+        if read
+            .and_then(|mut file| file.read_to_end(&mut environ))
+            .is_err()
+        {
+            return Ok(None);
+        }
+        if !environ.is_empty() || !Stat::of(pid).is_some_and(|stat| stat.is_becoming) {
+            return Ok(mark_in(&environ));
+        }
+        std::thread::sleep(EXEC_PAUSE);
+    }
+    Err(io::Error::other(format!(
+        "process {pid} has been starting for too long to tell whose it is"
+    )))
+}
+
+/// The mark in an environment.
+fn mark_in(environ: &[u8]) -> Option<String> {
     let mut variables = environ.split(|byte| *byte == 0);
     let mark = variables
         .find_map(|variable| variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="))?;
@@ -394,6 +422,24 @@ mod tests {
         let stat = Stat::parse(line, 9).unwrap();
         assert_eq!((stat.state, stat.group, stat.started), ('S', 77, 345));
         assert!(Stat::parse("nonsense", 9).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_process_is_found_by_its_mark_as_soon_as_it_was_started() {
+        let processes = OsProcesses::new(Duration::ZERO);
+        let mark = format!("{}-at-once#", std::process::id());
+        for number in 0..100 {
+            let process = processes.start(Command {
+                words: ["/bin/sleep", "100"].map(str::to_owned).to_vec(),
+                mark: format!("{mark}{number}"),
+                ..Command::default()
+            });
+            let process = process.await.unwrap();
+            let found = processes.marked(&mark).await.unwrap();
+            processes.signal(process, Signal::Kill).unwrap();
+            processes.wait(process).await;
+            assert_eq!(found.len(), 1, "start {number}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::exchange::Found;
 use super::logs::{LogPage, LogQuery};
 use super::secrets::SecretFile;
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
+use crate::rt::Mono;
 use crate::rt::net::BoxFuture;
 use crate::types::TaskId;
 use std::sync::Arc;
@@ -17,14 +18,19 @@ pub trait Executor: Send + Sync {
     fn prepare(&self, assignment: Arc<Assignment>) -> BoxFuture<'static, Result<(), Refusal>>;
 
     /// Starts an attempt. It answers as soon as the process is there; an error means that none is. What belongs to a
-    /// single-writer volume ends with the worker's process. Its secrets are in the clear here for the first time: they go where no disk is,
-    /// and are gone when `wait` or `end_orphan` has ended.
+    /// single-writer volume ends with the worker's process, and when its lease has ended ([`Executor::lease`]): nothing of it begins then.
+    /// Its secrets are in the clear here for the first time: they go where no disk is, and are gone when `wait` or `end_orphan` has
+    /// ended.
     fn start(
         &self,
         assignment: Arc<Assignment>,
         attempt: u32,
         secrets: Vec<SecretFile>,
     ) -> BoxFuture<'static, Result<Handle, Refusal>>;
+
+    /// Whatever belongs to a single-writer volume may be there until this moment of the worker's clock, unless another is named. It
+    /// is ended then even if the worker stands still. Before the first word there is no lease.
+    fn lease(&self, until: Mono);
 
     /// Waits until an attempt's process has ended and nothing that it began is left.
     fn wait(&self, task: TaskId, attempt: u32, handle: Handle) -> BoxFuture<'static, Exit>;

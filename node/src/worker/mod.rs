@@ -58,8 +58,8 @@
 //!
 //! A task with a volume that nobody else may write to runs only while it has leave. The leave is the worker's lease, counted
 //! from before the heartbeat that was answered was sent (`lease`), and only from managers whose assignments the worker has. A
-//! second before the lease ends the process has been killed. It is started tied to the worker's process, so that a worker
-//! that cannot watch its clock any more leaves nothing that writes. Of two tasks with one volume the second waits until the
+//! second before the lease ends the process has been killed. It is started tied to the worker's process and to its lease, of which guards hear
+//! ([`Executor::lease`](executor::Executor::lease)), so that a worker that cannot watch its clock any more leaves nothing that writes. Of two tasks with one volume the second waits until the
 //! first has no process.
 //!
 //! # Map
@@ -73,8 +73,8 @@
 //!
 //! - A worker whose disk is full keeps its session, but cannot begin another one: a hello names reports that are not written yet. If
 //!   managers are away then too, it is marked down when they are back, until there is room.
-//! - A worker that is stopped without ending (`SIGSTOP`, a suspended machine whose clock stands still) does not keep its
-//!   lease's end: its guards live on too. Whoever suspends machines must not put single writers on them.
+//! - A machine that is suspended keeps no lease's end while it sleeps, and a virtual one whose clocks stand still meanwhile not even
+//!   afterwards. Whoever suspends machines must not put single writers on them.
 //! - A process that cannot be killed (uninterruptible sleep on a dead disk) outlives its lease; the task stays `stopping` and says so.
 //! - The file is written whole for each change: 1,000 tasks are about a megabyte. Changes that wait together should share a write.
 //! - A process that ended while its worker was away has no exit code; by `on-failure` a finished job runs once more. A shim would know.

@@ -17,8 +17,8 @@ use super::secrets::{self, SecretFile, Shelf};
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
-use crate::rt::processes::{self, Command, ProcessId};
-use crate::rt::{Clock, Env, Lane, Net, Processes};
+use crate::rt::processes::{self, Command, ProcessId, Tie};
+use crate::rt::{Clock, Env, Lane, Mono, Net, Processes};
 use crate::service::spec::HealthCheck;
 use crate::types::TaskId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -195,7 +195,7 @@ impl ProcessExecutor {
             stdout: Some(dir.join("stdout.log")),
             stderr: Some(dir.join("stderr.log")),
             mark: self.mark(assignment.task, attempt),
-            is_tied: spec.is_single_writer(),
+            tie: tie(assignment),
             last_words: Vec::new(),
             limits: processes::Limits {
                 cpu_milli: spec.resources.limits.cpu_milli,
@@ -245,7 +245,8 @@ impl ProcessExecutor {
             .command(assignment, 0)
             .map_err(|no| io::Error::other(no.message))?;
         run.words = command.to_vec();
-        (run.stdout, run.stderr, run.mark, run.is_tied) = (None, None, String::new(), true);
+        (run.stdout, run.stderr, run.mark) = (None, None, String::new());
+        run.tie = check_tie(assignment);
         let process = self.processes.start(run).await?;
         if let Ok(ended) = self.clock.timeout(span, self.processes.wait(process)).await {
             return Ok(ended.code == Some(0));
@@ -324,6 +325,22 @@ pub(super) async fn on_lane<T: Send + 'static>(
     done.unwrap_or_else(|closed| Err(not_now(closed.to_string())))
 }
 
+/// What a task's process dies with.
+pub(super) fn tie(assignment: &Assignment) -> Tie {
+    match assignment.spec.is_single_writer() {
+        true => Tie::Lease,
+        false => Tie::None,
+    }
+}
+
+/// What a check of a task dies with: it would be no orphan that anybody finds.
+pub(super) fn check_tie(assignment: &Assignment) -> Tie {
+    match tie(assignment) {
+        Tie::None => Tie::Program,
+        tied => tied,
+    }
+}
+
 /// Makes directories.
 pub(super) fn make_dirs(dirs: &[PathBuf]) -> Result<(), Refusal> {
     for dir in dirs {
@@ -389,6 +406,13 @@ impl Executor for ProcessExecutor {
                 }),
             }
         })
+    }
+
+    fn lease(&self, until: Mono) {
+        if let Err(error) = self.processes.lease(until) {
+            // They go by what they heard last, which is never later.
+            tracing::error!(%error, "guards do not hear of the lease, and will kill what hangs on it");
+        }
     }
 
     fn wait(&self, task: TaskId, attempt: u32, handle: Handle) -> BoxFuture<'static, Exit> {

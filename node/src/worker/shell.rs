@@ -69,13 +69,16 @@ impl Time {
             .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
+    /// When it will be `at_ms`, on the clock; the beginning of this life if that was later.
+    fn at(&self, at_ms: u64) -> Mono {
+        self.since
+            .plus(Duration::from_millis(at_ms.saturating_sub(self.from_ms)))
+    }
+
     /// When it will be `at_ms`, but not before the least pause.
     fn sleep_until(&self, at_ms: u64) -> Sleep {
-        let at = self
-            .since
-            .plus(Duration::from_millis(at_ms.saturating_sub(self.from_ms)));
         let soonest = self.clock.now().plus(TICK_MIN);
-        self.clock.sleep_until(at.max(soonest))
+        self.clock.sleep_until(self.at(at_ms).max(soonest))
     }
 }
 
@@ -153,6 +156,8 @@ struct Shell {
     contact: Contact,
     /// Orphans that are being ended.
     orphans: BTreeSet<(TaskId, u32)>,
+    /// Until when guards let single writers live, milliseconds, as they heard it last.
+    guarded_until_ms: u64,
 }
 
 /// What the loop wakes up for.
@@ -195,6 +200,7 @@ pub(super) async fn run(
         refused: None,
         contact: Contact::default(),
         orphans: BTreeSet::new(),
+        guarded_until_ms: 0,
     };
     shell.watch(found);
     shell.take(effects);
@@ -318,6 +324,7 @@ impl Shell {
 
     /// Carries out what waits for nothing, and holds the rest back.
     fn take(&mut self, effects: Vec<Effect>) {
+        self.tell_guards();
         self.wanted += u64::from(effects.contains(&Effect::Persist));
         for effect in effects {
             let at_once = self.durable == self.wanted || is_free(&effect);
@@ -326,6 +333,15 @@ impl Shell {
                 effect if at_once => self.carry_out(effect),
                 effect => self.hold(effect),
             }
+        }
+    }
+
+    /// Guards hear of another end of the lease before anything is started that needs it.
+    fn tell_guards(&mut self) {
+        let until_ms = self.worker.guarded_until_ms();
+        if until_ms != self.guarded_until_ms {
+            self.guarded_until_ms = until_ms;
+            self.around.executor.lease(self.time.at(until_ms));
         }
     }
 

@@ -1,8 +1,9 @@
 //! The machine under a simulated worker: its process table, which outlives the worker's process, and the executor over it.
 //!
 //! What ends what: the worker's `kill -9` leaves processes running, but for those that are tied to it (single-writer volumes), whose
-//! guards kill them within a moment; power loss ends everything; a stopped worker (SIGSTOP) stops nothing else. A process that a dead
-//! worker began is nobody's child: its end is seen, its exit code is not.
+//! guards kill them within a moment; power loss ends everything; a stopped worker (SIGSTOP) stops nothing else, and the guards go by the
+//! machine's clock and the end of the lease that they heard last. A process that a dead worker began is nobody's child: its end is seen,
+//! its exit code is not.
 //!
 //! Every process is a line in the [`Ledger`]. What a task does stands in its command ([`Behaviour`]); the rest is chance, from one
 //! stream a machine.
@@ -10,6 +11,7 @@
 use super::ledger::Ledger;
 use madsim::runtime::NodeHandle;
 use node::rt::net::BoxFuture;
+use node::rt::{Clock, Mono};
 use node::types::TaskId;
 use node::worker::exchange::Found;
 use node::worker::executor::Executor;
@@ -22,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
 use workloads::behaviour::{Behaviour, End};
-use workloads::ledger::{self, DONE, Run, STOPPED};
+use workloads::ledger::{self, DONE, LEASE_ENDED, Run, STOPPED};
 
 /// Longest time until a guard has killed what was tied to a worker.
 const GUARD_MAX: Duration = Duration::from_millis(20);
@@ -68,6 +70,8 @@ struct Table {
     life: u64,
     /// Until when the executor answers with errors.
     fails_until: Duration,
+    /// End of the lease of the worker's present life, on the clock as that life sees it.
+    lease_until: Mono,
 }
 
 /// A process that is there.
@@ -104,6 +108,7 @@ impl Machine {
                 newest: 0,
                 life: 0,
                 fails_until: Duration::ZERO,
+                lease_until: Mono::default(),
             }),
         }))
     }
@@ -115,15 +120,40 @@ impl Machine {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A worker's process begins: the executor that it gets.
-    pub fn boots(&self) -> SimExecutor {
+    /// A worker's process begins: the executor that it gets. `clock` is the machine's, as this process sees it.
+    pub fn boots(&self, clock: Clock) -> SimExecutor {
         let mut table = self.table();
         table.life += 1;
         table.ends.clear();
+        table.lease_until = Mono::default();
         SimExecutor {
             machine: self.clone(),
             life: table.life,
+            clock,
         }
+    }
+
+    /// A guard of the worker's present life stands beside a process from now on.
+    fn guard(&self, number: u64, clock: Clock) {
+        let machine = self.clone();
+        drop(self.0.home.spawn(async move {
+            while let Some(until) = machine
+                .lease_of(number)
+                .filter(|until| clock.now() < *until)
+            {
+                clock.sleep_until(until).await;
+            }
+            let reacts = machine.draw(GUARD_MAX);
+            madsim::time::sleep(reacts).await;
+            machine.end(number, KILLED, LEASE_ENDED);
+        }));
+    }
+
+    /// The end of the lease on which a process hangs, if it is there.
+    fn lease_of(&self, number: u64) -> Option<Mono> {
+        let table = self.table();
+        let process = table.processes.get(&number)?;
+        (process.parent == table.life).then_some(table.lease_until)
     }
 
     /// The worker's process is gone: guards kill what was tied to it.
@@ -329,6 +359,8 @@ pub struct SimExecutor {
     machine: Machine,
     /// Which life of its worker.
     life: u64,
+    /// The machine's clock as that life sees it.
+    clock: Clock,
 }
 
 impl SimExecutor {
@@ -391,6 +423,10 @@ impl Executor for SimExecutor {
             if this.machine.is_failing() || this.machine.happens(behaviour.start_fails) {
                 return Err(not_now("the machine cannot start a process now"));
             }
+            let is_tied = assignment.spec.is_single_writer();
+            if is_tied && this.machine.table().lease_until <= this.clock.now() {
+                return Err(not_now("its lease has ended"));
+            }
             let machine = &this.machine.0;
             machine
                 .ledger
@@ -399,10 +435,20 @@ impl Executor for SimExecutor {
             let handle = this
                 .machine
                 .begin(&assignment, attempt, behaviour, this.life);
+            if let (true, Ok(number)) = (is_tied, handle.0.parse()) {
+                this.machine.guard(number, this.clock.clone());
+            }
             // The process is there before its worker knows: one that dies in between leaves it behind.
             this.pause(None).await;
             Ok(handle)
         })
+    }
+
+    fn lease(&self, until: Mono) {
+        let mut table = self.machine.table();
+        if table.life == self.life {
+            table.lease_until = until;
+        }
     }
 
     fn wait(&self, _: TaskId, _: u32, handle: Handle) -> BoxFuture<'static, Exit> {

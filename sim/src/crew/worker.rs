@@ -114,7 +114,7 @@ impl Boot {
         env.lanes = node::rt::Lanes::new(lanes);
         let ledger = self.cluster.ledger.clone();
         env.net = Net::new(Ear::new(env.net.clone(), ledger, &self.name));
-        let executor: Hand = Arc::new(self.machine.boots());
+        let executor: Hand = Arc::new(self.machine.boots(env.clock.clone()));
         let (env, executor) = self.cluster.outfit(&self.name, env, executor);
         let started = node::worker::start(env, self.config.clone(), self.knobs.clone(), executor);
         let reason = match started.await {

@@ -5,9 +5,10 @@ use super::hands::Slip;
 use super::talk::Slur;
 use super::wire::Forgery;
 use super::{Bug, Plant, Witness};
+use simdisk::CrashMode;
 
 /// All of them.
-pub(super) static CREW_BUGS: [Bug; 23] = [
+pub(super) static CREW_BUGS: [Bug; 26] = [
     Bug {
         name: "end-when-told",
         words: "a task counts as ended as soon as it was told to stop",
@@ -42,6 +43,15 @@ pub(super) static CREW_BUGS: [Bug; 23] = [
         plant: Plant::Slipping(Slip::FindsOthers),
         scenarios: &["worker-crash"],
         witnesses: &[Witness::Untouched],
+        crash_mode: None,
+    },
+    Bug {
+        name: "leave-orphans",
+        words: "an orphan counts as gone before it is",
+        how: "executor: the end of an orphan is said and not done",
+        plant: Plant::Slipping(Slip::LeavesOrphans),
+        scenarios: &["torn-worker-file"],
+        witnesses: &[Witness::Whole, Witness::Slots],
         crash_mode: None,
     },
     Bug {
@@ -86,6 +96,15 @@ pub(super) static CREW_BUGS: [Bug; 23] = [
         how: "machine: guards kill nothing when a worker's process ends",
         plant: Plant::Unguarded,
         scenarios: &["dead-writer"],
+        witnesses: &[Witness::VolumeLease],
+        crash_mode: None,
+    },
+    Bug {
+        name: "blind-guard",
+        words: "a guard watches its worker's process and not the lease",
+        how: "executor: guards hear of a lease without end",
+        plant: Plant::Slipping(Slip::EndlessLease),
+        scenarios: &["sleeping-writer"],
         witnesses: &[Witness::VolumeLease],
         crash_mode: None,
     },
@@ -214,5 +233,14 @@ pub(super) static CREW_BUGS: [Bug; 23] = [
         scenarios: &["secrets"],
         witnesses: &[Witness::Secrets],
         crash_mode: None,
+    },
+    Bug {
+        name: "unsynced-worker-file",
+        words: "a worker's file is written and not synced",
+        how: "disk: syncs of the worker's file do nothing; a power loss takes all that was not synced",
+        plant: Plant::LyingSave,
+        scenarios: &["short-dark"],
+        witnesses: &[Witness::FalseDown],
+        crash_mode: Some(CrashMode::LoseAll),
     },
 ];

@@ -1,7 +1,7 @@
 //! Where a bug is planted in a run: around a node's world when it starts, and on its disk between two lives.
 
 use super::door::Editor;
-use super::hands::{Hand, Hands};
+use super::hands::{Hand, Hands, Slip};
 use super::platter::{self, Platter};
 use super::talk::{Heard, Mumbler};
 use super::wire::{Forger, Known};
@@ -15,10 +15,15 @@ use node::types::Role;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use scenarios::Crash;
-use simdisk::{CrashMode, Fault, OpKind, Rule};
+use simdisk::{CrashMode, Damage, Fault, OpKind, Rule};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A worker's file on its machine's disk; the temporary one's name begins alike.
+const WORKER_FILE: &str = "worker/worker.state";
+/// What is left of a file that is torn.
+const TORN_BYTES: u64 = 40;
 
 /// The planted bug of one run. A clone is the same.
 #[derive(Clone)]
@@ -27,6 +32,8 @@ pub struct Ground {
     plant: Plant,
     /// What a power loss leaves, when the bug's weather fixes it.
     crash_mode: Option<CrashMode>,
+    /// Whether a worker's file is torn at each death, which is the bug's weather too.
+    tears: bool,
     /// Sizes of the nodes' files.
     knobs: Knobs,
     /// Where it is told.
@@ -60,6 +67,7 @@ impl Ground {
                 Plant::Nothing
             },
             crash_mode: seedling.bug.crash_mode,
+            tears: seedling.bug.plant == Plant::Slipping(Slip::LeavesOrphans),
             knobs: knobs.clone(),
             recorder: recorder.clone(),
             nodes: Arc::default(),
@@ -101,6 +109,11 @@ impl Ground {
                 let hands = Hands::new(executor, slip, name, &env);
                 (env, Arc::new(hands))
             }
+            // Guards that kill nothing know no lease either.
+            Plant::Unguarded => {
+                let hands = Hands::new(executor, Slip::EndlessLease, name, &env);
+                (env, Arc::new(hands))
+            }
             Plant::Mumbled(slur) => {
                 let heard = self
                     .nodes()
@@ -123,9 +136,17 @@ impl Ground {
     /// The workers have joined and run what they shall; the part under faults begins.
     pub fn crew_begins(&self, workers: &[String], clocks: &Clocks) {
         for name in workers {
-            if let Plant::SlowWorker { ppm } = self.plant {
-                self.tell(name, "counts its time too slowly from now on");
-                clocks.set_drift(name, ppm);
+            match self.plant {
+                Plant::LyingSave => {
+                    self.tell(name, "saves without a sync from now on");
+                    let lie = Rule::always(OpKind::Sync, WORKER_FILE, Fault::Lie);
+                    simdisk::disk(name).inject(lie);
+                }
+                Plant::SlowWorker { ppm } => {
+                    self.tell(name, "counts its time too slowly from now on");
+                    clocks.set_drift(name, ppm);
+                }
+                _ => {}
             }
         }
     }
@@ -159,6 +180,11 @@ impl Ground {
             .get_mut(name)
             .and_then(|spot| spot.ended.take());
         let Some(ended) = ended else { return };
+        let torn = Damage::Truncate(TORN_BYTES);
+        if self.tears && simdisk::disk(name).damage(WORKER_FILE, torn) {
+            self.recorder
+                .line(name, Level::Story, "its own file is TORN");
+        }
         let platter = Platter::of(name, &self.knobs);
         let what = match (self.plant, ended) {
             (Plant::LostPromise, Crash::PowerLoss) => platter.edit(platter::lose_promises),

@@ -2,6 +2,7 @@
 //!
 //! The machine and the ledger of what really ran are untouched: they see what the mistake does.
 
+use node::rt::Mono;
 use node::rt::net::BoxFuture;
 use node::rt::{Env, Lane};
 use node::secrets::Clear;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What runs a worker's tasks.
@@ -21,6 +23,9 @@ pub type Hand = Arc<dyn Executor>;
 
 /// One start in this many is done twice.
 const TWICE: u64 = 4;
+
+/// Longer than any run.
+const ENDLESS: Duration = Duration::from_secs(1_000_000);
 
 /// What is done wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,10 @@ pub(super) enum Slip {
     AsksForKill,
     /// Some starts are done twice.
     StartsTwice,
+    /// Orphans are called gone and are not.
+    LeavesOrphans,
+    /// Guards never hear that a lease ends.
+    EndlessLease,
     /// Every check succeeds.
     AlwaysWell,
     /// Every end is a success.
@@ -167,6 +176,13 @@ impl Executor for Hands {
         })
     }
 
+    fn lease(&self, until: Mono) {
+        self.inner.lease(match self.slip {
+            Slip::EndlessLease => Mono(ENDLESS),
+            _ => until,
+        });
+    }
+
     fn wait(&self, task: TaskId, attempt: u32, handle: Handle) -> BoxFuture<'static, Exit> {
         let told = self.told(&handle);
         let (ended, slip) = (self.inner.wait(task, attempt, handle), self.slip);
@@ -227,6 +243,7 @@ impl Executor for Hands {
 
     fn end_orphan(&self, task: TaskId, attempt: u32) -> BoxFuture<'static, ()> {
         match self.slip {
+            Slip::LeavesOrphans => Box::pin(async {}),
             // Found under another number, it is killed under its own.
             Slip::FindsOthers => self.inner.end_orphan(task, attempt.saturating_sub(1)),
             _ => self.inner.end_orphan(task, attempt),

@@ -69,6 +69,8 @@ enum Plant {
     Mumbled(Slur),
     /// Nothing ends with a worker's process.
     Unguarded,
+    /// A worker's disk says that its file is synced and does nothing.
+    LyingSave,
     /// Workers' clocks run too slowly, by parts per million (a negative number).
     SlowWorker {
         /// By how much.
@@ -306,7 +308,7 @@ pub fn find(name: &str) -> Option<&'static Bug> {
 }
 
 /// Weather that only planted bugs need: where a bug would be rare elsewhere, this is where it shows.
-const WEATHER: [&str; 10] = [
+const WEATHER: [&str; 13] = [
     include_str!("weather/dark-election.toml"),
     include_str!("weather/orderly-restarts.toml"),
     include_str!("weather/sleeping-leader.toml"),
@@ -315,7 +317,10 @@ const WEATHER: [&str; 10] = [
     include_str!("weather/short-leases.toml"),
     include_str!("weather/lonely-writer.toml"),
     include_str!("weather/dead-writer.toml"),
+    include_str!("weather/torn-worker-file.toml"),
     include_str!("weather/sleeping-worker.toml"),
+    include_str!("weather/sleeping-writer.toml"),
+    include_str!("weather/short-dark.toml"),
     include_str!("weather/quick-restarts.toml"),
 ];
 

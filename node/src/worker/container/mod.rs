@@ -38,14 +38,14 @@ mod tests;
 use super::exchange::Found;
 use super::executor::Executor;
 use super::logs::{LogPage, LogQuery};
-use super::process::{PATH, ProcessExecutor, never, not_now, on_lane};
+use super::process::{self, PATH, ProcessExecutor, never, not_now, on_lane};
 use super::secrets::SecretFile;
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
 use crate::rt::process::ContainerRuntime;
 use crate::rt::processes::{self, Command, Ended, ProcessId};
-use crate::rt::{Clock, Env, Images, Lane, Processes, Tasks};
+use crate::rt::{Clock, Env, Images, Lane, Mono, Processes, Tasks};
 use crate::service::spec::HealthCheck;
 use crate::types::TaskId;
 use bundle::{Bundle, STOP_SIGNAL, User};
@@ -353,7 +353,7 @@ impl ContainerExecutor {
             stdout: Some(dir.join("stdout.log")),
             stderr: Some(dir.join("stderr.log")),
             mark: self.mark(key),
-            is_tied: assignment.spec.is_single_writer(),
+            tie: process::tie(assignment),
             last_words: self.words(&["kill", &id, "KILL"]),
             limits: match self.runtime.is_root() {
                 true => processes::Limits::default(),
@@ -497,6 +497,7 @@ impl ContainerExecutor {
         let file = self.bundle(key.task).join("check.json");
         let (this, mark, id) = (self.clone(), self.check_mark(key), self.id(key));
         let (words, path) = (words.to_vec(), file.display().to_string());
+        let tie = process::check_tie(&assignment);
         let described = on_lane(&self.lane, move || {
             let (id, mark) = (this.id(key), this.check_mark(key));
             let process = this.with_bundle(&assignment, &id, &mark, |bundle| {
@@ -508,7 +509,7 @@ impl ContainerExecutor {
             return false;
         }
         let command = Command {
-            is_tied: true,
+            tie,
             ..self.plain(self.words(&["exec", "--process", &path, &id]))
         };
         let Ok(process) = self.processes.start(command).await else {
@@ -607,6 +608,10 @@ impl Executor for ContainerExecutor {
                     .await
             }),
         }
+    }
+
+    fn lease(&self, until: Mono) {
+        self.process.lease(until);
     }
 
     fn wait(&self, task: TaskId, attempt: u32, handle: Handle) -> BoxFuture<'static, Exit> {

@@ -157,11 +157,18 @@ impl Yard {
     fn with(root: tempfile::TempDir, program: PathBuf) -> Self {
         let shelf = Shelf::default();
         let executor = executor(&root, program, &shelf);
-        Yard {
+        let yard = Yard {
             root,
             executor,
             shelf,
-        }
+        };
+        yard.lease(PATIENCE);
+        yard
+    }
+
+    /// The lease lasts for so long from now on.
+    fn lease(&self, span: Duration) {
+        self.executor.lease(self.executor.clock.now().plus(span));
     }
 
     /// The same directory, as an executor that has started nothing.
@@ -369,6 +376,18 @@ async fn a_single_writer_dies_with_its_worker() {
     yard.start(Arc::new(writer)).await;
     yard.says(1, "up").await;
     yard.dies_and_takes_all_with_it().await;
+}
+
+#[tokio::test]
+async fn a_single_writer_dies_when_its_lease_ends() {
+    let yard = Yard::new();
+    let mut writer = Arc::unwrap_or_clone(yard.script(1, "trap '' TERM; echo up; sleep 1000"));
+    writer.spec.volumes.push(data());
+    yard.lease(Duration::from_secs(2));
+    let handle = yard.start(Arc::new(writer)).await;
+    yard.says(1, "up").await;
+    yard.wait(1, &handle).await;
+    assert_eq!(yard.executor.found().await.unwrap(), []);
 }
 
 #[tokio::test]

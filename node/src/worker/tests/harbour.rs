@@ -5,7 +5,7 @@ use crate::fleet::command::Machine;
 use crate::fleet::meeting::{AssignmentsAnswer, Call, Reply};
 use crate::knobs::Knobs;
 use crate::rt::net::BoxFuture;
-use crate::rt::{Clock, Env, Tasks, real};
+use crate::rt::{Clock, Env, Mono, Tasks, real};
 use crate::service::spec::Amounts;
 use crate::types::{ClusterId, Epoch, TaskId, WorkerId};
 use crate::worker::exchange::{Assignments, Found, Hello};
@@ -140,6 +140,8 @@ pub(super) struct Processes {
     pub(super) forgotten: Vec<TaskId>,
     /// How often `found` fails before it answers.
     pub(super) found_fails: u32,
+    /// The end of the lease as guards heard it last.
+    pub(super) lease: Mono,
     /// Exit codes of those that ended.
     exits: BTreeMap<(TaskId, u32), i32>,
 }
@@ -182,6 +184,10 @@ impl Executor for Table {
             table.alive.insert(key, handle.clone());
             Ok(handle)
         })
+    }
+
+    fn lease(&self, until: Mono) {
+        self.lock().lease = until;
     }
 
     fn wait(&self, task: TaskId, attempt: u32, _: Handle) -> BoxFuture<'static, Exit> {

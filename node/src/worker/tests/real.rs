@@ -50,6 +50,11 @@ impl Yard {
         self.start(shell(id, script)).await
     }
 
+    /// The lease lasts for so long from now on.
+    fn lease(&self, span: Duration) {
+        self.executor.lease(self.env.clock.now().plus(span));
+    }
+
     async fn start(&self, assignment: Arc<Assignment>) -> Handle {
         self.executor
             .prepare(Arc::clone(&assignment))
@@ -188,6 +193,7 @@ async fn what_runs_is_found_again_and_watched() {
 #[tokio::test]
 async fn a_single_writer_dies_with_its_worker() {
     let yard = Yard::new();
+    yard.lease(PATIENCE);
     let mut spec = super::writer("data-1");
     let script = "trap '' TERM; echo $SEAWORTHY_VOLUME_DATA_1; sleep 1000; sleep 1000";
     spec.command = ["sh", "-c", script].map(str::to_owned).to_vec();
@@ -211,6 +217,7 @@ async fn a_single_writer_dies_with_its_worker() {
 #[tokio::test]
 async fn a_guard_does_not_outlive_its_task() {
     let yard = Yard::new();
+    yard.lease(PATIENCE);
     let mut spec = super::writer("v");
     spec.command = ["sh", "-c", "exit 3"].map(str::to_owned).to_vec();
     let handle = yard.start(Arc::new(assignment(1, spec))).await;
@@ -221,6 +228,53 @@ async fn a_guard_does_not_outlive_its_task() {
         !Path::new(&format!("/proc/{group}")).exists(),
         "it has been waited for"
     );
+}
+
+#[tokio::test]
+async fn a_single_writer_dies_when_its_lease_ends_though_nobody_signals_it() {
+    let yard = Yard::new();
+    let mut spec = super::writer("v");
+    spec.command = ["sh", "-c", "trap '' TERM; echo up; sleep 1000; sleep 1000"]
+        .map(str::to_owned)
+        .to_vec();
+    let began = yard.env.clock.now();
+    let passed = || yard.env.clock.now().since(began);
+    yard.lease(Duration::from_millis(1_500));
+    let first = yard.start(Arc::new(assignment(1, spec.clone()))).await;
+    yard.says(1, "up").await;
+    yard.lease(Duration::from_millis(2_500));
+    let second = yard.start(Arc::new(assignment(2, spec))).await;
+    let (one, other) = tokio::join!(yard.wait(1, &first), yard.wait(2, &second));
+    assert_eq!(
+        (one.signal, other.signal),
+        (Some(9), Some(9)),
+        "killed, whichever lease it began with"
+    );
+    let (least, most) = (Duration::from_millis(2_450), Duration::from_millis(4_000));
+    assert!((least..most).contains(&passed()), "{:?}", passed());
+    assert_eq!(yard.executor.found().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn nothing_that_needs_a_lease_begins_without_one() {
+    let yard = Yard::new();
+    let mut spec = super::writer("v");
+    spec.command = ["sh", "-c", "echo up"].map(str::to_owned).to_vec();
+    for id in [1, 2] {
+        let task = Arc::new(assignment(id, spec.clone()));
+        yard.executor.prepare(Arc::clone(&task)).await.unwrap();
+        // Its guard may be quicker than its start.
+        if let Ok(handle) = yard.executor.start(task, 1, Vec::new()).await {
+            assert!(!yard.wait(id, &handle).await.is_success());
+        }
+        yard.lease(Duration::from_millis(10));
+        yard.env.clock.sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(yard.output(1) + &yard.output(2), "");
+    yard.lease(PATIENCE);
+    let held = yard.start(Arc::new(assignment(3, spec))).await;
+    assert!(yard.wait(3, &held).await.is_success());
+    assert_eq!(yard.output(3), "up\n");
 }
 
 #[tokio::test]

@@ -9,7 +9,6 @@
     reason = "tests may fail anywhere, print, and start threads and processes around a simulation"
 )]
 
-mod callers;
 mod clock;
 mod crew;
 mod deal;
