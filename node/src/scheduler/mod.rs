@@ -11,10 +11,10 @@
 //!
 //! # Map, in reading order
 //!
-//! [`model`], what is given, with [`lookup`]; [`change`], what may be changed and what each change means; [`constraint`], rules for workers;
-//! [`room`], what is taken on each worker; [`filter`], why a worker does not fit; [`mod@place`], which of the fitting ones is best;
-//! `slots`, the slots of a service and what each is worth; [`mod@reconcile`], from wanted and observed to changes; `rollout`, replacing
-//! tasks on purpose.
+//! [`model`], what is given, with [`lookup`]; [`change`], what may be changed and what each change means; [`constraint`], rules for
+//! workers; [`room`], what is taken on each worker; [`filter`], why a worker does not fit; [`mod@place`], which of the fitting ones is
+//! best; `slots`, the slots of a service and what each is worth; [`mod@reconcile`], from wanted and observed to changes; `rollout`,
+//! replacing tasks on purpose; [`reconciler`], which services a pass looks at.
 //!
 //! # A pass
 //!

@@ -1,7 +1,8 @@
 //! A tiny cluster for tests: machines that begin, fail, end, vanish and come back, and operators who change their minds.
 //!
 //! Time goes in steps. After each step the reconciler is asked, its plan is applied (in bad weather not always, or in part), and what
-//! it may never do is checked; and that it plans what one that saw nothing before would plan. Machines keep what they were told while they are cut off, and stop single-writer tasks when their lease ends.
+//! it may never do is checked; and that it plans what one that saw nothing before would plan. Machines keep what they were told while
+//! they are cut off, and stop single-writer tasks when their lease ends.
 
 use super::change::Change;
 use super::model::*;
