@@ -223,7 +223,7 @@ pub async fn churn(cluster: Cluster, pause: Span, of_nodes: bool, done: Arc<Atom
 /// Does one thing that operators want.
 async fn act(cluster: &Cluster, churn: &mut Churn, step: Step) {
     match step.act {
-        Act::Command(command) => give(cluster, command, step.may_be_refused).await,
+        Act::Command(command) => give(cluster, *command, step.may_be_refused).await,
         Act::Remove { name, off } => {
             if !remove(cluster, &name, off).await {
                 churn.stays(&name);
