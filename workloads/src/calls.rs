@@ -29,7 +29,7 @@ pub fn take(
     if mine.is_empty() {
         return None;
     }
-    let millis = |span: Duration| span.as_secs_f64() * 1e3;
+    let millis = |span: Duration| span.as_micros() as f64 / 1e3;
     match measure {
         "calls_lost" => Some(mine.iter().filter(|call| call.answered.is_none()).count() as f64),
         "calls_lost_percent" => {

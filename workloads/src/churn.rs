@@ -174,7 +174,6 @@ impl Churn {
         if let Some(name) = self.drained.clone().filter(|_| dice < 70 && may_go) {
             let off = rng.random_bool(0.6);
             self.drained = None;
-            self.labelled.remove(&name);
             if off {
                 self.gone.insert(name.clone());
             }
@@ -406,12 +405,11 @@ mod tests {
             for _ in 0..200 {
                 let act = churn.next(&workers, &mut rng).act;
                 removed += u32::from(matches!(act, Act::Remove { .. }));
-                labelled += u32::from(match &act {
-                    Act::Command(command) => {
-                        matches!(&**command, Command::WorkerSet { labels, .. } if !labels.is_empty())
-                    }
-                    _ => false,
-                });
+                if let Act::Command(command) = &act
+                    && let Command::WorkerSet { labels, .. } = &**command
+                {
+                    labelled += u32::from(!labels.is_empty());
+                }
                 take(&mut off, &act);
                 assert!(off.len() < workers.len(), "nobody is left");
             }
