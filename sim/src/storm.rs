@@ -132,7 +132,12 @@ impl Storm {
         self.carry_out(planned, start).await;
         let end = self.cluster.recorder.now();
         self.note(label.as_deref(), begin, end);
-        crate::crew::secrets::look_at_disks(&self.cluster);
+        if matches!(
+            planned.step.action,
+            Action::Crash { .. } | Action::Wipe { .. }
+        ) {
+            crate::crew::secrets::look_at_disks(&self.cluster);
+        }
         if !matches!(
             planned.step.action,
             Action::Command { .. } | Action::Order { .. }
