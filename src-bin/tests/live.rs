@@ -55,11 +55,11 @@ fn crew_plan(scenario: &str, label: &str, changes: &Value) -> Value {
     let (code, text) = live(&[scenario, "--seed", "1", "--print-plan"]);
     assert_eq!(code, 0, "{text}");
     let mut plan: Value = serde_json::from_str(&text).expect("a plan is JSON");
-    let steps = plan["steps"].as_array().unwrap();
+    let steps = plan["steps"].as_array().expect("a plan has steps");
     let step = steps.iter().find(|one| one["step"]["label"] == label);
     let mut step = step.expect("there is such a step").clone();
     step["at"] = json!({ "secs": 1, "nanos": 0 });
-    for (key, value) in changes.as_object().unwrap() {
+    for (key, value) in changes.as_object().expect("changes have names") {
         step["step"]["do"][key] = value.clone();
     }
     plan["steps"] = json!([step]);
