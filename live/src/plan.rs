@@ -211,7 +211,7 @@ fn impossible(planned: &PlannedStep) -> Option<&'static str> {
         | Action::StoreDamage { who }
         | Action::Wipe { who, .. } => who,
         Action::Transfer | Action::Command { .. } => return None,
-        Action::Partition { .. } | Action::CutOff { .. } => {
+        Action::Partition { .. } | Action::CutOff { .. } | Action::TableFull { .. } => {
             return Some("loopback cannot be cut between two processes without privileges");
         }
         Action::DiskStall { .. }

@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 21] = [
+const FILES: [(&str, &str); 22] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -43,6 +43,10 @@ const FILES: [(&str, &str); 21] = [
     ("workers-split", include_str!("../files/workers-split.toml")),
     ("autonomy", include_str!("../files/autonomy.toml")),
     ("crew-storm", include_str!("../files/crew-storm.toml")),
+    (
+        "forced-removal",
+        include_str!("../files/forced-removal.toml"),
+    ),
 ];
 
 /// All scenarios, in the order of the handbook.

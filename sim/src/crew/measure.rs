@@ -6,15 +6,17 @@ use crate::oracle::fleet::{Look, Note};
 use crate::trace::Recorder;
 use node::fleet::Fleet;
 use node::scheduler::model::{Availability, Phase, Status};
+use node::service::Spec;
 use node::service::State;
-use node::service::spec::Mode;
+use node::service::spec::{Mode, Restart};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use workloads::check::tasks;
 use workloads::ledger::Run;
 
 /// Names of the measures, in the order of the prose.
-pub const MEASURES: [&str; 12] = [
+pub const MEASURES: [&str; 14] = [
     "worker_down_ms",
     "workers_down",
     "services_whole_ms",
@@ -23,11 +25,19 @@ pub const MEASURES: [&str; 12] = [
     "task_starts",
     "task_failures",
     "task_again_ms",
+    "task_again_late_ms",
     "stop_ms",
     "drain_ms",
     "writers_at_once",
+    "writers_forced_ms",
     "services_settled_ms",
 ];
+
+/// Longest time for assignments and reports of a handover on their way: a few round trips, and what gathers for an entry.
+const WORDS_MAX: Duration = Duration::from_secs(5);
+
+/// How exactly a worker knows how long a process ran.
+const SEEN: Duration = Duration::from_secs(1);
 
 /// How long after a step what it led to may still begin.
 const ECHO: Duration = Duration::from_secs(5);
@@ -40,6 +50,8 @@ pub struct Evidence {
     pub looks: Vec<Look>,
     /// What happened once.
     pub notes: Vec<Note>,
+    /// What each service that there is in the end shall be.
+    pub specs: BTreeMap<String, Arc<Spec>>,
     /// The part under faults: what is measured of no step is measured of this.
     pub storm: (Duration, Duration),
     /// When the run was over.
@@ -54,6 +66,7 @@ impl Evidence {
             runs: cluster.ledger.runs(),
             looks: overseer.map(|one| one.looks()).unwrap_or_default(),
             notes: overseer.map(|one| one.notes()).unwrap_or_default(),
+            specs: overseer.map(|one| specs(&one.newest())).unwrap_or_default(),
             storm,
             end: cluster.recorder.now(),
         }
@@ -87,6 +100,7 @@ impl Evidence {
                 Some(failed.count() as f64)
             }
             "task_again_ms" => self.again(begin, end),
+            "task_again_late_ms" => self.again_late(begin, end),
             "stop_ms" => {
                 let told = self.runs.iter().filter(|run| run.told.is_some_and(within));
                 // What has not ended yet takes at least until now.
@@ -218,18 +232,79 @@ impl Evidence {
         }
         longest
     }
+
+    /// The longest time from the moment at which a task's next attempt was due, by its policy and when the last one had ended by
+    /// itself, until that attempt began.
+    fn again_late(&self, begin: Duration, end: Duration) -> Option<f64> {
+        let mut of_task: BTreeMap<_, Vec<&Run>> = BTreeMap::new();
+        for run in &self.runs {
+            of_task.entry(run.task).or_default().push(run);
+        }
+        let mut longest = None;
+        for runs in of_task.values() {
+            let Some(policy) = self.specs.get(&runs[0].service).map(|spec| &spec.restart) else {
+                continue;
+            };
+            let mut restarts = 0;
+            for (run, next) in runs.iter().zip(&runs[1..]) {
+                let Some(ended) = run.to else { break };
+                // Its worker saw it run a little shorter or longer: near the window either pause is right.
+                let window = Duration::from_millis(policy.window_ms);
+                if ended - run.from >= window + SEEN {
+                    restarts = 0;
+                }
+                let due = ended + pause(policy, restarts);
+                // Attempts that could not be started ended too, and nobody saw when.
+                let is_next = next.attempt == run.attempt + 1;
+                if is_next && run.told.is_none() && ended >= begin && ended < end {
+                    let late = millis(next.from.saturating_sub(due));
+                    longest = Some(longest.map_or(late, |known: f64| known.max(late)));
+                }
+                restarts += next.attempt - run.attempt;
+            }
+        }
+        longest
+    }
+}
+
+/// The specification of each service.
+fn specs(fleet: &Fleet) -> BTreeMap<String, Arc<Spec>> {
+    let services = fleet.snapshot.services.values();
+    let specs = services.map(|service| Arc::clone(&service.current.spec));
+    specs.map(|spec| (spec.name.clone(), spec)).collect()
+}
+
+/// The pause that a policy asks for after so many restarts.
+fn pause(policy: &Restart, restarts: u32) -> Duration {
+    let doubled = 1_u64.checked_shl(restarts).unwrap_or(u64::MAX);
+    let ms = policy.delay_ms.saturating_mul(doubled);
+    Duration::from_millis(ms.min(policy.delay_max_ms))
+}
+
+/// How long a handover within a slot may take when nothing is broken (docs/orchestration.md, section 3): until the newer process is
+/// ready and has run for the monitor time, and the grace of the older; and the words about it have to go round.
+fn handover_max(specs: &BTreeMap<String, Arc<Spec>>, newer: &Run) -> Duration {
+    // One that was removed meanwhile had ordinary times.
+    let default = Arc::new(Spec::new("", &[]));
+    let spec = specs.get(&newer.service).unwrap_or(&default);
+    let told = Duration::from_millis(spec.update.monitor_ms + spec.stop_grace_ms);
+    newer.ready_after + told + WORDS_MAX
 }
 
 /// Judges what really ran; gives the measures that come out of it. Faults and what they led to excuse doubled slots within `excused`.
 pub fn judge(
     evidence: &Evidence,
-    bound: Duration,
     excused: &[(Duration, Duration)],
     recorder: &Recorder,
 ) -> BTreeMap<String, f64> {
     let writers = tasks::writers(&evidence.runs, evidence.end);
-    let measures = BTreeMap::from([("writers_at_once".to_owned(), (writers.len() + 1) as f64)]);
+    let mut measures = BTreeMap::from([("writers_at_once".to_owned(), (writers.len() + 1) as f64)]);
+    if let Some(forced) = tasks::forced(&evidence.runs, evidence.end) {
+        recorder.sometimes("a volume had two writers after a worker was removed by force");
+        measures.insert("writers_forced_ms".to_owned(), millis(forced));
+    }
     let attempts = tasks::attempts(&evidence.runs, evidence.end);
+    let bound = |newer: &Run| handover_max(&evidence.specs, newer);
     let doubles = tasks::doubles(&evidence.runs, bound, excused, evidence.end);
     for finding in writers.into_iter().chain(attempts).chain(doubles) {
         recorder.fail(finding.to_string());

@@ -212,9 +212,14 @@ pub async fn churn(cluster: Cluster, pause: Span, done: Arc<AtomicBool>) -> Chur
 }
 
 /// A command of a scenario.
-pub async fn order(cluster: &Cluster, table: &toml::Table) {
-    match table.clone().try_into() {
-        Ok(wanted) => command(cluster, wanted).await,
+pub async fn order(cluster: &Cluster, table: toml::Table) {
+    match table.try_into() {
+        Ok(wanted) => {
+            if let Command::WorkerRemove { name, force: true } = &wanted {
+                cluster.ledger.given_up(name);
+            }
+            command(cluster, wanted).await;
+        }
         Err(error) => cluster
             .recorder
             .fail(format!("an order cannot be read: {error}")),
