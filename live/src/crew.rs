@@ -30,9 +30,8 @@ pub(crate) const STAY: Duration = Duration::from_secs(15);
 const TRIES: (u32, Duration) = (40, Duration::from_millis(500));
 /// Zones over which workers are dealt, as in simulation.
 const ZONES: u32 = 3;
-/// How long a handover within a slot may take when nothing is broken, and how long after a fault it is excused, as in simulation.
-const DOUBLE_MAX: Duration = Duration::from_secs(45);
-const DOUBLE_AFTER: Duration = Duration::from_secs(60);
+/// How long after a fault two tasks in a slot are excused, as in simulation.
+const DOUBLE_AFTER: Duration = Duration::from_secs(30);
 
 /// Workers and services of a run. A clone is the same.
 #[derive(Clone)]
@@ -296,6 +295,7 @@ impl Crew {
             runs: self.witness.runs(),
             looks: seen.looks,
             notes: seen.notes,
+            specs: crew::specs(&seen.newest),
             slot_tasks: seen.slot_tasks,
             // Nobody calls copies here, and nobody watches the metrics.
             calls: Vec::new(),
@@ -315,7 +315,7 @@ impl Crew {
         let excused: Vec<_> = excused
             .map(|(begin, end)| (*begin, *end + DOUBLE_AFTER))
             .collect();
-        let judged = crew::judge(evidence, DOUBLE_MAX, &excused);
+        let judged = crew::judge(evidence, &excused);
         let story = &self.cluster.story;
         judged.failures.into_iter().for_each(|one| story.fail(one));
         judged.probes.into_iter().for_each(|one| story.probe(one));

@@ -326,7 +326,7 @@ fn impossible(planned: &PlannedStep) -> Option<&'static str> {
         | Action::StoreDamage { who }
         | Action::Wipe { who, .. } => who,
         Action::Transfer | Action::Command { .. } | Action::Order { .. } => return None,
-        Action::Partition { .. } | Action::CutOff { .. } => {
+        Action::Partition { .. } | Action::CutOff { .. } | Action::TableFull { .. } => {
             return Some("loopback cannot be cut between two managers without privileges");
         }
         Action::DiskStall { .. }

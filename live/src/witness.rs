@@ -230,6 +230,8 @@ impl Known {
             from: now,
             ready_after: Duration::from_millis(begins.ready_after_ms),
             told: None,
+            // Nobody removes a worker by force here.
+            given_up: None,
             to: None,
             why: String::new(),
         });

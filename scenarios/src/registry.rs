@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 30] = [
+const FILES: [(&str, &str); 31] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -58,6 +58,10 @@ const FILES: [(&str, &str); 30] = [
     ("canary-drop", include_str!("../files/canary-drop.toml")),
     ("secrets", include_str!("../files/secrets.toml")),
     ("crew-storm", include_str!("../files/crew-storm.toml")),
+    (
+        "forced-removal",
+        include_str!("../files/forced-removal.toml"),
+    ),
 ];
 
 /// All scenarios, in the order of the handbook.

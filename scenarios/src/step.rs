@@ -168,6 +168,14 @@ pub enum Action {
         /// For how long, seconds.
         for_s: Span,
     },
+    /// A machine's table of connections is full: nobody new gets in, and of those who are connected to it each keeps the oldest
+    /// connection alone. What it opens itself is whole.
+    TableFull {
+        /// Whose.
+        who: Who,
+        /// For how long, seconds.
+        for_s: Span,
+    },
     /// What runs tasks on workers answers with errors; the tasks themselves go on.
     ExecutorFails {
         /// On which workers.
@@ -177,7 +185,7 @@ pub enum Action {
     },
     /// Something is wanted of the cluster: a command of orchestration, as the log has it.
     Order {
-        /// The command.
+        /// The command; `the worker of NAME` stands for the name of that worker.
         command: toml::Table,
     },
 }

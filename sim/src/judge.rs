@@ -188,11 +188,9 @@ pub fn judge_history(evidence: &Evidence<'_>, recorder: &Recorder) -> BTreeMap<S
     judged.measures
 }
 
-/// How long after a fault slots may still hold two tasks: a worker is heard again, its hello is taken, a process gets its grace.
-const DOUBLE_AFTER: Duration = Duration::from_secs(60);
-
-/// How long a handover within a slot may take when nothing is broken: monitor time, grace, and room for a slow start.
-const DOUBLE_MAX: Duration = Duration::from_secs(45);
+/// How long after a fault slots may still hold two tasks: somebody leads again, the worker finds a manager that answers (8 s of
+/// patience with a dead connection, a pause of 5 s, a call of 3 s) and says hello; then a process gets its grace of 10 s.
+const DOUBLE_AFTER: Duration = Duration::from_secs(30);
 
 /// Judges what workers really ran.
 pub fn judge_tasks(crew: &Crew, happened: &Happened, report: &mut Report, recorder: &Recorder) {
@@ -200,7 +198,7 @@ pub fn judge_tasks(crew: &Crew, happened: &Happened, report: &mut Report, record
     let excused: Vec<_> = faults
         .map(|(begin, end)| (*begin, *end + DOUBLE_AFTER))
         .collect();
-    let judged = tasks::judge(crew, DOUBLE_MAX, &excused);
+    let judged = tasks::judge(crew, &excused);
     report.measures.extend(judged.measures);
     judged
         .failures

@@ -52,7 +52,12 @@ impl Rare {
                 if full {
                     self.asked.insert(name.to_owned(), *to);
                 }
-                (!full).then_some("a stalled leader asked another to lead")
+                let deaf = reason.contains("workers");
+                let probe = match deaf {
+                    true => "a leader asked a manager to lead that hears more workers",
+                    false => "a stalled leader asked another to lead",
+                };
+                (!full).then_some(probe)
             }
             Event::ReadOnly { on: false, .. } => {
                 self.asked.remove(name);

@@ -237,6 +237,9 @@ impl Storm {
                 from.retain(|name| !who.contains(name));
                 self.cut(vec![who, from], flow, span(for_s, 1)).await;
             }
+            Action::TableFull { who, for_s } => {
+                self.fill_tables(self.who(who), span(for_s, 0)).await;
+            }
             Action::ExecutorFails { who, for_s } => {
                 let span = span(for_s, 0);
                 for name in self.who(who) {
@@ -250,7 +253,10 @@ impl Storm {
                 }
                 madsim::time::sleep(span).await;
             }
-            Action::Order { command } => crate::crew::order(&self.cluster, command).await,
+            Action::Order { command } => {
+                let command = self.named(command);
+                crate::crew::order(&self.cluster, command).await;
+            }
             Action::Transfer => self.command("cluster transfer", None, start).await,
             Action::Command { line, exit } => self.command(line, *exit, start).await,
         }
@@ -266,6 +272,23 @@ impl Storm {
         self.cluster
             .recorder
             .band(name, kind, (now, now + span), words);
+    }
+
+    /// An order with names in the place of `the worker of NAME`.
+    fn named(&self, order: &toml::Table) -> toml::Table {
+        let named = |value: &toml::Value| {
+            let who = value
+                .as_str()
+                .and_then(|text| Who::try_from(text.to_owned()).ok());
+            match who.filter(|who| matches!(who, Who::WorkerOf(_))) {
+                Some(who) => self.who(&who).first().cloned().map(toml::Value::from),
+                None => None,
+            }
+        };
+        let fields = order.iter();
+        fields
+            .map(|(name, value)| (name.clone(), named(value).unwrap_or_else(|| value.clone())))
+            .collect()
     }
 
     /// The nodes that a step is about, now.
@@ -645,6 +668,25 @@ impl Storm {
             );
             self.tell(&name, format!("its clocks drift by {ppm} ppm"));
             self.cluster.world.clocks.set_drift(&name, ppm);
+        }
+    }
+
+    /// Machines take no new connections for a while.
+    async fn fill_tables(&self, names: Vec<String>, span: Duration) {
+        let network = &self.cluster.world.network;
+        for name in &names {
+            let words = "takes no new connections: its table of connections is full";
+            self.tell(name, words.to_owned());
+            self.strike(name, BandKind::Cut, span, words);
+            self.cluster
+                .recorder
+                .sometimes("a table of connections was full");
+            network.fill_table(name);
+        }
+        madsim::time::sleep(span).await;
+        for name in &names {
+            network.empty_table(name);
+            self.tell(name, "takes connections again".to_owned());
         }
     }
 

@@ -9,12 +9,15 @@ use crate::looks::{Look, Note, RESTLESS, wanted};
 use crate::verdict::Judged;
 use node::fleet::Fleet;
 use node::scheduler::model::{Phase, Status};
+use node::service::Spec;
 use node::service::State;
-use std::collections::BTreeSet;
+use node::service::spec::Restart;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Names of the measures, in the order of the prose.
-pub const MEASURES: [&str; 23] = [
+pub const MEASURES: [&str; 25] = [
     "worker_down_ms",
     "workers_down",
     "services_whole_ms",
@@ -23,9 +26,11 @@ pub const MEASURES: [&str; 23] = [
     "task_starts",
     "task_failures",
     "task_again_ms",
+    "task_again_late_ms",
     "stop_ms",
     "drain_ms",
     "writers_at_once",
+    "writers_forced_ms",
     "services_settled_ms",
     "calls_lost",
     "calls_lost_percent",
@@ -39,6 +44,12 @@ pub const MEASURES: [&str; 23] = [
     "slot_tasks",
     "starts_on_return",
 ];
+
+/// Longest time for assignments and reports of a handover on their way: a few round trips, and what gathers for an entry.
+const WORDS_MAX: Duration = Duration::from_secs(5);
+
+/// How exactly a worker knows how long a process ran.
+const SEEN: Duration = Duration::from_secs(1);
 
 /// How long after a step what it led to may still begin.
 const ECHO: Duration = Duration::from_secs(5);
@@ -60,6 +71,8 @@ pub struct Evidence {
     pub slot_tasks: usize,
     /// When the alert on waiting tasks was raised, and when it was cleared; none: nobody watched.
     pub alerts: Option<Vec<(Duration, bool)>>,
+    /// What each service that there is in the end shall be.
+    pub specs: BTreeMap<String, Arc<Spec>>,
     /// The part under faults: what is measured of no step is measured of this.
     pub storm: (Duration, Duration),
     /// When the run was over.
@@ -100,6 +113,7 @@ impl Evidence {
                 Some(failed.count() as f64)
             }
             "task_again_ms" => self.again(begin, end),
+            "task_again_late_ms" => self.again_late(begin, end),
             "stop_ms" => {
                 let told = self.runs.iter().filter(|run| run.told.is_some_and(within));
                 // What has not ended yet takes at least until now.
@@ -249,17 +263,81 @@ impl Evidence {
         }
         longest
     }
+
+    /// The longest time from the moment at which a task's next attempt was due, by its policy and when the last one had ended by
+    /// itself, until that attempt began.
+    fn again_late(&self, begin: Duration, end: Duration) -> Option<f64> {
+        let mut of_task: BTreeMap<_, Vec<&Run>> = BTreeMap::new();
+        for run in &self.runs {
+            of_task.entry(run.task).or_default().push(run);
+        }
+        let mut longest = None;
+        for runs in of_task.values() {
+            let Some(policy) = self.specs.get(&runs[0].service).map(|spec| &spec.restart) else {
+                continue;
+            };
+            let mut restarts = 0;
+            for (run, next) in runs.iter().zip(&runs[1..]) {
+                let Some(ended) = run.to else { break };
+                // Its worker saw it run a little shorter or longer: near the window either pause is right.
+                let window = Duration::from_millis(policy.window_ms);
+                if ended - run.from >= window + SEEN {
+                    restarts = 0;
+                }
+                let due = ended + pause(policy, restarts);
+                // Attempts that could not be started ended too, and nobody saw when.
+                let is_next = next.attempt == run.attempt + 1;
+                if is_next && run.told.is_none() && ended >= begin && ended < end {
+                    let late = millis(next.from.saturating_sub(due));
+                    longest = Some(longest.map_or(late, |known: f64| known.max(late)));
+                }
+                restarts += next.attempt - run.attempt;
+            }
+        }
+        longest
+    }
+}
+
+/// The specification of each service.
+pub fn specs(fleet: &Fleet) -> BTreeMap<String, Arc<Spec>> {
+    let services = fleet.snapshot.services.values();
+    let specs = services.map(|service| Arc::clone(&service.current.spec));
+    specs.map(|spec| (spec.name.clone(), spec)).collect()
+}
+
+/// The pause that a policy asks for after so many restarts.
+fn pause(policy: &Restart, restarts: u32) -> Duration {
+    let doubled = 1_u64.checked_shl(restarts).unwrap_or(u64::MAX);
+    let ms = policy.delay_ms.saturating_mul(doubled);
+    Duration::from_millis(ms.min(policy.delay_max_ms))
+}
+
+/// How long a handover within a slot may take when nothing is broken (docs/orchestration.md, section 3): until the newer process is
+/// ready and has run for the monitor time, and the grace of the older; and the words about it have to go round.
+fn handover_max(specs: &BTreeMap<String, Arc<Spec>>, newer: &Run) -> Duration {
+    // One that was removed meanwhile had ordinary times.
+    let default = Arc::new(Spec::new("", &[]));
+    let spec = specs.get(&newer.service).unwrap_or(&default);
+    let told = Duration::from_millis(spec.update.monitor_ms + spec.stop_grace_ms);
+    newer.ready_after + told + WORDS_MAX
 }
 
 /// Judges what really ran. Faults and what they led to excuse doubled slots within `excused`.
-pub fn judge(evidence: &Evidence, bound: Duration, excused: &[(Duration, Duration)]) -> Judged {
+pub fn judge(evidence: &Evidence, excused: &[(Duration, Duration)]) -> Judged {
     let writers = tasks::writers(&evidence.runs, evidence.end);
     let mut judged = Judged::default();
     let at_once = (writers.len() + 1) as f64;
     judged
         .measures
         .insert("writers_at_once".to_owned(), at_once);
+    if let Some(forced) = tasks::forced(&evidence.runs, evidence.end) {
+        let probe = "a volume had two writers after a worker was removed by force";
+        judged.probes.push(probe);
+        let measure = "writers_forced_ms".to_owned();
+        judged.measures.insert(measure, millis(forced));
+    }
     let attempts = tasks::attempts(&evidence.runs, evidence.end);
+    let bound = |newer: &Run| handover_max(&evidence.specs, newer);
     let doubles = tasks::doubles(&evidence.runs, bound, excused, evidence.end);
     let findings = writers.into_iter().chain(attempts).chain(doubles);
     judged.failures.extend(findings.map(|one| one.to_string()));

@@ -41,6 +41,8 @@ pub struct Run {
     pub ready_after: Duration,
     /// When it was first told to end.
     pub told: Option<Duration>,
+    /// When an operator said that its machine is dead (`node rm --force`): from then on another may take its place.
+    pub given_up: Option<Duration>,
     /// When nothing of it was left.
     pub to: Option<Duration>,
     /// How it ended.
@@ -59,6 +61,12 @@ impl Run {
         let begin = self.from + self.ready_after;
         let end = self.told.into_iter().chain(self.to).min().unwrap_or(now);
         (begin < end).then_some((begin, end))
+    }
+
+    /// Whether it and `other` may write to one volume from `at` on: an operator has given one of them up, in words that name the risk.
+    pub fn may_share(&self, other: &Run, at: Duration) -> bool {
+        let given_up = |run: &Run| run.given_up.is_some_and(|given_up| given_up <= at);
+        given_up(self) || given_up(other)
     }
 
     /// The time in which both this and `other` are there; an open end is `now`.

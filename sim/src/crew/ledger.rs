@@ -121,6 +121,9 @@ impl Ledger {
         let mut wrongs = Vec::new();
         let mut runs = self.lock();
         for other in runs.iter().filter(|other| other.is_there(run.from)) {
+            if other.may_share(&run, run.from) {
+                continue;
+            }
             if let Some(volume) = other.volumes.iter().find(|one| run.volumes.contains(one)) {
                 wrongs.push(format!(
                     "writers_at_once: volume {volume} has two writers: {} on {} and {} on {}",
@@ -164,6 +167,17 @@ impl Ledger {
                 name(run), run.host, has.cpu_milli, has.memory_bytes
             )
         })
+    }
+
+    /// An operator says that the machine `host` is dead: what may run there may be replaced.
+    pub fn given_up(&self, host: &str) {
+        let now = self.recorder.now();
+        let mut runs = self.lock();
+        for run in runs.iter_mut() {
+            if run.host == host && run.to.is_none() {
+                run.given_up.get_or_insert(now);
+            }
+        }
     }
 
     /// A process was told to end.

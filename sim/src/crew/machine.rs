@@ -253,6 +253,7 @@ impl Machine {
                 .as_ref()
                 .map_or(Duration::ZERO, |_| behaviour.healthy_from),
             told: None,
+            given_up: None,
             to: None,
             why: String::new(),
         });

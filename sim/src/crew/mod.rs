@@ -49,6 +49,9 @@ pub fn evidence(cluster: &Cluster, storm: (Duration, Duration)) -> measure::Evid
         runs: cluster.ledger.runs(),
         looks: overseer.map(|one| one.looks()).unwrap_or_default(),
         notes: overseer.map(|one| one.notes()).unwrap_or_default(),
+        specs: overseer
+            .map(|one| measure::specs(&one.newest()))
+            .unwrap_or_default(),
         calls: cluster.calls.all(),
         slot_tasks: overseer.map_or(0, |one| one.slot_tasks()),
         alerts: Some(cluster.alerts.all()),
@@ -236,9 +239,14 @@ async fn remove(cluster: &Cluster, name: &str, off: bool) -> bool {
 }
 
 /// A command of a scenario.
-pub async fn order(cluster: &Cluster, table: &toml::Table) {
-    match table.clone().try_into() {
-        Ok(wanted) => command(cluster, wanted).await,
+pub async fn order(cluster: &Cluster, table: toml::Table) {
+    match table.try_into() {
+        Ok(wanted) => {
+            if let Command::WorkerRemove { name, force: true } = &wanted {
+                cluster.ledger.given_up(name);
+            }
+            command(cluster, wanted).await;
+        }
         Err(error) => cluster
             .recorder
             .fail(format!("an order cannot be read: {error}")),

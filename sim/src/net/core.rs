@@ -100,6 +100,8 @@ pub(super) struct Core {
     pub(super) links: BTreeMap<(HostId, HostId), Link>,
     /// Connections that are not over.
     pub(super) conns: Conns,
+    /// Hosts whose table of connections is full.
+    pub(super) full: BTreeSet<HostId>,
     /// Listening sockets by host and port.
     pub(super) doors: BTreeMap<(HostId, u16), Door>,
     /// What is scheduled, by moment and then in the order of scheduling.
@@ -175,6 +177,7 @@ impl Core {
             names: BTreeMap::new(),
             links: BTreeMap::new(),
             conns: Conns::default(),
+            full: BTreeSet::new(),
             doors: BTreeMap::new(),
             events: BinaryHeap::new(),
             next_event: 0,

@@ -139,10 +139,11 @@ impl Core {
             conn.host(Side::Callee),
             conn.ends[1].port,
         );
-        let full = self
-            .doors
-            .get(&(to, port))
-            .is_some_and(|door| door.queue.len() >= self.config.backlog_len_max);
+        let full = self.full.contains(&to)
+            || self
+                .doors
+                .get(&(to, port))
+                .is_some_and(|door| door.queue.len() >= self.config.backlog_len_max);
         if full || !self.is_up(to) || self.blocked(from, to) {
             return self.repeat_syn(id);
         }

@@ -53,9 +53,12 @@ impl Network {
         });
     }
 
-    /// Heals every cut and clog. Slowness and loss stay; see [`Network::calm_all`].
+    /// Heals every cut and clog, and empties every table. Slowness and loss stay; see [`Network::calm_all`].
     pub fn heal_all(&self) {
-        self.shared.with(|core| core.each_pair(Core::heal));
+        self.shared.with(|core| {
+            core.full.clear();
+            core.each_pair(Core::heal);
+        });
     }
 
     /// Ends every episode of slowness, and gives loss and bit flips their configured share again.
@@ -125,6 +128,17 @@ impl Network {
         self.on_pair(from, to, |core, from, to| {
             core.change(from, to, |link, _| link.flip_chance = share);
         });
+    }
+
+    /// The table of connections of `host` is full: nobody new gets in, and each caller keeps its oldest connection alone, until
+    /// [`Network::empty_table`]. What `host` opens itself is whole.
+    pub fn fill_table(&self, host: &str) {
+        self.on_host(host, Core::fill);
+    }
+
+    /// `host` takes connections again.
+    pub fn empty_table(&self, host: &str) {
+        self.on_host(host, |core, host| core.full.remove(&host));
     }
 
     /// True while packets from `from` to `to` are dropped.

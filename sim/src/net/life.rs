@@ -11,6 +11,7 @@ use super::conn::{ConnId, HostId, Side};
 use super::core::Core;
 use super::pipe::drop_wire;
 use super::trace::Note;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 impl Core {
@@ -90,6 +91,24 @@ impl Core {
         }
         self.note(Note::Reset(self.pair(a, b)));
         between.len()
+    }
+
+    /// The table of connections of `host` is full: nobody new gets in, and each caller keeps its oldest connection to it alone.
+    pub(super) fn fill(&mut self, host: HostId) {
+        self.full.insert(host);
+        let mut callers = BTreeSet::new();
+        let inward = self.conns.iter().filter(|(_, conn)| {
+            conn.host(Side::Callee) == host && matches!(conn.dial.outcome, Some(Ok(())))
+        });
+        // In the order in which they were opened.
+        let lost = inward.filter(|(_, conn)| !callers.insert(conn.host(Side::Caller)));
+        let lost: Vec<ConnId> = lost.map(|(id, _)| id).collect();
+        for id in lost {
+            for side in [Side::Caller, Side::Callee] {
+                self.counters.resets += 1;
+                self.fail(id, side, ErrorKind::ConnectionReset);
+            }
+        }
     }
 
     /// The open sockets of `host`.

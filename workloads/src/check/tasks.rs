@@ -11,8 +11,35 @@ use crate::ledger::Run;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Moments at which a volume had two writers.
+/// Moments at which a volume had two writers, but for those that an operator brought about ([`Run::may_share`]).
 pub fn writers(runs: &[Run], now: Duration) -> Vec<Finding> {
+    let pairs = writer_pairs(runs, now);
+    let wrong = pairs
+        .into_iter()
+        .filter(|(_, one, other, (from, _))| !one.may_share(other, *from));
+    wrong
+        .map(|(volume, one, other, (from, to))| {
+            Finding::new(
+                Rule::SingleWriter,
+                format!("volume {volume}: task {}.{} on {} and task {}.{} on {} from {from:.3?} to {to:.3?}",
+                    one.task, one.attempt, one.host, other.task, other.attempt, other.host),
+            )
+        })
+        .collect()
+}
+
+/// The longest time for which an operator brought about that a volume had two writers; none if that did not happen.
+pub fn forced(runs: &[Run], now: Duration) -> Option<Duration> {
+    let pairs = writer_pairs(runs, now).into_iter();
+    let forced = pairs.filter(|(_, one, other, (from, _))| one.may_share(other, *from));
+    forced.map(|(_, _, _, (from, to))| to - from).max()
+}
+
+/// Two processes that wrote to a volume at the same time, and when.
+type WriterPair<'a> = (&'a str, &'a Run, &'a Run, (Duration, Duration));
+
+/// All of them.
+fn writer_pairs(runs: &[Run], now: Duration) -> Vec<WriterPair<'_>> {
     let mut of_volume: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
     for run in runs {
         for volume in &run.volumes {
@@ -22,11 +49,7 @@ pub fn writers(runs: &[Run], now: Duration) -> Vec<Finding> {
     let mut found = Vec::new();
     for (volume, runs) in of_volume {
         for (one, other, (from, to)) in overlaps(&runs, now) {
-            found.push(Finding::new(
-                Rule::SingleWriter,
-                format!("volume {volume}: task {}.{} on {} and task {}.{} on {} from {from:.3?} to {to:.3?}",
-                    one.task, one.attempt, one.host, other.task, other.attempt, other.host),
-            ));
+            found.push((volume, one, other, (from, to)));
         }
     }
     found
@@ -59,10 +82,10 @@ pub fn attempts(runs: &[Run], now: Duration) -> Vec<Finding> {
     found
 }
 
-/// Slots that held two processes for longer than `bound`, not counting the time within `excused` (faults and what follows them).
+/// Slots that held two processes for longer than `bound` allows the newer one, not counting the time within `excused` (faults and what follows them).
 pub fn doubles(
     runs: &[Run],
-    bound: Duration,
+    bound: impl Fn(&Run) -> Duration,
     excused: &[(Duration, Duration)],
     now: Duration,
 ) -> Vec<Finding> {
@@ -77,6 +100,8 @@ pub fn doubles(
     for ((service, slot), runs) in of_slot {
         for (one, other, (from, to)) in overlaps(&runs, now) {
             let long = (to - from).saturating_sub(covered((from, to), excused));
+            let newer = if one.from > other.from { one } else { other };
+            let bound = bound(newer);
             if long > bound {
                 found.push(Finding::new(
                     Rule::SlotDoubled,
@@ -156,6 +181,7 @@ mod tests {
             from: Duration::from_secs(from),
             ready_after: Duration::ZERO,
             told: None,
+            given_up: None,
             to: to.map(Duration::from_secs),
             why: String::new(),
         }
@@ -169,12 +195,20 @@ mod tests {
         assert!(writers(&one_after_the_other, NOW).is_empty());
         let both = [run(1, "w1", 0, None), run(2, "w2", 50, None)];
         assert_eq!(writers(&both, NOW).len(), 1);
+        assert_eq!(forced(&both, NOW), None);
+        let mut removed = both;
+        removed[0].given_up = Some(Duration::from_secs(40));
+        removed[0].to = Some(Duration::from_secs(60));
+        assert!(writers(&removed, NOW).is_empty());
+        assert_eq!(forced(&removed, NOW), Some(Duration::from_secs(10)));
+        removed[0].given_up = Some(Duration::from_secs(55));
+        assert_eq!(writers(&removed, NOW).len(), 1, "the operator came later");
     }
 
     #[test]
     fn a_slot_is_doubled_for_no_longer_than_the_bound_unless_it_is_excused() {
         let runs = [run(1, "w1", 0, Some(30)), run(2, "w2", 10, None)];
-        let bound = Duration::from_secs(15);
+        let bound = |_: &Run| Duration::from_secs(15);
         assert_eq!(doubles(&runs, bound, &[], NOW).len(), 1);
         let cut = (Duration::from_secs(5), Duration::from_secs(25));
         assert!(doubles(&runs, bound, &[cut], NOW).is_empty());
@@ -184,7 +218,7 @@ mod tests {
             1,
             "one cut does not excuse all of it"
         );
-        assert!(doubles(&runs, bound * 2, &[], NOW).is_empty());
+        assert!(doubles(&runs, |_| Duration::from_secs(30), &[], NOW).is_empty());
     }
 
     #[test]
