@@ -18,7 +18,7 @@ use node::fleet::Command;
 use node::scheduler::model::Status;
 use node::service::Spec;
 use rand::Rng;
-use scenarios::Span;
+use scenarios::{Span, Who};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -209,6 +209,20 @@ pub async fn churn(cluster: Cluster, pause: Span, done: Arc<AtomicBool>) -> Chur
         command(&cluster, last).await;
     }
     churn
+}
+
+/// An order with names in the place of `the worker of NAME`.
+pub fn named(order: &toml::Table, who: impl Fn(&Who) -> Vec<String>) -> toml::Table {
+    let named = |value: &toml::Value| {
+        let meant = Who::try_from(value.as_str()?.to_owned()).ok()?;
+        let is_worker = matches!(meant, Who::WorkerOf(_));
+        let names = is_worker.then(|| who(&meant))?;
+        names.first().cloned().map(toml::Value::from)
+    };
+    let fields = order.iter();
+    fields
+        .map(|(name, value)| (name.clone(), named(value).unwrap_or_else(|| value.clone())))
+        .collect()
 }
 
 /// A command of a scenario.
