@@ -254,7 +254,7 @@ impl Storm {
                 madsim::time::sleep(span).await;
             }
             Action::Order { command } => {
-                let command = self.named(command);
+                let command = crate::crew::named(command, |who| self.who(who));
                 crate::crew::order(&self.cluster, command).await;
             }
             Action::Transfer => self.command("cluster transfer", None, start).await,
@@ -272,23 +272,6 @@ impl Storm {
         self.cluster
             .recorder
             .band(name, kind, (now, now + span), words);
-    }
-
-    /// An order with names in the place of `the worker of NAME`.
-    fn named(&self, order: &toml::Table) -> toml::Table {
-        let named = |value: &toml::Value| {
-            let who = value
-                .as_str()
-                .and_then(|text| Who::try_from(text.to_owned()).ok());
-            match who.filter(|who| matches!(who, Who::WorkerOf(_))) {
-                Some(who) => self.who(&who).first().cloned().map(toml::Value::from),
-                None => None,
-            }
-        };
-        let fields = order.iter();
-        fields
-            .map(|(name, value)| (name.clone(), named(value).unwrap_or_else(|| value.clone())))
-            .collect()
     }
 
     /// The nodes that a step is about, now.

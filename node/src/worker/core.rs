@@ -117,8 +117,8 @@ impl Worker {
         self.lease.until_ms()
     }
 
-    /// When guards kill what needs a lease, milliseconds of its own time; zero: there is none. Later than the worker does it itself, so that
-    /// one that can tells its tasks first; and long enough before the lease's end for what a guard has to do.
+    /// When guards kill what needs a lease, milliseconds of its own time; zero: there is none. Later than the worker does it itself, so
+    /// that one that can tells its tasks first; and long enough before the lease's end for what a guard has to do.
     pub fn guarded_until_ms(&self) -> u64 {
         let margin_ms = self.timing.lease_margin_ms / 2;
         self.lease.until_ms().saturating_sub(margin_ms)

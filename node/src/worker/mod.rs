@@ -58,9 +58,9 @@
 //!
 //! A task with a volume that nobody else may write to runs only while it has leave. The leave is the worker's lease, counted
 //! from before the heartbeat that was answered was sent (`lease`), and only from managers whose assignments the worker has. A
-//! second before the lease ends the process has been killed. It is started tied to the worker's process and to its lease, of which guards hear
-//! ([`Executor::lease`](executor::Executor::lease)), so that a worker that cannot watch its clock any more leaves nothing that writes. Of two tasks with one volume the second waits until the
-//! first has no process.
+//! second before the lease ends the process has been killed. It is started tied to the worker's process and to its lease, of which
+//! guards hear ([`Executor::lease`](executor::Executor::lease)), so that a worker that cannot watch its clock any more leaves
+//! nothing that writes. Of two tasks with one volume the second waits until the first has no process.
 //!
 //! # Map
 //!

@@ -23,7 +23,7 @@ use node::fleet::Command;
 use node::scheduler::model::{Availability, Status};
 use node::service::Spec;
 use rand::Rng;
-use scenarios::{Crash, Span};
+use scenarios::{Crash, Span, Who};
 use simdisk::CrashMode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -236,6 +236,20 @@ async fn remove(cluster: &Cluster, name: &str, off: bool) -> bool {
     };
     command(cluster, removal).await;
     true
+}
+
+/// An order with names in the place of `the worker of NAME`.
+pub fn named(order: &toml::Table, who: impl Fn(&Who) -> Vec<String>) -> toml::Table {
+    let named = |value: &toml::Value| {
+        let meant = Who::try_from(value.as_str()?.to_owned()).ok()?;
+        let is_worker = matches!(meant, Who::WorkerOf(_));
+        let names = is_worker.then(|| who(&meant))?;
+        names.first().cloned().map(toml::Value::from)
+    };
+    let fields = order.iter();
+    fields
+        .map(|(name, value)| (name.clone(), named(value).unwrap_or_else(|| value.clone())))
+        .collect()
 }
 
 /// A command of a scenario.

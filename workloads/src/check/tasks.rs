@@ -82,7 +82,8 @@ pub fn attempts(runs: &[Run], now: Duration) -> Vec<Finding> {
     found
 }
 
-/// Slots that held two processes for longer than `bound` allows the newer one, not counting the time within `excused` (faults and what follows them).
+/// Slots that held two processes for longer than `bound` allows the newer one, not counting the time within `excused` (faults and
+/// what follows them).
 pub fn doubles(
     runs: &[Run],
     bound: impl Fn(&Run) -> Duration,
