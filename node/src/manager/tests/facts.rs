@@ -70,6 +70,32 @@ async fn a_service_gets_tasks_and_its_worker_their_assignments() {
 }
 
 #[tokio::test]
+async fn the_age_of_the_oldest_task_that_waits_grows_although_nothing_happens() {
+    let world = World::new(knobs());
+    let oldest_s = || -> f64 {
+        let page = world.metrics.render();
+        let mut lines = page.lines();
+        let told =
+            lines.find_map(|line| line.strip_prefix("seaworthy_task_pending_oldest_seconds "));
+        told.unwrap().parse().unwrap()
+    };
+    let spec = Spec::new("web", &["web"]);
+    world.command(Command::ServiceCreate { spec }).await;
+    world
+        .until("a task that waits", |behind| {
+            !behind.fleet.snapshot.tasks.is_empty() && oldest_s() > 0.0
+        })
+        .await;
+    let before = oldest_s();
+    world
+        .until("it is older", |_| oldest_s() > before + 0.1)
+        .await;
+    world.join("w1").await;
+    world.until("none waits", |_| oldest_s() == 0.0).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_is_known_says_hello_without_an_entry() {
     let world = World::new(knobs());
     let (worker, epoch) = world.join("w1").await;
