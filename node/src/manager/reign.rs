@@ -25,6 +25,9 @@ use std::time::Duration;
 /// The manager looks up this often within the bound of silence, if only to notice that it was held up.
 const LOOKS: u32 = 6;
 
+/// A worker that was silent for this part of the bound is taken into account when the first one has been silent for all of it.
+const SUSPECT_PART: u32 = 2;
+
 /// What a leader has under way for itself, one of each at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Busy {
@@ -397,8 +400,9 @@ impl Reign {
             .copied()
             .filter(|one| still.contains(one))
             .collect();
-        let ready = self.sessions.ready().len();
-        let Verdict { down, alive, heir } = verdict(&silent, ready, witnesses, bound);
+        let suspects = self.sessions.silent(now, bound / SUSPECT_PART).len();
+        let heard = self.sessions.ready().len().saturating_sub(suspects);
+        let Verdict { down, alive, heir } = verdict(&silent, heard, witnesses, bound);
         for (worker, ago) in &alive {
             let at = Mono(now.0.saturating_sub(*ago));
             self.sessions.heard_elsewhere(*worker, at);
@@ -500,7 +504,9 @@ impl Reign {
         if silent.is_empty() {
             return None;
         }
-        if !self.sessions.is_mass(silent.len(), now, bound) {
+        // A deaf leader misses its workers one by one: those that will be silent soon count as well.
+        let suspects = self.sessions.silent(now, bound / SUSPECT_PART).len();
+        if !self.sessions.is_mass(suspects, now, bound) {
             self.mark(silent);
             return None;
         }

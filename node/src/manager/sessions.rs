@@ -200,10 +200,10 @@ pub(super) struct Verdict {
     pub(super) heir: Option<NodeId>,
 }
 
-/// Judges the `silent` among the `ready` workers.
+/// Judges the `silent` workers of a leader that has heard `ours` of the ready ones lately.
 pub(super) fn verdict(
     silent: &[(WorkerId, Epoch)],
-    ready: usize,
+    ours: usize,
     witnesses: &[Witness],
     bound: Duration,
 ) -> Verdict {
@@ -216,7 +216,6 @@ pub(super) fn verdict(
         }
     }
     let hears = |one: &Witness| one.ago.values().filter(|ago| **ago < bound).count();
-    let ours = ready.saturating_sub(silent.len());
     let better = witnesses
         .iter()
         .filter(|one| one.is_voter && hears(one) > ours);
@@ -367,23 +366,23 @@ mod tests {
             witness(3, true, &[(1, 2), (2, 29), (4, 1)]),
             witness(4, false, &[(1, 1), (2, 1), (4, 1), (5, 1)]),
         ];
-        let found = verdict(&silent, 5, &witnesses[..2], BOUND);
+        let found = verdict(&silent, 2, &witnesses[..2], BOUND);
         assert_eq!(ids(&found.down), [3]);
         let secs = Duration::from_secs;
         let alive = vec![(WorkerId(1), secs(2)), (WorkerId(2), secs(29))];
         assert_eq!(found.alive, alive);
         assert_eq!(found.heir, Some(NodeId(3)), "three are more than two");
         assert_eq!(
-            verdict(&silent, 6, &witnesses[..2], BOUND).heir,
+            verdict(&silent, 3, &witnesses[..2], BOUND).heir,
             None,
             "three are not more than three"
         );
         assert_eq!(
-            verdict(&silent, 5, &witnesses[2..], BOUND).heir,
+            verdict(&silent, 2, &witnesses[2..], BOUND).heir,
             None,
             "a learner cannot lead"
         );
-        let alone = verdict(&silent, 3, &[], BOUND);
+        let alone = verdict(&silent, 0, &[], BOUND);
         assert_eq!((alone.down.len(), alone.heir), (3, None));
     }
 }
