@@ -4,7 +4,6 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    clippy::unwrap_used,
     reason = "these tests run programs as the operating system does"
 )]
 
