@@ -1,9 +1,9 @@
 //! Workers and their tasks in the storm: machines with process tables, the workers on them, and what a scenario wants to run.
 //!
 //! Reading order: `ledger`, what really ran; `machine`, the process table and the executor over it; `ear`, what a worker is
-//! granted; `secrets`, who reads and who may not see them; `worker`, the production worker as a process of its host; `caller`, users of services;
-//! `alert`, who watches the metrics; here, how a run begins and ends. What a task's words mean (`behaviour`) and what is measured (`measure`) are those of live runs,
-//! too: both are in `workloads`.
+//! granted; `secrets`, who reads and who may not see them; `worker`, the production worker as a process of its host; `caller`,
+//! users of services; `alert`, who watches the metrics; here, how a run begins and ends. What a task's words mean (`behaviour`) and
+//! what is measured (`measure`) are those of live runs, too: both are in `workloads`.
 
 pub mod alert;
 pub mod caller;

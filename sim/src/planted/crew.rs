@@ -14,7 +14,7 @@ pub(super) static CREW_BUGS: [Bug; 26] = [
         words: "a task counts as ended as soon as it was told to stop",
         how: "executor: a wait ends with the first signal; the process goes on until it is really gone",
         plant: Plant::Slipping(Slip::EndsWhenTold),
-        scenarios: &["lonely-writer"],
+        scenarios: &["new-writer"],
         witnesses: &[Witness::Writers, Witness::VolumeLease],
         crash_mode: None,
     },
@@ -186,7 +186,7 @@ pub(super) static CREW_BUGS: [Bug; 26] = [
         how: "talk: hellos of a new process say that it is the old one",
         plant: Plant::Mumbled(Slur::OldSession),
         scenarios: &["quick-restarts"],
-        witnesses: &[Witness::Whole],
+        witnesses: &[Witness::Whole, Witness::FalseDown],
         crash_mode: None,
     },
     Bug {

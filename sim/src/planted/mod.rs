@@ -308,7 +308,7 @@ pub fn find(name: &str) -> Option<&'static Bug> {
 }
 
 /// Weather that only planted bugs need: where a bug would be rare elsewhere, this is where it shows.
-const WEATHER: [&str; 13] = [
+const WEATHER: [&str; 14] = [
     include_str!("weather/dark-election.toml"),
     include_str!("weather/orderly-restarts.toml"),
     include_str!("weather/sleeping-leader.toml"),
@@ -316,6 +316,7 @@ const WEATHER: [&str; 13] = [
     include_str!("weather/rival-candidates.toml"),
     include_str!("weather/short-leases.toml"),
     include_str!("weather/lonely-writer.toml"),
+    include_str!("weather/new-writer.toml"),
     include_str!("weather/dead-writer.toml"),
     include_str!("weather/torn-worker-file.toml"),
     include_str!("weather/sleeping-worker.toml"),
