@@ -405,8 +405,11 @@ impl Cluster {
         self.executor.restart(task_node);
     }
 
-    /// Stops the process of `name` by a signal; it goes on with [`Cluster::resume`].
+    /// Stops the process of `name` by a signal, if there is one; it goes on with [`Cluster::resume`].
     pub fn pause(&self, name: &str) {
+        if self.is_off(name) {
+            return;
+        }
         if let Some(task_node) = self.set_power(name, Power::Paused) {
             self.recorder
                 .line(name, Level::Story, "is STOPPED (SIGSTOP)");
