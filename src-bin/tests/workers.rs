@@ -137,16 +137,21 @@ fn signal_program(child: &Child, name: &str) {
     signal(&child.id().to_string(), name);
 }
 
+/// Three servers, and a worker that has joined them.
+fn joined(dir: &Path) -> (Vec<Server>, Worker) {
+    let mut servers = three(dir);
+    servers.iter_mut().for_each(Server::start);
+    whole(&servers);
+    let token: Value = ask(servers[0].http, "POST", "/v1/tokens", "{}").unwrap();
+    let worker = Worker::start(dir, &servers, token["token"].as_str().unwrap());
+    (servers, worker)
+}
+
 #[test]
 fn a_single_writer_dies_though_its_worker_stands_still() {
     let dir = tempfile::tempdir().unwrap();
-    let mut servers = three(dir.path());
-    servers.iter_mut().for_each(Server::start);
-    whole(&servers);
+    let (servers, worker) = joined(dir.path());
     let http = servers[0].http;
-    let token: Value = ask(http, "POST", "/v1/tokens", "{}").unwrap();
-    let token = token["token"].as_str().unwrap();
-    let worker = Worker::start(dir.path(), &servers, token);
     let spec = json!({
         "name": "db",
         "command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
@@ -176,13 +181,8 @@ fn a_single_writer_dies_though_its_worker_stands_still() {
 #[test]
 fn tasks_outlive_their_worker_and_come_back_when_they_are_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut servers = three(dir.path());
-    servers.iter_mut().for_each(Server::start);
-    whole(&servers);
+    let (servers, mut worker) = joined(dir.path());
     let http = servers[0].http;
-    let token: Value = ask(http, "POST", "/v1/tokens", "{}").unwrap();
-    let token = token["token"].as_str().unwrap();
-    let mut worker = Worker::start(dir.path(), &servers, token);
     let spec = json!({
         "name": "web",
         "replicas": 2,
@@ -227,13 +227,8 @@ fn a_task_reads_its_secret_and_no_disk_ever_has_it() {
     const VALUE: &[u8] = b"no disk shall ever have this 7351";
     const NEXT: &[u8] = b"nor shall it ever have this 90125";
     let dir = tempfile::tempdir().unwrap();
-    let mut servers = three(dir.path());
-    servers.iter_mut().for_each(Server::start);
-    whole(&servers);
+    let (mut servers, mut worker) = joined(dir.path());
     let http = servers[0].http;
-    let token: Value = ask(http, "POST", "/v1/tokens", "{}").unwrap();
-    let token = token["token"].as_str().unwrap();
-    let mut worker = Worker::start(dir.path(), &servers, token);
     // It tells the length of what it has read, and how its first word is spelt, but not the value.
     let script = "wc -c < $SEAWORTHY_SECRETS/pass; cut -c 1-3 $SEAWORTHY_SECRETS/pass; \
                   stat -c %a $SEAWORTHY_SECRETS/pass; exec sleep 1000";

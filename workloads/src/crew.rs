@@ -437,13 +437,7 @@ fn unwhole(fleet: &Fleet) -> Vec<String> {
     let services = fleet.snapshot.services.values();
     for service in services.filter(|service| !service.current.spec.labels.contains_key(RESTLESS)) {
         let spec = &service.current.spec;
-        let mine = || {
-            fleet
-                .snapshot
-                .tasks
-                .values()
-                .filter(|task| task.service == service.id)
-        };
+        let mine = || fleet.snapshot.tasks.of_service(service.id);
         let serving = || mine().filter(|task| task.is_available());
         let slots: BTreeSet<u64> = serving().map(|task| task.slot).collect();
         let wanted = wanted(fleet, service);

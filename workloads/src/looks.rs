@@ -213,13 +213,7 @@ pub(crate) fn wanted(fleet: &Fleet, service: &Service) -> usize {
 /// A service as `fleet` has it.
 fn look(at: Duration, fleet: &Fleet, service: &Service) -> Look {
     let spec = &service.current.spec;
-    let mine = || {
-        fleet
-            .snapshot
-            .tasks
-            .values()
-            .filter(|task| task.service == service.id)
-    };
+    let mine = || fleet.snapshot.tasks.of_service(service.id);
     let serving = || mine().filter(|task| task.is_available());
     let slots: BTreeSet<u64> = serving().map(|task| task.slot).collect();
     let wanted = match service.removing {

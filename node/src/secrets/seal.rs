@@ -117,18 +117,24 @@ impl KeyPair {
         let (&[version], rest) = bytes.split_first_chunk()?;
         let (once, text) = rest.split_first_chunk::<KEY_BYTES>()?;
         let key = box_key(&self.private, PublicKey(*once), *once, self.public)?;
-        let clear = XChaCha20Poly1305::new((&*key).into()).decrypt(
-            (&[0; NONCE_BYTES]).into(),
-            Payload {
-                msg: text,
-                aad: &about.bytes(),
-            },
-        );
-        clear
-            .ok()
-            .filter(|_| version == VERSION)
-            .map(Zeroizing::new)
+        open_text(&key, &[0; NONCE_BYTES], text, about).filter(|_| version == VERSION)
     }
+}
+
+/// Opens ciphertext; none when it was sealed by another key, with another nonce or about something else, or was damaged.
+fn open_text(
+    key: &[u8; KEY_BYTES],
+    nonce: &[u8; NONCE_BYTES],
+    text: &[u8],
+    about: About<'_>,
+) -> Option<Clear> {
+    let aad = about.bytes();
+    let text = Payload {
+        msg: text,
+        aad: &aad,
+    };
+    let clear = XChaCha20Poly1305::new(key.into()).decrypt(nonce.into(), text);
+    clear.ok().map(Zeroizing::new)
 }
 
 /// Seals `clear` so that only the private half of `to` opens it. None when `to` is no usable key.
@@ -214,17 +220,7 @@ impl DataKey {
         let bytes = sealed.bytes()?;
         let (&[version], rest) = bytes.split_first_chunk()?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_BYTES>()?;
-        let clear = XChaCha20Poly1305::new((&*self.0).into()).decrypt(
-            nonce.into(),
-            Payload {
-                msg: text,
-                aad: &about.bytes(),
-            },
-        );
-        clear
-            .ok()
-            .filter(|_| version == VERSION)
-            .map(Zeroizing::new)
+        open_text(&self.0, nonce, text, about).filter(|_| version == VERSION)
     }
 }
 
