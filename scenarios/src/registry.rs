@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 31] = [
+const FILES: [(&str, &str); 32] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -56,6 +56,7 @@ const FILES: [(&str, &str); 31] = [
     ("stuck-tasks", include_str!("../files/stuck-tasks.toml")),
     ("node-churn", include_str!("../files/node-churn.toml")),
     ("canary-drop", include_str!("../files/canary-drop.toml")),
+    ("clock-set", include_str!("../files/clock-set.toml")),
     ("secrets", include_str!("../files/secrets.toml")),
     ("crew-storm", include_str!("../files/crew-storm.toml")),
     (

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Names of the measures, in the order of the prose.
-pub const MEASURES: [&str; 25] = [
+pub const MEASURES: [&str; 27] = [
     "worker_down_ms",
     "workers_down",
     "services_whole_ms",
@@ -43,6 +43,8 @@ pub const MEASURES: [&str; 25] = [
     "alert_cleared_ms",
     "slot_tasks",
     "starts_on_return",
+    "rollouts_failed",
+    "canary_watched_ms",
 ];
 
 /// Longest time for assignments and reports of a handover on their way: a few round trips, and what gathers for an entry.
@@ -135,6 +137,22 @@ impl Evidence {
             "starts_on_return" => {
                 let begun = |run: &&Run| run.from >= end && run.from < end + ECHO;
                 Some(self.runs.iter().filter(begun).count() as f64)
+            }
+            "rollouts_failed" => {
+                let failed = self.notes.iter().filter(|note| {
+                    let Note::Rollout { at, phase, .. } = note else {
+                        return false;
+                    };
+                    within(*at) && matches!(phase, Phase::Paused | Phase::RollingBack)
+                });
+                Some(failed.count() as f64)
+            }
+            "canary_watched_ms" => {
+                let watched = self.notes.iter().filter_map(|note| match note {
+                    Note::CanaryOver { at, watched, .. } if *at >= begin => Some(millis(*watched)),
+                    _ => None,
+                });
+                watched.reduce(f64::min)
             }
             "alerts" => {
                 let raised = self.alerts.as_ref()?.iter();

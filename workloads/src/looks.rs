@@ -9,7 +9,7 @@ use node::scheduler::model::{Availability, Phase, Service, Status};
 use node::service::State;
 use node::service::spec::Mode;
 use node::types::TaskId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +74,24 @@ pub enum Note {
         /// Its name.
         name: String,
     },
+    /// A rollout was begun or came to another phase.
+    Rollout {
+        /// When.
+        at: Duration,
+        /// Its service's name.
+        service: String,
+        /// The phase.
+        phase: Phase,
+    },
+    /// A canary was good enough for the next step.
+    CanaryOver {
+        /// When.
+        at: Duration,
+        /// Its service's name.
+        service: String,
+        /// How long it was watched.
+        watched: Duration,
+    },
 }
 
 /// Everything that was seen so far.
@@ -89,6 +107,8 @@ pub struct Looks {
     pub slot_tasks: usize,
     /// Drained workers without tasks.
     drained: BTreeSet<String>,
+    /// Since when canaries are watched, by service.
+    canaries: BTreeMap<String, Duration>,
 }
 
 impl Note {
@@ -114,6 +134,13 @@ impl Note {
             } => "a task was rejected",
             Note::Ended { .. } => "a task ended",
             Note::Drained { .. } => "a worker was drained",
+            Note::Rollout { phase, .. } => match phase {
+                Phase::Paused => "a rollout paused",
+                Phase::RollingBack => "a rollout went back",
+                Phase::Completed => "a rollout was completed",
+                Phase::None | Phase::Running | Phase::RolledBack => return None,
+            },
+            Note::CanaryOver { .. } => "a canary was good",
         })
     }
 }
@@ -172,8 +199,34 @@ impl Looks {
             }) {
                 self.looks.push(look);
             }
+            self.note_rollout(at, service);
         }
         self.note_gone(at, fleet);
+    }
+
+    /// Notes how far a service's rollout is.
+    fn note_rollout(&mut self, at: Duration, service: &Service) {
+        let (name, now) = (&service.current.spec.name, &service.rollout);
+        let before = self.newest.snapshot.services.get(&service.id);
+        let before = before.map(|before| &before.rollout);
+        if before.is_some_and(|before| before.phase != now.phase) {
+            self.notes.push(Note::Rollout {
+                at,
+                service: name.clone(),
+                phase: now.phase,
+            });
+        }
+        if now.canary_since_ms.is_some() {
+            self.canaries.entry(name.clone()).or_insert(at);
+        } else if let Some(since) = self.canaries.remove(name)
+            && before.is_some_and(|before| before.canary < now.canary)
+        {
+            self.notes.push(Note::CanaryOver {
+                at,
+                service: name.clone(),
+                watched: at.saturating_sub(since),
+            });
+        }
     }
 
     /// Notes that services are not there any more: nothing is wanted of them.

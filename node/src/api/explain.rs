@@ -24,7 +24,7 @@ pub(super) async fn explain(call: Call) -> Result<Response, Error> {
     let name = call.path_text("name")?;
     let (fleet, fresh) = read(&call).await?;
     let service = find(&fleet, &name)?;
-    let moment = moment(call.api.clock.wall_ms());
+    let moment = moment(call.api.clock.wall_ms().max(fleet.newest_ms()));
     let leaderless = call.api.handle.status().leader == NodeId(0);
     let tasks = tasks_of(&fleet, Some(service.id));
     let tasks: Vec<TaskExplained> = tasks

@@ -30,7 +30,7 @@ const AHEAD_MS_MAX: u64 = 7 * 24 * 3_600_000;
 pub(super) async fn plan(call: Call) -> Result<Response, Error> {
     let spec: Spec = call.json()?;
     let (fleet, fresh) = read(&call).await?;
-    let now_ms = call.api.clock.wall_ms();
+    let now_ms = call.api.clock.wall_ms().max(fleet.newest_ms());
     let mut forecast = Forecast::new(&fleet, spec, now_ms)?;
     drop(fleet);
     while forecast.step() {

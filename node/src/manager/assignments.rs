@@ -8,6 +8,7 @@ use crate::types::{Epoch, Index, WorkerId};
 use crate::worker::exchange::Assignments;
 use crate::worker::words::Assignment;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The assignments of `worker` in its session, if they are newer than `revision`: all its tasks.
 pub(crate) fn newer(
@@ -78,7 +79,7 @@ fn assignment(fleet: &Fleet, task: &Task) -> Result<Assignment, Error> {
             true => task.desired.max(Desired::Stop),
             false => task.desired,
         },
-        spec: spec.as_ref().clone(),
+        spec: Arc::clone(spec),
         secrets: BTreeMap::new(), // Whoever sends them puts them in, sealed.
     })
 }

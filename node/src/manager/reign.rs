@@ -16,7 +16,6 @@ use crate::metrics::Tally;
 use crate::rt::{Event, Mono};
 use crate::scheduler::model::Limits;
 use crate::scheduler::{Moment, Reconciler};
-use crate::service::State;
 use crate::types::{CONTROL_GROUP, Epoch, NodeId, Term, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +26,10 @@ const LOOKS: u32 = 6;
 
 /// A worker that was silent for this part of the bound is taken into account when the first one has been silent for all of it.
 const SUSPECT_PART: u32 = 2;
+
+/// Time that goes on by more than this at once was set: it did not pass. The monotonic clock and a wall clock that is only being
+/// steered part by less between two entries of a busy fleet.
+const STEP_MS: u64 = 100;
 
 /// What a leader has under way for itself, one of each at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +72,8 @@ pub(super) struct Reign {
     looked: Mono,
     /// A moment of this reign, and the time that it was, milliseconds.
     time: (Mono, u64),
+    /// Since when time has gone on by the monotonic clock alone, milliseconds.
+    steady_since_ms: u64,
     sessions: Sessions,
     leases: Leases,
     /// Calls that came before it was settled.
@@ -118,6 +123,7 @@ impl Reign {
             busy: Busy::default(),
             looked: now,
             time: (now, hands.clock.wall_ms()),
+            steady_since_ms: 0,
             sessions: Sessions::default(),
             leases: Leases::new(hands.knobs.worker_lease, now),
             early: Vec::new(),
@@ -170,8 +176,12 @@ impl Reign {
         let knobs = &self.hands.knobs;
         let longest = knobs.worker_down / LOOKS + 2 * knobs.worker_heartbeat;
         let is_news = !Arc::ptr_eq(&fleet, &self.fleet);
+        let expected_ms = self.time_ms(now);
         self.fleet = fleet;
         self.time = (now, self.time_ms(now));
+        if !self.settled || self.time.1 > expected_ms.saturating_add(STEP_MS) {
+            self.steady_since_ms = self.time.1;
+        }
         if !self.settled {
             self.looked = now;
             return;
@@ -530,7 +540,8 @@ impl Reign {
     }
 
     /// The time as stamps tell it: at least the newest stamp, and from there on by the monotonic clock. A wall clock that is set back
-    /// stops nothing, and one that is set ahead is followed.
+    /// stops nothing. One that is set ahead is followed, so that people read the right time, but what had begun before then begins
+    /// anew ([`Moment::steady_since_ms`]; crew-storm, seed 2033).
     fn time_ms(&self, now: Mono) -> u64 {
         let (since, from_ms) = self.time;
         let passed = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
@@ -541,6 +552,7 @@ impl Reign {
     fn pass(&mut self, now: Mono) -> Option<Errand> {
         let moment = Moment {
             now_ms: self.time_ms(now),
+            steady_since_ms: self.steady_since_ms,
             leases: self.leases.at(now),
             limits: Limits::default(),
             known_ms: Some(self.sessions.known_ms()),
@@ -565,9 +577,7 @@ impl Reign {
 
     /// Counts a pass, what there is, and what has happened since the last one.
     fn tell_fleet(&mut self, took: Duration) {
-        let tasks = self.fleet.snapshot.tasks.values();
-        let waiting = tasks.filter(|task| task.is_live() && task.state == State::Pending);
-        self.pending_since_ms = waiting.map(|task| task.created_ms).min();
+        self.pending_since_ms = self.reconciler.pending_since_ms();
         let metrics = &self.hands.metrics;
         metrics.observe_pass(took, &self.fleet, &mut self.tally);
         for event in self.fleet.events.range((self.counted + 1, 0)..) {

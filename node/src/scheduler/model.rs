@@ -150,29 +150,8 @@ pub struct Revision {
     /// labels keep it; a rollback brings back the old one, so that tasks that are left over are right again.
     pub contents: u64,
     /// What people wrote. Shared, for the whole fleet is copied with each entry that changes any of it.
-    #[serde(with = "shared")]
+    #[serde(with = "crate::service::shared")]
     pub spec: Arc<Spec>,
-}
-
-/// What is shared in memory is written and read like what is not.
-mod shared {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use std::sync::Arc;
-
-    pub(super) fn serialize<T: Serialize, S: Serializer>(
-        of: &Arc<T>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        T::serialize(of, to)
-    }
-
-    pub(super) fn deserialize<'de, T, D>(from: D) -> Result<Arc<T>, D::Error>
-    where
-        T: Deserialize<'de>,
-        D: Deserializer<'de>,
-    {
-        T::deserialize(from).map(Arc::new)
-    }
 }
 
 /// How far a rollout is. Everything a new leader needs to go on with it, beside the tasks themselves.
@@ -223,6 +202,10 @@ pub struct Volume {
 pub struct Moment {
     /// The time to stamp changes with, milliseconds.
     pub now_ms: u64,
+    /// Since when stamps have gone on as the leader's monotonic clock does, milliseconds: its first moment, or when its wall clock
+    /// was last set ahead. What passed before is not known, so a time that a task has, or has to prove itself in, begins no
+    /// earlier.
+    pub steady_since_ms: u64,
     /// How long workers may go on with single-writer volumes.
     pub leases: Leases,
     /// Bounds.
@@ -276,6 +259,11 @@ impl Leases {
 }
 
 impl Moment {
+    /// When a time that began at the stamp `since_ms` began as far as this leader can tell.
+    pub fn steady(&self, since_ms: u64) -> u64 {
+        since_ms.max(self.steady_since_ms)
+    }
+
     /// Whether all that the worker of `task` knew at `at_ms` is known here.
     pub fn is_known(&self, task: &Task, at_ms: u64) -> bool {
         let Some(known_ms) = &self.known_ms else {

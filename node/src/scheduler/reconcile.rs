@@ -261,6 +261,11 @@ impl<'a> Round<'a> {
         come
     }
 
+    /// Whether `wait_ms` have passed since the stamp `since_ms`, as far as this leader knows.
+    pub(super) fn has_passed(&mut self, wait_ms: u64, since_ms: u64) -> bool {
+        self.is_time(self.moment.steady(since_ms).saturating_add(wait_ms))
+    }
+
     fn presumed_ended(&mut self, task: &Task) -> bool {
         match task.presumed_end_ms(&self.moment.leases) {
             None => false,

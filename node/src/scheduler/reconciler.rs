@@ -8,7 +8,7 @@
 //! - the time that it waits for: each look says when it wants the next one;
 //! - something outside its own tasks on which its last look depended: what a worker is known to have told, or, while its copies are
 //!   being moved, the whole cluster: such services are looked at each time;
-//! - workers, volumes, secrets or limits: then everything is looked at.
+//! - workers, volumes, secrets, limits or the leader's wall clock, which was set: then everything is looked at.
 //!
 //! Pending tasks are placed in every pass, whosever they are. So a pass gives the plan that a first one would give for the same snapshot
 //! and moment, as long as moments come in order; the world's tests compare the two at each of their steps.
@@ -34,6 +34,8 @@ pub struct Reconciler {
     seen: Snapshot,
     /// The limits of the last pass; none: there was none.
     limits: Option<Limits>,
+    /// Since when time went on steadily, as of the last pass.
+    steady_since_ms: u64,
     /// The tasks in `seen` that want a worker.
     pending: BTreeSet<TaskId>,
     /// When services want to be looked at although nothing changes, milliseconds.
@@ -76,9 +78,17 @@ impl Reconciler {
         plan
     }
 
+    /// When the oldest of the tasks was made that the last pass left without a worker, milliseconds; none: none waits.
+    pub fn pending_since_ms(&self) -> Option<u64> {
+        let waiting = self.pending.iter();
+        let waiting = waiting.filter_map(|id| self.seen.tasks.get(id));
+        waiting.map(|task| task.created_ms).min()
+    }
+
     /// Goes on to `snapshot`; gives the services to be looked at.
     fn follow(&mut self, snapshot: &Snapshot, moment: &Moment) -> BTreeSet<ServiceId> {
         let all = self.limits.as_ref() != Some(&moment.limits)
+            || self.steady_since_ms != moment.steady_since_ms
             || self.seen.workers != snapshot.workers
             || self.seen.volumes != snapshot.volumes
             || self.seen.secrets != snapshot.secrets;
@@ -93,6 +103,7 @@ impl Reconciler {
         }
         self.seen = snapshot.clone();
         self.limits = Some(moment.limits.clone());
+        self.steady_since_ms = moment.steady_since_ms;
         if all {
             look.extend(self.everything());
         }

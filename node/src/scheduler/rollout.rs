@@ -60,7 +60,7 @@ impl<'a> Round<'a> {
         );
         let assigned_ms = task.assigned_ms.filter(|_| begins && task.is_live());
         let progress_ms = service.current.spec.update.progress_ms;
-        assigned_ms.is_some_and(|ms| self.is_time(ms.saturating_add(progress_ms)))
+        assigned_ms.is_some_and(|ms| self.has_passed(progress_ms, ms))
     }
 
     /// Of a slot with several live tasks, stops those that are not needed any more.
@@ -255,7 +255,7 @@ impl<'a> Round<'a> {
             return None;
         };
         let window_ms = service.current.spec.update.canary_window_ms;
-        if self.is_time(since_ms.saturating_add(window_ms)) {
+        if self.has_passed(window_ms, since_ms) {
             self.set_rollout(
                 service,
                 Rollout {
@@ -306,10 +306,10 @@ impl<'a> Round<'a> {
         let Some(since_ms) = since_ms.max(since_ms.and(task.restarted_ms)) else {
             return false;
         };
-        let at_ms = since_ms.saturating_add(monitor_ms);
-        if !self.is_time(at_ms) {
+        if !self.has_passed(monitor_ms, since_ms) {
             return false;
         }
+        let at_ms = self.moment.steady(since_ms).saturating_add(monitor_ms);
         let is_known = monitor_ms == 0 || self.moment.is_known(task, at_ms);
         if !is_known {
             self.is_time(self.moment.now_ms + KNOWN_LOOK_MS);

@@ -21,6 +21,7 @@ const LEASE_MS: u64 = 60_000;
 pub(super) struct World {
     pub(super) snapshot: Snapshot,
     pub(super) now_ms: u64,
+    steady_since_ms: u64,
     pub(super) machines: BTreeMap<WorkerId, Machine>,
     /// Versions whose tasks fail soon after they begin.
     pub(super) bad: BTreeSet<(ServiceId, u64)>,
@@ -91,6 +92,7 @@ impl World {
                 ..Snapshot::default()
             },
             now_ms: 1_000_000,
+            steady_since_ms: 0,
             machines: BTreeMap::new(),
             bad: BTreeSet::new(),
             faults: false,
@@ -278,6 +280,19 @@ impl World {
         machine.procs.retain(|_, proc| !proc.state.is_end());
     }
 
+    /// The leader's wall clock is set ahead. Nothing else notices.
+    pub(super) fn set_clock(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.steady_since_ms = self.now_ms;
+        for machine in self.machines.values_mut() {
+            machine.heard_ms += ms;
+            machine
+                .procs
+                .values_mut()
+                .for_each(|proc| proc.next_ms += ms);
+        }
+    }
+
     pub(super) fn moment(&self) -> Moment {
         let until = |machine: &Machine| machine.heard_ms + LEASE_MS + LEASE_MS / 100;
         let leases = Leases {
@@ -291,6 +306,7 @@ impl World {
         };
         Moment {
             now_ms: self.now_ms,
+            steady_since_ms: self.steady_since_ms,
             leases,
             limits: Limits::default(),
             known_ms: self.faults.then(|| {

@@ -43,6 +43,40 @@ fn a_good_image_rolls_out_without_a_failure_and_without_a_copy_less() {
 }
 
 #[test]
+fn a_clock_that_is_set_ahead_fails_no_task_and_proves_none() {
+    let mut world = web(3, 3);
+    world.revise(WEB, |spec| {
+        spec.update.canary_percent = vec![30];
+        spec.update.canary_window_ms = 60_000;
+        spec.command.push("2".to_owned());
+    });
+    let rolled = |world: &World| {
+        let tasks = world.snapshot.tasks.values();
+        tasks
+            .filter(|task| task.is_available() && task.version == 2)
+            .count()
+    };
+    let began_ms = world.now_ms;
+    // From its first entry on, tasks are assigned, starting, proving themselves and watched as canaries.
+    for _ in 0..200 {
+        world.step(250);
+        world.set_clock(3_600_000);
+        assert!(
+            rolled(&world) <= 1,
+            "no time passes that the leader knows of"
+        );
+        assert_eq!(world.service(1).rollout.phase, Phase::Running);
+    }
+    assert_eq!((rolled(&world), world.service(1).rollout.failures), (1, 0));
+    assert!(world.now_ms > began_ms + 200 * 3_600_000);
+    world.settle(200_000);
+    assert_eq!(
+        (world.failed, world.service(1).rollout.phase),
+        (0, Phase::Completed)
+    );
+}
+
+#[test]
 fn a_new_task_proves_nothing_while_its_worker_is_not_heard_or_starts_it_again() {
     let mut world = web(1, 1);
     world.revise(WEB, |spec| spec.command.push("2".to_owned()));
@@ -374,6 +408,7 @@ fn operate(world: &mut World, services: &[ServiceId; 4]) {
             }
         }
         13..=15 => rebalance(world, service),
+        16 => world.set_clock(1_000_000),
         10 if world.machines[&worker].connected => world.wipe(worker),
         // An operator gives up a volume on a silent worker and makes it anew elsewhere, from a backup.
         11 | 12 => {

@@ -131,7 +131,7 @@ impl World {
             slot: 1,
             version: 1,
             desired: crate::service::Desired::Run,
-            spec,
+            spec: spec.into(),
             secrets: Default::default(),
         };
         Assignments {

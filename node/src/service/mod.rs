@@ -12,6 +12,7 @@
 pub mod check;
 mod compose;
 pub mod file;
+pub(crate) mod shared;
 pub mod spec;
 pub mod task;
 pub mod units;

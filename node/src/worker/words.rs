@@ -6,6 +6,7 @@ use crate::service::{Desired, Spec, State};
 use crate::types::{ServiceId, TaskId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The worker's numbers, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +51,9 @@ pub struct Assignment {
     pub version: u64,
     /// What managers want of it.
     pub desired: Desired,
-    /// That version's specification.
-    pub spec: Spec,
+    /// That version's specification, shared by all of a manager's answers.
+    #[serde(with = "crate::service::shared")]
+    pub spec: Arc<Spec>,
     /// Its secrets, sealed for this worker, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, GivenSecret>,

@@ -393,7 +393,7 @@ mod tests {
             slot: *id,
             version: 1,
             desired: *desired,
-            spec: Spec::new("a", &["a"]),
+            spec: Spec::new("a", &["a"]).into(),
             secrets: BTreeMap::new(),
         });
         Assignments {

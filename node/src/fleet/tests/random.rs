@@ -208,6 +208,7 @@ impl Pair {
     fn moment(&self) -> Moment {
         Moment {
             now_ms: self.now_ms,
+            steady_since_ms: 0,
             leases: Leases::default(),
             limits: Limits::default(),
             known_ms: None,

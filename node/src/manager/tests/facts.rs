@@ -11,6 +11,7 @@ use crate::fleet::command::WorkerReports;
 use crate::fleet::meeting::{Call, Reply};
 use crate::handle::MemberChange;
 use crate::manager::assignments::newer;
+use crate::scheduler::Change;
 use crate::scheduler::model::Status;
 use crate::service::spec::Mount;
 use crate::service::{Spec, State};
@@ -66,6 +67,44 @@ async fn a_service_gets_tasks_and_its_worker_their_assignments() {
     let given = newer(0).unwrap();
     assert_eq!((given.epoch, given.tasks.len()), (epoch, 3));
     assert_eq!(newer(given.revision), None);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_ahead_counts_against_no_task() {
+    let world = World::new(knobs());
+    world.join("w1").await;
+    let mut spec = Spec::new("web", &["web"]);
+    spec.update.progress_ms = 600_000;
+    world
+        .command(Command::ServiceCreate { spec: spec.clone() })
+        .await;
+    spec.command.push("2".to_owned());
+    let update = Command::ServiceUpdate {
+        name: "web".to_owned(),
+        spec,
+        expect_version: None,
+    };
+    world.command(update).await;
+    world
+        .until("a new task that shall come up", |behind| {
+            let mut tasks = behind.fleet.snapshot.tasks.values();
+            tasks.any(|task| task.version == 2 && task.assigned_ms.is_some())
+        })
+        .await;
+    // Stamps were far behind this machine's clock until now.
+    world.behind().ahead_ms = world.env.clock.wall_ms() + 3_600_000;
+    let volume = Command::VolumeCreate {
+        name: "any".to_owned(),
+        worker: None,
+    };
+    world.command(volume).await;
+    world.pass(200).await;
+    let counted = |change: &Change| matches!(change, Change::CountFailure { .. });
+    let commands = world.behind().commands.clone();
+    assert!(!commands.iter().any(|command| {
+        matches!(command, Command::Plan { changes, .. } if changes.iter().any(counted))
+    }));
     world.end().await;
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Behind {
     pub(super) fleet: Fleet,
     /// The last entry.
     pub(super) index: u64,
+    /// How far stamps are ahead of their index, milliseconds.
+    pub(super) ahead_ms: u64,
     /// Commands that came, oldest first.
     pub(super) commands: Vec<Command>,
     /// Changes of membership that came.
@@ -302,7 +304,7 @@ impl Behind {
         let at = At {
             index: self.index,
             term,
-            time_ms: self.index,
+            time_ms: self.index + self.ahead_ms,
         };
         let done = match self.fleet.apply(&command, at) {
             Ok(done) => Done::Fleet(FleetDone {

@@ -332,7 +332,7 @@ mod tests {
             slot: 2,
             version: 1,
             desired: Desired::Run,
-            spec,
+            spec: spec.into(),
             secrets: BTreeMap::new(),
         };
         let runtime = ContainerRuntime {

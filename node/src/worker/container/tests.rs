@@ -278,7 +278,7 @@ fn data() -> Mount {
 fn checked(task: &Assignment, script: &str, timeout_ms: u64) -> Arc<Assignment> {
     let mut task = task.clone();
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-    task.spec.health = Some(Health {
+    Arc::make_mut(&mut task.spec).health = Some(Health {
         check: HealthCheck::Exec { command },
         interval_ms: 1,
         timeout_ms,
@@ -372,7 +372,7 @@ async fn a_container_does_not_outlive_its_runtime() {
 async fn a_single_writer_dies_with_its_worker() {
     let yard = Yard::new();
     let mut writer = Arc::unwrap_or_clone(yard.script(1, "echo up; sleep 1000"));
-    writer.spec.volumes.push(data());
+    Arc::make_mut(&mut writer.spec).volumes.push(data());
     yard.start(Arc::new(writer)).await;
     yard.says(1, "up").await;
     yard.dies_and_takes_all_with_it().await;
@@ -382,7 +382,7 @@ async fn a_single_writer_dies_with_its_worker() {
 async fn a_single_writer_dies_when_its_lease_ends() {
     let yard = Yard::new();
     let mut writer = Arc::unwrap_or_clone(yard.script(1, "trap '' TERM; echo up; sleep 1000"));
-    writer.spec.volumes.push(data());
+    Arc::make_mut(&mut writer.spec).volumes.push(data());
     yard.lease(Duration::from_secs(2));
     let handle = yard.start(Arc::new(writer)).await;
     yard.says(1, "up").await;
@@ -589,8 +589,8 @@ async fn a_real_runtime_keeps_the_promises() {
     let yard = Yard::with(root, runtime.program);
     let script = "trap 'echo told; exit 3' TERM; echo $$ $HOME; cat /data/x; echo up; while :; do sleep 0.01; done";
     let mut one = assignment(1, yard.spec(&["sh", "-c", script]));
-    one.spec.volumes.push(data());
-    one.spec.resources.limits.memory_bytes = 64 << 20;
+    Arc::make_mut(&mut one.spec).volumes.push(data());
+    Arc::make_mut(&mut one.spec).resources.limits.memory_bytes = 64 << 20;
     fs::create_dir_all(yard.path("volumes/data")).unwrap();
     fs::write(yard.path("volumes/data/x"), "of the volume\n").unwrap();
     let one = Arc::new(one);

@@ -30,7 +30,7 @@ pub(super) fn assignment(id: u64, spec: Spec) -> Assignment {
         slot: 1,
         version: 1,
         desired: Desired::Run,
-        spec,
+        spec: spec.into(),
         secrets: BTreeMap::new(),
     }
 }
