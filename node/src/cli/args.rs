@@ -567,10 +567,14 @@ pub struct BenchFleet {
     #[arg(long, default_value = "1,60,1000", value_delimiter = ',', value_name = "N,...",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub tasks: Vec<u32>,
-    /// Services of one task each that the clients create, update and remove; 0: none
+    /// Services that the clients create, update and remove; 0: none
     #[arg(long, default_value_t = 500, value_name = "N",
           value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub services: u32,
+    /// Tasks of each of them; 0: the requests alone are measured
+    #[arg(long, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub copies: u32,
     /// Connections for that, each with one request under way
     #[arg(long, default_value_t = 8, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=4_096))]

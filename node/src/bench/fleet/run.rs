@@ -220,18 +220,19 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Many services of one task each: created, updated, removed by several clients.
+    /// Many services with a few copies, or none: created, updated, removed by several clients.
     async fn submit(&mut self, count: u32) -> Result<(), Error> {
         let clients = Clients {
             dialer: self.dialer.clone(),
             managers: self.remote.endpoints.clone(),
             count: self.options.clients,
         };
-        let all = u64::from(count);
+        let (all, copies) = (u64::from(count), self.options.copies);
+        let tasks = all * u64::from(copies);
         let name = |number: u64| format!("{}-s-{number}", self.crew.tag);
         let path = |number: u64| format!("/v1/services/{}", name(number));
         let body = |number, version| {
-            self.spec(&name(number), 1, version)
+            self.spec(&name(number), copies, version)
                 .to_string()
                 .into_bytes()
         };
@@ -264,17 +265,17 @@ impl Bench<'_> {
             let sent_in = self.now().since(began);
             let done = match verb {
                 "created" => {
-                    self.until("all tasks run", |seen| seen.running >= all)
+                    self.until("all tasks run", |seen| seen.running >= tasks)
                         .await?;
                     self.crew.running()
                 }
                 "updated" => {
-                    let both = |seen: Seen| seen.running >= all && seen.stopped >= all;
+                    let both = |seen: Seen| seen.running >= tasks && seen.stopped >= tasks;
                     self.until("all tasks are replaced", both).await?;
                     self.crew.running()
                 }
                 _ => {
-                    self.until("all tasks have stopped", |seen| seen.stopped >= all)
+                    self.until("all tasks have stopped", |seen| seen.stopped >= tasks)
                         .await?;
                     self.until_all_gone().await?;
                     self.crew.stopped()
@@ -287,7 +288,9 @@ impl Bench<'_> {
                 sent_in,
                 Difference::default(),
             ));
-            lines.push((format!("... {then}"), done, took, cost));
+            if copies > 0 {
+                lines.push((format!("... {then}"), done, took, cost));
+            }
         }
         for (what, tally, took, cost) in lines {
             self.add(&what, tally, took, cost);

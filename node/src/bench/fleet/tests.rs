@@ -47,20 +47,34 @@ async fn every_phase_is_measured_and_nothing_is_left() {
 
     let line =
         "bench fleet --workers 5 --tasks 1,12 --services 6 --clients 3 --duration 1s --output json";
-    let lines = lines(&terminal.types(line).await);
-    let counts: Vec<_> = lines
+    let all = lines(&terminal.types(line).await);
+    let counts: Vec<_> = all
         .iter()
         .map(|one| one["count"].as_u64().unwrap())
         .collect();
-    assert_eq!(counts[0], 5, "{lines:?}");
+    assert_eq!(counts[0], 5, "{all:?}");
     assert!(
         (4..=6).contains(&counts[1]),
-        "heartbeats of a second: {lines:?}"
+        "heartbeats of a second: {all:?}"
     );
-    assert_eq!(counts[2..6], [20, 20, 12, 12], "{lines:?}");
-    assert_eq!(counts[6..12], [6; 6], "{lines:?}");
-    assert!(lines.iter().all(|one| one["errors"] == 0), "{lines:?}");
-    assert!(lines[4]["p50_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(counts[2..6], [20, 20, 12, 12], "{all:?}");
+    assert_eq!(counts[6..12], [6; 6], "{all:?}");
+    assert!(all.iter().all(|one| one["errors"] == 0), "{all:?}");
+    assert!(all[4]["p50_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(left(&handle).await, (0, 0, 0));
+
+    let requests =
+        "bench fleet --workers 1 --tasks 1 --services 6 --copies 0 --duration 1s --output json";
+    let requests = lines(&terminal.types(requests).await);
+    let whats: Vec<_> = requests[4..7].iter().map(|one| &one["what"]).collect();
+    assert_eq!(
+        whats,
+        ["services created", "services updated", "services removed"]
+    );
+    assert!(
+        requests[4..7].iter().all(|one| one["count"] == 6),
+        "{requests:?}"
+    );
     assert_eq!(left(&handle).await, (0, 0, 0));
 
     let spec = json!({ "name": "web", "command": ["web"] }).to_string();
