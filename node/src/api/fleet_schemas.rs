@@ -271,6 +271,7 @@ fn small() -> Group {
             ("name", text()),
             ("node?", text()),
             ("node_id?", number()),
+            ("node_removed", switch()),
             ("services", texts()),
             ("tasks", numbers()),
         ]

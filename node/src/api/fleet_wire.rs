@@ -294,10 +294,9 @@ pub(crate) fn service_name(fleet: &Fleet, id: ServiceId) -> String {
     service.map_or_else(|| id.to_string(), |one| one.current.spec.name.clone())
 }
 
-/// The name of a worker, or its id when it is gone.
+/// The name of a worker, also when it is gone.
 pub(crate) fn worker_name(fleet: &Fleet, id: WorkerId) -> String {
-    let worker = fleet.snapshot.workers.get(&id);
-    worker.map_or_else(|| id.to_string(), |one| one.name.clone())
+    fleet.snapshot.worker_name(id)
 }
 
 /// Answer to a read of one task.
@@ -477,6 +476,9 @@ pub struct VolumeInfo {
     /// Id of that node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<WorkerId>,
+    /// Whether that node was removed.
+    #[serde(default)]
+    pub node_removed: bool,
     /// Names of the services that mount it.
     pub services: Vec<String>,
     /// Tasks that hold it.
@@ -504,6 +506,7 @@ impl VolumeInfo {
             name: name.to_owned(),
             node: node.map(|id| worker_name(fleet, id)),
             node_id: node,
+            node_removed: node.is_some_and(|id| !fleet.snapshot.workers.contains_key(&id)),
             services: services.into_iter().collect(),
             tasks: tasks.map(|task| task.id).collect(),
         }

@@ -39,6 +39,8 @@ use std::sync::Arc;
 pub const EVENTS_MAX: usize = 4_096;
 /// Most services, and most volumes: the leader looks at all of them.
 pub const NAMES_MAX: usize = 10_000;
+/// Removed workers that are remembered; beyond, the oldest on which no volume lies are forgotten.
+pub const REMOVED_MAX: usize = 4_096;
 /// Longest specification, bytes of its JSON.
 pub const SPEC_BYTES_MAX: usize = 64 << 10;
 
