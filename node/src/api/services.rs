@@ -147,7 +147,11 @@ pub(super) fn find<'a>(fleet: &'a Fleet, name: &str) -> Result<&'a Service, Erro
     fleet.service(name).ok_or_else(|| {
         let services = fleet.snapshot.services.values();
         let names = services.map(|service| service.current.spec.name.as_str());
-        absent("service", name, names)
+        let error = absent("service", name, names);
+        match fleet.other_than_service(name) {
+            Some(says) => error.hint(says),
+            None => error,
+        }
     })
 }
 

@@ -354,6 +354,29 @@ async fn output_of_several_tasks_is_told_apart() {
         .await;
     assert_eq!(typed.code, 0, "{}", typed.err);
     assert_eq!(typed.out, "web.1 w1 | a\nweb.1 w1 | b\n");
+    let typed = fake
+        .types("service logs web.1 --stream stdout --tail 5")
+        .await;
+    assert_eq!((typed.code, typed.out.as_str()), (0, "a\nb\n"));
+    for line in [
+        "service logs web.7 --stream stdout",
+        "service logs web.7 --follow",
+    ] {
+        let typed = fake.types(line).await;
+        assert_ne!(typed.code, 0);
+        assert!(
+            typed.err.contains("service web has no slot 7")
+                && typed.err.contains("its slots are 1, 2"),
+            "{line}: {}",
+            typed.err
+        );
+    }
+    let typed = fake.types("events --task web.1").await;
+    assert!(
+        typed.err.contains("\"web.1\" is no task's number"),
+        "{}",
+        typed.err
+    );
 }
 
 #[tokio::test]

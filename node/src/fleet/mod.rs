@@ -139,6 +139,24 @@ impl Fleet {
         self.snapshot.services.named(name)
     }
 
+    /// What `name` is, if not a service's: the number of a task, or a slot. For whoever typed it where a service's name belongs.
+    pub fn other_than_service(&self, name: &str) -> Option<String> {
+        if let Ok(id) = name.parse() {
+            let task = self.snapshot.tasks.get(&TaskId(id))?;
+            let service = self.snapshot.services.get(&task.service)?;
+            let service = &service.current.spec.name;
+            return Some(format!(
+                "{id} is a task, of service {service}: name the service"
+            ));
+        }
+        let (service, slot) = name.rsplit_once('.')?;
+        let slot: u64 = slot.parse().ok()?;
+        self.service(service)?;
+        Some(format!(
+            "{name} is slot {slot} of service {service}: name the service"
+        ))
+    }
+
     /// The worker called `name`.
     pub fn worker(&self, name: &str) -> Option<&crate::scheduler::model::Worker> {
         self.snapshot
