@@ -426,7 +426,10 @@ pub enum Node {
         #[arg(long, value_name = "WORD", value_parser = ["active", "drain"])]
         availability: String,
     },
-    /// Remove a worker that is down or has no tasks
+    /// Remove a worker that is down or has no tasks; it stays out
+    #[command(after_help = "\
+A worker that is removed while it runs ends its tasks and stays out, whatever token it has. To use its machine again: make a token
+(seaworthy cluster token) and start it with that, or with an empty data directory.")]
     Rm {
         /// The worker
         name: String,

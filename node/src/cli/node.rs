@@ -36,7 +36,9 @@ pub async fn run(
         Node::Rm { name, force } => {
             let path = path(&name, "").flag("force", force);
             let json = remote.ask(&Ask::write(Method::DELETE, path, "")).await?;
-            let text = format!("{name} is removed\n");
+            let text = format!(
+                "{name} is removed and stays out; to use its machine again, start it with a new token: seaworthy cluster token\n"
+            );
             Answer { json, text }
         }
         Node::Label { name, labels } => {

@@ -87,6 +87,13 @@ pub enum Reply {
         /// Worker, milliseconds.
         ago_ms: Vec<(WorkerId, u64)>,
     },
+    /// The worker was removed, and its hello does not let it in again: it ends its tasks and stays out.
+    Removed {
+        /// Which.
+        worker: WorkerId,
+        /// That it was, and what lets its machine in again, in sentences.
+        reason: String,
+    },
     /// This session is over, or the worker is unknown: it says hello again.
     Over {
         /// Why, in a sentence.

@@ -94,6 +94,9 @@ pub struct WorkerNote {
     /// The key for which its tasks' secrets are sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<crate::secrets::PublicKey>,
+    /// The token by which that life joined; zero: nobody knows any more.
+    #[serde(default)]
+    pub token: u64,
     /// Greatest report of that life that was taken.
     pub acknowledged: u64,
     /// The entry that changed its assignments last: their revision. Grows within an epoch and across epochs.

@@ -226,6 +226,9 @@ impl Reign {
                 self.sessions.greeted(worker, now);
                 answer(Ok(self.hands.welcome(worker, epoch)));
             }
+            Ok(Greeting::Removed { worker, reason }) => {
+                answer(Ok(Reply::Removed { worker, reason }));
+            }
             Ok(Greeting::Propose(_)) if self.hellos >= self.hands.knobs.worker_hellos_max => {
                 answer(Err(overloaded()));
             }

@@ -7,7 +7,7 @@ use super::lookup::{Services, Tasks};
 use crate::map::Map;
 use crate::service::spec::{Amounts, Mount, Spec};
 use crate::service::{Desired, State};
-use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
+use crate::types::{Epoch, Incarnation, ServiceId, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,6 +63,8 @@ pub struct Removed {
     pub index: u64,
     /// When, milliseconds since the Unix epoch.
     pub removed_ms: u64,
+    /// Life of its disk: what comes with that is the same worker.
+    pub life: Incarnation,
     /// Whether it was removed by force.
     #[serde(default)]
     pub by_force: bool,

@@ -10,6 +10,9 @@
 //! reports, without another hello. Only when all have been silent for a while, or a manager says that the session is over, does the
 //! worker say hello again. So an election, or a manager that goes away, costs the cluster no entry of its log.
 //!
+//! A worker that was removed hears so at its hello: it ends its tasks, and asks again so seldom that it costs nobody anything, for the
+//! case that its cluster has been restored to an older state.
+//!
 //! Each side of a session goes round the managers by itself, with pauses that double and are drawn by chance. Nothing here decides
 //! anything: what is sent is the core's ([`Outbox`]), and what comes back is the core's input ([`News`]).
 
@@ -45,6 +48,9 @@ const REPORT: &str = "/v1/workers/report";
 /// Reasons without a session that are told between two sessions at most.
 const REASONS_MAX: usize = 16;
 
+/// Pauses between two hellos of a worker that was removed. They double up to the longest.
+const REMOVED_PAUSES: u32 = 16;
+
 /// What the link tells the worker's loop.
 #[derive(Debug)]
 pub(super) enum News {
@@ -69,6 +75,8 @@ enum Failure {
     Elsewhere(String),
     /// The session is over, or was never begun.
     Over(String),
+    /// The cluster has removed this worker.
+    Removed(String),
     /// The worker's loop has gone.
     Gone,
 }
@@ -200,9 +208,10 @@ impl Link {
         let mut calls = Side::new(0, turn);
         let mut told = BTreeSet::new();
         loop {
-            let (reason, moves_on) = match self.meet(&mut calls).await {
-                Failure::Elsewhere(reason) => (reason, true),
-                Failure::Over(reason) => (reason, false),
+            let (reason, moves_on, pauses) = match self.meet(&mut calls).await {
+                Failure::Elsewhere(reason) => (reason, true, 1),
+                Failure::Over(reason) => (reason, false, 1),
+                Failure::Removed(reason) => (reason, true, REMOVED_PAUSES),
                 Failure::Gone => return,
             };
             if std::mem::take(&mut calls.is_welcome) {
@@ -217,7 +226,9 @@ impl Link {
                 return;
             }
             calls.leave(moves_on);
-            self.pause(&calls).await;
+            for _ in 0..pauses {
+                self.pause(&calls).await;
+            }
         }
     }
 
@@ -262,6 +273,10 @@ impl Link {
                 epoch,
                 managers,
             } => (cluster, worker, epoch, managers),
+            Reply::Removed { worker, reason } => {
+                self.tell(News::Input(Input::Removed { worker })).await?;
+                return Err(Failure::Removed(reason));
+            }
             other => return Err(unexpected(&other)),
         };
         self.learn(&managers).await;

@@ -193,10 +193,10 @@ impl Fleet {
             }
             self.end_task(task, &format!("worker {name} was removed with it"), at);
         }
+        self.remember_removed(id, name, force, at);
         self.snapshot.workers.remove(&id);
         self.workers.remove(&id);
         self.mark(Key::Worker(id));
-        self.remember_removed(id, name, force, at);
         let says = if force { ", by force" } else { "" };
         let message = format!("worker {name} was removed{says}");
         self.tell("node.removed", id, message, at);
@@ -205,10 +205,13 @@ impl Fleet {
 
     /// Keeps what people knew of a worker that goes.
     fn remember_removed(&mut self, id: WorkerId, name: &str, by_force: bool, at: At) {
+        let life = self.workers.get(&id).map(|note| note.life);
+        let life = life.unwrap_or_default();
         let removed = Removed {
             name: name.to_owned(),
             index: at.index,
             removed_ms: at.time_ms,
+            life,
             by_force,
         };
         self.snapshot.removed.insert(id, removed);

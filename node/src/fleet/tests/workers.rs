@@ -92,7 +92,7 @@ fn a_known_worker_with_another_disk_shows_a_token() {
 }
 
 #[test]
-fn a_removed_worker_joins_again_by_token_alone() {
+fn a_removed_worker_joins_again_only_by_a_token_that_was_made_afterwards() {
     let mut crew = Crew::with_workers(&["w1"]);
     let mut word = crew.word_of("w1");
     let old = crew.worker("w1").id;
@@ -102,14 +102,35 @@ fn a_removed_worker_joins_again_by_token_alone() {
     };
     crew.good(remove.clone());
     assert_eq!(crew.told(), ["node.removed"]);
-    assert_eq!(crew.refused(remove, "no worker"), Refusal::NotFound);
+    assert_eq!(crew.refused(remove.clone(), "no worker"), Refusal::NotFound);
     word.token_hash = None;
     assert_eq!(
         crew.hello_refused(word.clone(), "was removed"),
         Refusal::NotFound
     );
+    // The token with which it joined stands in its machine's files.
     word.token_hash = Some(hash('a'));
-    let (id, epoch) = crew.say(word).unwrap();
+    let why = "stays out";
+    assert_eq!(crew.hello_refused(word.clone(), why), Refusal::NotFound);
+    // Nor does it take the place of another machine under its name.
+    let mut other = crew.word_of("w1");
+    other.hello.identity.life = Incarnation(9);
+    crew.say(other).unwrap();
+    crew.down("w1");
+    assert_eq!(crew.hello_refused(word.clone(), why), Refusal::NotFound);
+    crew.good(remove);
+    crew.good(Command::TokenCreate {
+        hash: hash('b'),
+        ttl_ms: 86_400_000,
+    });
+    let token = crew.index;
+    word.token_hash = Some(hash('b'));
+    let (id, epoch) = crew.say(word.clone()).unwrap();
+    assert_eq!(crew.fleet.workers[&id].token, token);
+    // It never heard its new name: it says the same again, and that is no other worker, whatever became of the token.
+    crew.good(Command::TokenRevoke { id: token });
+    word.token_hash = Some(hash('a'));
+    assert_eq!(crew.say(word).unwrap(), (id, Epoch(epoch.0 + 1)));
     // Its own epochs go on, or it would not follow.
     assert!(id != old && epoch == Epoch(2));
 }

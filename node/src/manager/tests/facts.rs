@@ -110,6 +110,41 @@ async fn a_worker_that_is_known_says_hello_without_an_entry() {
 }
 
 #[tokio::test]
+async fn a_worker_that_was_removed_hears_so_and_a_token_made_afterwards_lets_it_in() {
+    let world = World::new(knobs());
+    let (worker, epoch) = world.join("w1").await;
+    let name = "w1".to_owned();
+    world
+        .command(Command::WorkerRemove { name, force: true })
+        .await;
+    let over = world.ask(beat(worker, epoch)).await.unwrap();
+    assert!(matches!(over, Reply::Over { .. }), "{over:?}");
+    let before = world.behind().commands.len();
+    let removed = world.ask(hello("w1", worker.0, epoch.0)).await.unwrap();
+    let Reply::Removed {
+        worker: which,
+        reason,
+    } = &removed
+    else {
+        panic!("{removed:?}");
+    };
+    assert!(*which == worker && reason.contains("removed from this cluster by force"));
+    assert_eq!(world.behind().commands.len(), before, "it costs no entry");
+    let (hash, ttl_ms) = (crate::manager::token_hash("again"), 1_000_000);
+    world.command(Command::TokenCreate { hash, ttl_ms }).await;
+    let mut again = hello("w1", worker.0, epoch.0);
+    if let Call::Hello(call) = &mut again {
+        call.token = Some("again".to_owned());
+    }
+    let back = world.ask(again).await.unwrap();
+    assert!(
+        matches!(back, Reply::Welcome { worker: new, .. } if new != worker),
+        "{back:?}"
+    );
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_silent_worker_is_marked_down_once_and_comes_back_by_a_hello() {
     let world = World::new(knobs());
     let one = world.join("w1").await;
