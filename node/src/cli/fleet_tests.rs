@@ -94,8 +94,26 @@ async fn a_service_is_made_from_flags_or_a_file_and_flags_win() {
 async fn what_is_wrong_with_a_service_is_said_before_anybody_is_asked() {
     let fake = Fake::new(|asked| panic!("nobody asks {}", asked.line)).await;
     for (line, words) in [
-        ("service create Web -- a", "cannot be so"),
-        ("service create web", "neither `image` nor `command`"),
+        (
+            "service create Web -- a",
+            "service Web: the service's name is `Web`: it must be 1 to 63 of a-z",
+        ),
+        (
+            "service create web",
+            "service web: it has neither `image` nor `command`",
+        ),
+        (
+            "service create web -n 20000 --update-max-failures 101 -- a",
+            "service web: `replicas` is 20000: at most 10000\n       service web: `update.failures_max_percent` is 101",
+        ),
+        (
+            "service create web --health-tcp 0 -- a",
+            "`health.check.tcp.port` is 0: it must be 1 to 65535",
+        ),
+        (
+            "service create web --health-interval 0 --health-tcp 1 -- a",
+            "`health.interval_ms` is 0: it must be 1 to 31622400000",
+        ),
         (
             "service create web --health-interval 2s -- a",
             "no health check",
