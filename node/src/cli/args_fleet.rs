@@ -399,6 +399,9 @@ pub struct Scale {
 pub enum Node {
     /// List nodes: managers and workers
     #[command(visible_alias = "list")]
+    #[command(after_help = "\
+HEARD is how long ago the leader heard of a worker, as it said when it was asked; - where no leader was to be asked. A worker is suspect
+when it was silent for more than two heartbeats, or longer than is likely for it; after 30 s it is marked down.")]
     Ls,
     /// Show a node and its tasks
     Inspect {

@@ -42,6 +42,12 @@ fn task(id: u64, slot: u64, state: &str) -> Value {
         "message": if state == "failed" { "gave up" } else { "" }})
 }
 
+/// The same task on a node of which nothing is heard.
+fn silent(mut task: Value) -> Value {
+    task["node_silent_ms"] = json!(4_900);
+    task
+}
+
 fn body(asked: &Asked) -> Value {
     serde_json::from_str(&asked.body).unwrap()
 }
@@ -211,7 +217,7 @@ async fn services_and_tasks_are_tables() {
         }
         "GET /v1/services/web" => ok(web(4, 2, "completed")),
         "GET /v1/services/web/tasks" => ok(
-            json!({"tasks": [task(7, 1, "running"), task(5, 1, "failed"),
+            json!({"tasks": [silent(task(7, 1, "running")), task(5, 1, "failed"),
             task(6, 2, "failed")], "revision": 1, "applied_index": 4}),
         ),
         "DELETE /v1/services/web" => written(4),
@@ -234,6 +240,11 @@ async fn services_and_tasks_are_tables() {
     let tasks = fake.types("service ps web").await;
     let lines: Vec<&str> = tasks.out.lines().collect();
     assert_eq!(lines.len(), 3, "{}", tasks.out);
+    assert!(
+        lines[1].contains("running (node silent 4s)"),
+        "{}",
+        tasks.out
+    );
     assert!(lines[2].ends_with("exit 3: gave up"), "{}", tasks.out);
     let all = fake.types("service ps web --all").await;
     assert_eq!(all.out.lines().count(), 4);
@@ -248,7 +259,7 @@ fn nodes(asked: &Asked) -> (u16, String) {
     let worker = json!({"availability": "active", "platform": "linux/amd64", "containers": false,
         "labels": {"zone": "north"}, "capacity": {"cpu_milli": 4000, "memory_bytes": 1 << 30},
         "reserved": {"cpu_milli": 500, "memory_bytes": 0}, "tasks": 1, "epoch": 2, "joined_ms": 0,
-        "changed_ms": 0});
+        "changed_ms": 0, "heard_ms_ago": 4_250, "suspected": true});
     let w1 = json!({"name": "w1", "role": "worker", "id": 8, "status": "ready", "address": "h:2",
         "worker": worker});
     let n1 =
@@ -276,13 +287,18 @@ async fn nodes_are_listed_drained_labelled_and_removed() {
     let fake = Fake::new(nodes).await;
     let listed = fake.types("node ls").await;
     let lines: Vec<&str> = listed.out.lines().collect();
-    assert!(lines[0].starts_with("NAME  ROLE     STATUS  AVAILABILITY  TASKS"));
     assert!(
-        lines[1].starts_with("n1    manager  leader  -             -"),
+        lines[0].starts_with("NAME  ROLE     STATUS  HEARD              AVAILABILITY  TASKS"),
         "{}",
         listed.out
     );
-    assert!(lines[2].starts_with("w1    worker   ready   active        1      0.5 of 4"));
+    assert!(
+        lines[1].starts_with("n1    manager  leader  -                  -             -"),
+        "{}",
+        listed.out
+    );
+    let silent = "w1    worker   ready   4.2s ago, suspect  active        1      0.5 of 4";
+    assert!(lines[2].starts_with(silent), "{}", listed.out);
     let shown = fake.types("node inspect w1").await;
     assert!(shown.out.contains("zone=north"), "{}", shown.out);
     let drained = fake.types("node drain w1 --wait").await;

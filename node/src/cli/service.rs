@@ -508,9 +508,10 @@ fn shown(tasks: Vec<TaskInfo>, all: bool) -> Vec<TaskInfo> {
 pub(super) fn task_table(tasks: &[TaskInfo], world: &World) -> String {
     let now_ms = world.env.clock.wall_ms();
     let rows = tasks.iter().map(|task| {
-        let state = match task.lost_ms {
-            Some(_) => format!("{} (lost)", task.state),
-            None => task.state.to_string(),
+        let state = match (task.lost_ms, task.node_silent_ms) {
+            (Some(_), _) => format!("{} (lost)", task.state),
+            (None, Some(ms)) => format!("{} (node silent {}s)", task.state, ms / 1_000),
+            (None, None) => task.state.to_string(),
         };
         vec![
             task.id.to_string(),

@@ -191,6 +191,13 @@ impl Reign {
 
     /// Answers a worker, at once or later.
     pub(super) fn asked(&mut self, asked: Asked) {
+        if let Call::Silences = asked.call {
+            // What a leader knows that has only begun is nothing, and is told at once.
+            let workers = self
+                .sessions
+                .silences(self.now(), self.hands.knobs.worker_heartbeat);
+            return (asked.answer)(Ok(Reply::Silences { workers }));
+        }
         if !self.settled {
             return match self.early.len() < self.hands.knobs.worker_calls_max {
                 true => self.early.push(asked),
@@ -214,6 +221,7 @@ impl Reign {
             }),
             Call::Report(reports) => self.report(reports, asked.answer),
             Call::Heard { workers } => (asked.answer)(Ok(self.hands.heard(&workers))),
+            Call::Silences => {} // Answered above.
         }
     }
 

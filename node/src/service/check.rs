@@ -378,7 +378,10 @@ mod tests {
                 |s| s.placement.constraints = vec!["a".to_owned()],
                 "no == or !=",
             ),
-            (|s| s.placement.spread = vec![String::new()], "`placement.spread`"),
+            (
+                |s| s.placement.spread = vec![String::new()],
+                "`placement.spread`",
+            ),
             (|s| s.volumes = vec![mount("A", "/a")], "volume's name"),
             (|s| s.volumes = vec![mount("a", "a")], "path from `/`"),
             (

@@ -128,7 +128,7 @@ impl Script {
                     number,
                 })
             }
-            Call::Heard { .. } => None,
+            Call::Heard { .. } | Call::Silences => None,
         }
     }
 }
