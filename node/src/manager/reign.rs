@@ -18,7 +18,7 @@ use crate::scheduler::model::Limits;
 use crate::scheduler::{Moment, Reconciler};
 use crate::service::State;
 use crate::types::{CONTROL_GROUP, Epoch, NodeId, Term, WorkerId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +87,8 @@ pub(super) struct Reign {
     made: Vec<Errand>,
     /// Hellos under way.
     hellos: usize,
+    /// Those that wait for them, and since when: a thousand workers that begin at once are welcomed one after the other, not sent away.
+    hellos_waiting: VecDeque<(Mono, HelloCall, Answer)>,
     reconciler: Reconciler,
     /// Tasks as they were counted last.
     tally: Tally,
@@ -128,6 +130,7 @@ impl Reign {
             told_until: now,
             made: Vec::new(),
             hellos: 0,
+            hellos_waiting: VecDeque::new(),
             reconciler: Reconciler::default(),
             tally: Tally::default(),
             pace: Pace {
@@ -158,7 +161,10 @@ impl Reign {
         let early = self.early.into_iter().map(|one| one.answer);
         let beats = self.beats.into_iter().chain(self.confirmed);
         let told = self.told.into_iter().map(|(told, _)| told.answer);
-        for answer in early.chain(beats.map(|beat| beat.answer)).chain(told) {
+        let hellos = self.hellos_waiting.into_iter();
+        let hellos = hellos.map(|(_, _, answer)| answer);
+        let beats = beats.map(|beat| beat.answer);
+        for answer in early.chain(beats).chain(told).chain(hellos) {
             answer(Err(not_leader(&hands)));
         }
         hands.metrics.forget_fleet();
@@ -205,7 +211,17 @@ impl Reign {
             };
         }
         match asked.call {
-            Call::Hello(hello) => self.hello(*hello, asked.answer),
+            Call::Hello(hello) => {
+                let full = self.hellos >= self.hands.knobs.worker_hellos_max;
+                match full && self.hellos_waiting.len() >= self.hands.knobs.worker_calls_max {
+                    true => (asked.answer)(Err(overloaded())),
+                    false if full => {
+                        let waits = (self.now(), *hello, asked.answer);
+                        self.hellos_waiting.push_back(waits);
+                    }
+                    false => self.hello(*hello, asked.answer),
+                }
+            }
             Call::Beat {
                 worker,
                 number,
@@ -237,13 +253,23 @@ impl Reign {
             Ok(Greeting::Removed { worker, reason }) => {
                 answer(Ok(Reply::Removed { worker, reason }));
             }
-            Ok(Greeting::Propose(_)) if self.hellos >= self.hands.knobs.worker_hellos_max => {
-                answer(Err(overloaded()));
-            }
             Ok(Greeting::Propose(hello)) => {
                 self.hellos += 1;
                 let errand = errands::hello(self.hands.clone(), self.term, hello, answer);
                 self.made.push(errand);
+            }
+        }
+    }
+
+    /// Takes up hellos that waited, while there is room. Whoever waited longer than workers do has gone to ask again.
+    fn greet_next(&mut self, now: Mono) {
+        while self.hellos < self.hands.knobs.worker_hellos_max {
+            let Some((since, call, answer)) = self.hellos_waiting.pop_front() else {
+                return;
+            };
+            match now.since(since) < self.hands.knobs.worker_call_timeout {
+                true => self.hello(call, answer),
+                false => answer(Err(overloaded())),
             }
         }
     }
@@ -317,7 +343,10 @@ impl Reign {
                         .for_each(|beat| (beat.answer)(Err(error.clone()))),
                 }
             }
-            What::Greeted => self.hellos -= 1,
+            What::Greeted => {
+                self.hellos -= 1;
+                self.greet_next(now);
+            }
             What::Reported => self.busy.reporting = false,
             What::Planned(result) => {
                 self.busy.planning = false;

@@ -48,6 +48,8 @@ const REPORT: &str = "/v1/workers/report";
 /// Reasons without a session that are told between two sessions at most.
 const REASONS_MAX: usize = 16;
 
+/// Pauses before a hello is said again to managers that have too much to do.
+const BUSY_PAUSES: u32 = 2;
 /// Pauses between two hellos of a worker that was removed. They double up to the longest.
 const REMOVED_PAUSES: u32 = 16;
 
@@ -73,6 +75,8 @@ pub(super) enum News {
 enum Failure {
     /// Another manager, or the same one later, may help.
     Elsewhere(String),
+    /// The managers have too much to do just now.
+    Busy(String),
     /// The session is over, or was never begun.
     Over(String),
     /// The cluster has removed this worker.
@@ -208,8 +212,12 @@ impl Link {
         let mut calls = Side::new(0, turn);
         let mut told = BTreeSet::new();
         loop {
-            let (reason, moves_on, pauses) = match self.meet(&mut calls).await {
+            let failure = self.meet(&mut calls).await;
+            let is_busy = matches!(failure, Failure::Busy(_));
+            let (reason, moves_on, pauses) = match failure {
                 Failure::Elsewhere(reason) => (reason, true, 1),
+                // All managers ask the same leader: it is given time, not another way to be asked.
+                Failure::Busy(reason) => (reason, false, BUSY_PAUSES),
                 Failure::Over(reason) => (reason, false, 1),
                 Failure::Removed(reason) => (reason, true, REMOVED_PAUSES),
                 Failure::Gone => return,
@@ -220,7 +228,10 @@ impl Link {
             if told.len() < REASONS_MAX && told.insert(reason.clone()) {
                 // Each once until the next session: the same comes again with each try.
                 let (worker, manager) = (&self.machine.name, self.manager(&calls));
-                tracing::warn!(worker, manager, reason, "no session with the cluster");
+                match is_busy {
+                    true => tracing::info!(worker, manager, reason, "waits for its turn"),
+                    false => tracing::warn!(worker, manager, reason, "no session with the cluster"),
+                }
             }
             if self.tell(News::Disconnected { reason }).await.is_err() {
                 return;
@@ -311,7 +322,7 @@ impl Link {
                     heard = self.clock.now();
                     lock(&self.pauses[calls.number]).reset();
                 }
-                Err(Failure::Elsewhere(reason)) => {
+                Err(Failure::Elsewhere(reason) | Failure::Busy(reason)) => {
                     if self.clock.now().since(heard) >= self.patience {
                         return Failure::Elsewhere(reason);
                     }
@@ -396,7 +407,7 @@ impl Link {
             };
             let answer = match asking.await {
                 Ok(answer) => answer,
-                Err(Failure::Elsewhere(reason)) => {
+                Err(Failure::Elsewhere(reason) | Failure::Busy(reason)) => {
                     tracing::debug!(manager = self.manager(polls), reason, "no assignments");
                     polls.leave(true);
                     self.pause(polls).await;
@@ -601,6 +612,7 @@ fn refused(target: &str, raw: &Raw) -> Failure {
         Ok(error) if error.code == Code::Conflict && !error.retryable => {
             Failure::Over(error.to_string())
         }
+        Ok(error) if error.code == Code::Overloaded => Failure::Busy(error.to_string()),
         Ok(error) => Failure::Elsewhere(error.to_string()),
         Err(_) => Failure::Elsewhere(format!("{target} was answered with {}", raw.status)),
     }

@@ -10,6 +10,7 @@ use crate::fleet::Command;
 use crate::fleet::command::WorkerReports;
 use crate::fleet::meeting::{Call, Reply};
 use crate::handle::MemberChange;
+use crate::knobs::Knobs;
 use crate::manager::assignments::newer;
 use crate::scheduler::model::Status;
 use crate::service::spec::Mount;
@@ -141,6 +142,21 @@ async fn a_worker_that_was_removed_hears_so_and_a_token_made_afterwards_lets_it_
         matches!(back, Reply::Welcome { worker: new, .. } if new != worker),
         "{back:?}"
     );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn many_that_join_at_once_wait_for_each_other_and_nobody_is_sent_away() {
+    let world = World::new(Knobs {
+        worker_hellos_max: 2,
+        ..knobs()
+    });
+    world.join("first").await;
+    let names: Vec<String> = (0..40).map(|number| format!("w{number}")).collect();
+    let all = names.iter().map(|name| world.ask(hello(name, 0, 0)));
+    for reply in futures::future::join_all(all).await {
+        assert!(matches!(reply, Ok(Reply::Welcome { .. })), "{reply:?}");
+    }
     world.end().await;
 }
 
