@@ -6,8 +6,8 @@ use crate::cluster::Cluster;
 use crate::gate::Gates;
 use crate::overseer::{LOOK, NoAnswer, Overseer, ask};
 use crate::plan::Plan;
+use crate::scribe::Scribe;
 use crate::task::Stage;
-use crate::witness::Witness;
 use anyhow::{Context, Result, bail};
 use node::api::fleet_wire::{LabelsRequest, ScaleRequest, TokenMade, VolumeRequest};
 use node::fleet::Command;
@@ -39,7 +39,7 @@ pub(crate) struct Crew {
     /// The processes.
     cluster: Cluster,
     /// What really runs.
-    pub(crate) witness: Witness,
+    pub(crate) scribe: Scribe,
     /// What managers show.
     overseer: Overseer,
     /// The ways between workers and managers, if they can be cut in this run.
@@ -53,13 +53,13 @@ pub(crate) struct Crew {
 impl Crew {
     /// Prepares a crew for `cluster` in `dir`; nothing is started.
     pub(crate) async fn found(cluster: &Cluster, dir: &Path) -> Result<Self> {
-        let witness = Witness::start(cluster.clock, cluster.story.clone()).await?;
+        let scribe = Scribe::start(cluster.clock, cluster.story.clone()).await?;
         let locks = dir.join("locks");
         fs::create_dir(&locks)?;
         let program = std::env::current_exe().context("this program does not know where it is")?;
         let stage = Stage {
             program,
-            witness: witness.address,
+            scribe: scribe.address,
             locks,
         };
         let gates = match cluster.ways() {
@@ -73,7 +73,7 @@ impl Crew {
         let looks = Arc::new(tokio::spawn(overseer.clone().watch()));
         Ok(Crew {
             cluster: cluster.clone(),
-            witness,
+            scribe,
             overseer,
             gates,
             stage,
@@ -143,7 +143,7 @@ impl Crew {
 
     /// Everything is as it shall be, and stays so for a while.
     pub(crate) async fn stays(&self, span: Duration) {
-        let (begin, starts) = (self.cluster.clock.now(), self.witness.runs().len());
+        let (begin, starts) = (self.cluster.clock.now(), self.scribe.runs().len());
         while self.cluster.clock.now() - begin < span {
             tokio::time::sleep(LOOK).await;
             let wrong = self.unsettled();
@@ -152,7 +152,7 @@ impl Crew {
                 return self.cluster.story.fail(format!("services_stay: {wrong}"));
             }
         }
-        let begun = &self.witness.runs()[starts..];
+        let begun = &self.scribe.runs()[starts..];
         if let Some(wrong) = crew::needless(&self.overseer.newest(), begun) {
             self.cluster.story.fail(format!("services_stay: {wrong}"));
         }
@@ -160,7 +160,7 @@ impl Crew {
 
     /// What is not as it shall be, in words.
     fn unsettled(&self) -> Vec<String> {
-        let (runs, now) = (self.witness.runs(), self.cluster.clock.now());
+        let (runs, now) = (self.scribe.runs(), self.cluster.clock.now());
         let is_off = |name: &str| self.cluster.is_off(name);
         crew::unsettled(&self.overseer.newest(), &runs, now, is_off)
     }
@@ -289,10 +289,10 @@ impl Crew {
 
     /// What the run leaves behind for measures; `storm` is the part under faults.
     pub(crate) fn evidence(&self, storm: (Duration, Duration)) -> Evidence {
-        self.witness.tell_versions(&self.overseer.versions());
+        self.scribe.tell_versions(&self.overseer.versions());
         let seen = self.overseer.seen();
         Evidence {
-            runs: self.witness.runs(),
+            runs: self.scribe.runs(),
             looks: seen.looks,
             notes: seen.notes,
             specs: crew::specs(&seen.newest),
@@ -332,6 +332,6 @@ impl Crew {
     /// Nobody looks any more, and every task is killed.
     pub(crate) fn end(&self) {
         self.looks.abort();
-        self.witness.end();
+        self.scribe.end();
     }
 }

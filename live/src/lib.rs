@@ -9,7 +9,7 @@
 //! Reading order: [`plan`] is what a seed makes of a scenario, and why a scenario may be refused; [`cluster`] the processes;
 //! [`storm`] the steps; [`run`] a whole run; [`journal`] what nodes wrote of themselves; [`report`] what is printed and kept;
 //! [`cli`] the command line; [`clock`] the one clock that all of it shares; [`ground`] free ports and the machine. Of workers:
-//! [`task`] is what a simulated task is here; [`witness`] hears what really runs; [`gate`] the ways that can be cut; [`overseer`] what
+//! [`task`] is what a simulated task is here; [`scribe`] hears what really runs; [`gate`] the ways that can be cut; [`overseer`] what
 //! managers show; [`crew`] workers, services and orders.
 //!
 //! Never: two runs are never the same, so nothing here may be compared byte by byte. A live run does not watch the insides
@@ -32,8 +32,8 @@ mod overseer;
 mod plan;
 mod report;
 mod run;
+mod scribe;
 mod storm;
 mod task;
-mod witness;
 
 pub use cli::main;

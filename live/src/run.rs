@@ -57,7 +57,7 @@ struct Stage {
 }
 
 /// What was seen of the part under faults, for measures.
-struct Witnessed {
+struct Observed {
     /// What clients noted.
     notes: Notes,
     /// When steps happened.
@@ -146,7 +146,7 @@ async fn agree_within(cluster: &Cluster, longest: Duration) -> Option<Duration> 
 }
 
 /// Clients and storm together; then calm, agreement and judgement.
-async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> Witnessed {
+async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> Observed {
     let (cluster, story) = (&stage.cluster, &stage.cluster.story);
     let start = cluster.clock.now();
     let (notebook, done) = (Notebook::default(), Arc::new(AtomicBool::new(false)));
@@ -195,7 +195,7 @@ async fn weather(plan: &Plan, stage: &Stage, report: &mut Report) -> Witnessed {
             .extend(crew.judge(&evidence, &storm.faults()));
         evidence
     });
-    Witnessed {
+    Observed {
         notes,
         labels: storm.labels(),
         crew,
@@ -323,7 +323,7 @@ async fn judge(stage: &Stage, notes: &Notes, report: &mut Report) -> Result<()> 
     for (name, endpoint) in cluster.names().into_iter().zip(cluster.endpoints()) {
         let one = reader(stage, &name, vec![endpoint]);
         let its = everything(&one, Consistency::Local).await?;
-        // A lease may have ended in between; then the later one is no witness.
+        // A lease may have ended in between; then the later one proves nothing.
         if its.revision == finals.revision && its.entries != finals.entries {
             story.fail(format!(
                 "{name} has other values than the leader at {}",
@@ -398,15 +398,15 @@ async fn history(client: &Client, last: Revision) -> Result<Vec<Event>> {
 }
 
 /// Measures what the scenario expects, and holds it against the bounds.
-fn expect(plan: &Plan, marks: &[Mark], witnessed: &Witnessed, report: &mut Report) {
-    let labels = &witnessed.labels;
+fn expect(plan: &Plan, marks: &[Mark], observed: &Observed, report: &mut Report) {
+    let labels = &observed.labels;
     let seen = Seen {
         marks,
-        acknowledged: &witnessed.notes.acknowledged,
+        acknowledged: &observed.notes.acknowledged,
         now: report.length,
     };
     let of_crew = |expectation: &scenarios::Expectation, span| {
-        let crew = witnessed.crew.as_ref()?;
+        let crew = observed.crew.as_ref()?;
         crew.take(&expectation.measure, expectation.service.as_deref(), span)
     };
     let of_this_profile = |profile: &Option<String>| {

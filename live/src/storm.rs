@@ -96,7 +96,7 @@ impl Storm {
             let workers = self.cluster.workers();
             workers
                 .iter()
-                .for_each(|one| crew.witness.power_is_back(one));
+                .for_each(|one| crew.scribe.power_is_back(one));
             crew.gates.iter().for_each(|gates| gates.heal_all());
         }
         self.cluster.heal();
@@ -226,7 +226,7 @@ impl Storm {
     /// The workers that a step is about, now.
     fn workers(&self, who: &Who) -> Vec<String> {
         let mut all = self.cluster.workers();
-        let runs = self.crew.as_ref().map(|crew| crew.witness.runs());
+        let runs = self.crew.as_ref().map(|crew| crew.scribe.runs());
         match who {
             Who::AllWorkers => return all,
             Who::Worker(number) => all.retain(|name| *name == format!("w{number}")),
@@ -303,7 +303,7 @@ impl Storm {
         if let Some(crew) = self.crew.as_ref().filter(|_| is_worker)
             && how == Crash::PowerLoss
         {
-            crew.witness.power_is_lost(name);
+            crew.scribe.power_is_lost(name);
         }
     }
 
@@ -317,7 +317,7 @@ impl Storm {
             self.strike(name, how).await;
             tokio::time::sleep(down.mul_f64(share)).await;
             if let Some(crew) = &self.crew {
-                crew.witness.power_is_back(name);
+                crew.scribe.power_is_back(name);
             }
             self.cluster.up(name);
         });

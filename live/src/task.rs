@@ -1,8 +1,8 @@
 //! What a simulated task is in a live run: a process with the same behaviour, which is this program under another verb.
 //!
 //! [`Stage::cast`] is the one place where a specification of a scenario becomes one that real workers can run. The process tells the
-//! [witness](crate::witness) what becomes of it, one line of JSON each; its end is seen by the end of that connection, so a kill
-//! is seen too. It ends when the witness does: no task outlives the run.
+//! [scribe](crate::scribe) what becomes of it, one line of JSON each; its end is seen by the end of that connection, so a kill
+//! is seen too. It ends when the scribe does: no task outlives the run.
 //!
 //! Whether it is healthy stands in a file of its directory that names its process, and the health check is a line of shell that
 //! looks. It holds locks on its own number and on the volumes that it has for itself: two that hold one at the same moment are
@@ -28,8 +28,8 @@ use workloads::ledger::{DONE, STOPPED};
 
 /// The verb of `storm live` under which this program is a task.
 pub(crate) const VERB: &str = "as-task";
-/// Variables in which a task finds the witness, the folder of locks, and the volumes that it has for itself.
-const WITNESS: &str = "LIVE_WITNESS";
+/// Variables in which a task finds the scribe, the folder of locks, and the volumes that it has for itself.
+const SCRIBE: &str = "LIVE_SCRIBE";
 const LOCKS: &str = "LIVE_LOCKS";
 const VOLUMES: &str = "LIVE_VOLUMES";
 /// What the worker tells every task.
@@ -42,7 +42,7 @@ const HEALTHY: &str = "healthy";
 const NOWHERE: &str = "/nowhere/no-such-program";
 /// How long a task takes to end when it is told and nothing else is said.
 const STOP: Duration = Duration::from_millis(50);
-/// Ends of a task that crashes, or for which there is no witness.
+/// Ends of a task that crashes, or for which there is no scribe.
 const CRASHED: u8 = 1;
 const ALONE: u8 = 3;
 
@@ -91,8 +91,8 @@ pub(crate) struct Begins {
 pub(crate) struct Stage {
     /// This program.
     pub(crate) program: PathBuf,
-    /// Where the witness listens.
-    pub(crate) witness: SocketAddr,
+    /// Where the scribe listens.
+    pub(crate) scribe: SocketAddr,
     /// Folder of locks.
     pub(crate) locks: PathBuf,
 }
@@ -114,7 +114,7 @@ impl Stage {
         let alone = spec.volumes.iter().filter(|mount| !mount.shared);
         let alone: Vec<&str> = alone.map(|mount| mount.volume.as_str()).collect();
         cast.env.extend([
-            (WITNESS.to_owned(), self.witness.to_string()),
+            (SCRIBE.to_owned(), self.scribe.to_string()),
             (LOCKS.to_owned(), self.locks.display().to_string()),
             (VOLUMES.to_owned(), alone.join(",")),
         ]);
@@ -187,7 +187,7 @@ async fn play(words: &[String]) -> Result<u8> {
     let var = |name: &str| env.get(name).with_context(|| format!("no {name}"));
     let (begins, _locks) = introduce(&behaviour, &env)?;
     fs::remove_file(HEALTHY).ok(); // Another attempt's.
-    let mut witness = TcpStream::connect(var(WITNESS)?).await?;
+    let mut scribe = TcpStream::connect(var(SCRIBE)?).await?;
     println!(
         "task {} attempt {} of {}: {}",
         begins.task,
@@ -195,7 +195,7 @@ async fn play(words: &[String]) -> Result<u8> {
         begins.service,
         words.join(" ")
     );
-    say(&mut witness, &Line::Begins(begins)).await?;
+    say(&mut scribe, &Line::Begins(begins)).await?;
     let at = |after: Option<Duration>| after.map(|after| start + after);
     let mut healthy = at(Some(behaviour.healthy_from));
     let mut unhealthy = at(behaviour.unhealthy_from);
@@ -206,14 +206,14 @@ async fn play(words: &[String]) -> Result<u8> {
         tokio::select! {
             biased; // A task that is told to end hears that first.
             _ = terminate.recv() => {
-                say(&mut witness, &Line::Told).await?;
+                say(&mut scribe, &Line::Told).await?;
                 if !behaviour.ignores_term {
                     stops.get_or_insert(Instant::now() + behaviour.stop.unwrap_or(STOP));
                 }
             }
-            _ = witness.read(&mut nothing) => return Ok(ALONE),
-            () = until(stops) => return farewell(&mut witness, STOPPED, 0).await,
-            () = until(ends) => return end(&mut witness, behaviour.end).await,
+            _ = scribe.read(&mut nothing) => return Ok(ALONE),
+            () = until(stops) => return farewell(&mut scribe, STOPPED, 0).await,
+            () = until(ends) => return end(&mut scribe, behaviour.end).await,
             () = until(unhealthy) => {
                 unhealthy = None;
                 fs::remove_file(HEALTHY)?;
@@ -221,7 +221,7 @@ async fn play(words: &[String]) -> Result<u8> {
             () = until(healthy) => {
                 healthy = None;
                 fs::write(HEALTHY, format!("{}\n", std::process::id()))?;
-                say(&mut witness, &Line::Ready).await?;
+                say(&mut scribe, &Line::Ready).await?;
             }
         }
     }
@@ -287,34 +287,34 @@ fn host(dir: &str) -> String {
 }
 
 /// It ends by itself.
-async fn end(witness: &mut TcpStream, end: Option<(Duration, End)>) -> Result<u8> {
+async fn end(scribe: &mut TcpStream, end: Option<(Duration, End)>) -> Result<u8> {
     match end {
-        Some((_, End::Crash)) => farewell(witness, "crashed", CRASHED).await,
+        Some((_, End::Crash)) => farewell(scribe, "crashed", CRASHED).await,
         Some((_, End::Oom)) => {
             let why = "out of memory".to_owned();
-            say(witness, &Line::Ends { why }).await?;
+            say(scribe, &Line::Ends { why }).await?;
             // As the kernel ends a process for want of memory; SIGKILL cannot fail on oneself.
             let own = rustix::process::getpid();
             rustix::process::kill_process(own, rustix::process::Signal::KILL)?;
             std::future::pending().await
         }
-        Some((_, End::Done)) | None => farewell(witness, DONE, 0).await,
+        Some((_, End::Done)) | None => farewell(scribe, DONE, 0).await,
     }
 }
 
 /// The last line, and the exit code.
-async fn farewell(witness: &mut TcpStream, why: &str, code: u8) -> Result<u8> {
+async fn farewell(scribe: &mut TcpStream, why: &str, code: u8) -> Result<u8> {
     fs::remove_file(HEALTHY).ok(); // It may not have been healthy yet.
     let why = why.to_owned();
-    say(witness, &Line::Ends { why }).await?;
+    say(scribe, &Line::Ends { why }).await?;
     Ok(code)
 }
 
-/// One line for the witness.
-async fn say(witness: &mut TcpStream, line: &Line) -> Result<()> {
+/// One line for the scribe.
+async fn say(scribe: &mut TcpStream, line: &Line) -> Result<()> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');
-    Ok(witness.write_all(text.as_bytes()).await?)
+    Ok(scribe.write_all(text.as_bytes()).await?)
 }
 
 #[cfg(test)]
@@ -324,7 +324,7 @@ mod tests {
     fn stage() -> Stage {
         Stage {
             program: PathBuf::from("/bin/storm"),
-            witness: "127.0.0.1:9".parse().expect("it is an address"),
+            scribe: "127.0.0.1:9".parse().expect("it is an address"),
             locks: PathBuf::from("/tmp/locks"),
         }
     }
@@ -336,7 +336,7 @@ mod tests {
         let cast = stage().cast(&spec).expect("it is possible");
         let words = ["/bin/storm", "live", VERB, "sim", "slow-start", "1s"];
         assert_eq!(cast.command, words);
-        assert_eq!(cast.env[WITNESS], "127.0.0.1:9");
+        assert_eq!(cast.env[SCRIBE], "127.0.0.1:9");
         let check = cast.health.expect("it has one").check;
         assert!(matches!(check, HealthCheck::Exec { command } if command[2].contains("kill -0")));
     }

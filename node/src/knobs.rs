@@ -214,7 +214,7 @@ knobs! {
     worker_lease: Duration = Duration::from_millis(30_000), (10_000, 30_000);
     /// Calls of workers that wait for one step of the leader's manager; more are refused as overload.
     worker_calls_max: usize = 4_096, (64, 1_024);
-    /// Hellos of workers that are proposed at a time; more are refused as overload.
+    /// Hellos of workers that are proposed at a time; more wait for those, as many as other calls may.
     worker_hellos_max: usize = 256, (8, 64);
     /// How long workers' reports gather for one entry.
     report_gather: Duration = Duration::from_millis(3), (1, 10);

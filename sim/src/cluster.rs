@@ -60,6 +60,8 @@ struct Slot {
     machine: Option<Machine>,
     /// SIGTERM, for a worker.
     term: Arc<Notify>,
+    /// The token that a worker's next life shows, if not its first.
+    token: Arc<Mutex<Option<String>>>,
 }
 
 /// The cluster. A clone is the same cluster.
@@ -180,6 +182,7 @@ impl Cluster {
             lives: 1,
             machine: None,
             term: Arc::default(),
+            token: Arc::default(),
         };
         self.lock().insert(name.to_owned(), slot);
     }
@@ -199,8 +202,10 @@ impl Cluster {
             machine: machine.clone(),
             exited: Arc::default(),
             term: Arc::default(),
+            token: Arc::default(),
         };
         let (exited, term) = (Arc::clone(&boot.exited), Arc::clone(&boot.term));
+        let token = Arc::clone(&boot.token);
         let init = move || {
             let life = boot.clone().run();
             async move {
@@ -219,6 +224,7 @@ impl Cluster {
             lives: 1,
             machine: Some(machine),
             term,
+            token,
         };
         self.lock().insert(name.to_owned(), slot);
     }
@@ -227,6 +233,13 @@ impl Cluster {
         self.slots
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The token with which `name` starts from now on.
+    pub(crate) fn give_token(&self, name: &str, token: String) {
+        if let Some(slot) = self.lock().get(name) {
+            put(&slot.token, Some(token));
+        }
     }
 
     /// Does something where a bug is planted.
@@ -512,7 +525,7 @@ impl Cluster {
 }
 
 /// A copy of what is in a shared place.
-fn peek<T: Clone>(place: &Mutex<Option<T>>) -> Option<T> {
+pub(crate) fn peek<T: Clone>(place: &Mutex<Option<T>>) -> Option<T> {
     place
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -201,7 +201,9 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
             crew::stays(cluster).await;
         }
         if let (Some(churn), Some(overseer)) = (churn, &cluster.overseer) {
-            for wrong in churn.differences(&overseer.newest(), &cluster.workers()) {
+            let fleet = overseer.newest();
+            let wanted = crew::not_forced_out(cluster, &fleet);
+            for wrong in churn.differences(&fleet, &wanted) {
                 recorder.fail(format!("services_as_wanted: {wrong}"));
             }
         }

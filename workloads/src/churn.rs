@@ -37,7 +37,7 @@ pub struct Churn {
     labelled: BTreeSet<String>,
     /// Workers that were drained at some time.
     touched: BTreeSet<String>,
-    /// Workers that were switched off and removed.
+    /// Workers that were removed.
     gone: BTreeSet<String>,
 }
 
@@ -68,10 +68,10 @@ pub enum Act {
     Remove {
         /// Its name.
         name: String,
-        /// Whether its process is stopped before. If not, it joins again at once, with its token.
+        /// Whether its process is stopped before. If not, it hears that it was removed, and stays out.
         off: bool,
     },
-    /// Starts the process of a worker that was removed.
+    /// Lets the machine of a worker that was removed in again, by a new token or as an empty one.
     Return {
         /// Its name.
         name: String,
@@ -174,9 +174,7 @@ impl Churn {
         if let Some(name) = self.drained.clone().filter(|_| dice < 70 && may_go) {
             let off = rng.random_bool(0.6);
             self.drained = None;
-            if off {
-                self.gone.insert(name.clone());
-            }
+            self.gone.insert(name.clone());
             return Step {
                 act: Act::Remove { name, off },
                 may_be_refused: false,
@@ -396,8 +394,8 @@ mod tests {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let mut off: BTreeSet<String> = BTreeSet::new();
             let take = |off: &mut BTreeSet<String>, act: &Act| match act {
-                Act::Remove { name, off: true } => {
-                    assert!(off.insert(name.clone()), "{name} was off already");
+                Act::Remove { name, .. } => {
+                    assert!(off.insert(name.clone()), "{name} was gone already");
                 }
                 Act::Return { name, .. } => assert!(off.remove(name), "{name} was there"),
                 _ => {}

@@ -342,6 +342,13 @@ fn meet(call: &meeting::Call) -> meeting::Reply {
             life: reports.life,
             number: reports.reports.last().map_or(0, |report| report.number),
         },
+        meeting::Call::Silences => meeting::Reply::Silences {
+            workers: vec![meeting::Silence {
+                worker: WorkerId(1),
+                ago_ms: 4_200,
+                is_suspect: true,
+            }],
+        },
         meeting::Call::Heard { .. } => meeting::Reply::Over {
             reason: "nobody was heard here".to_owned(),
         },

@@ -162,6 +162,7 @@ fn task() -> Vec<Field> {
         ("node_id?", number()),
         ("state", states),
         ("desired", words(&["run", "stop", "remove"])),
+        ("node_silent_ms?", number()),
         ("lost_ms?", number()),
         ("created_ms", number()),
         ("assigned_ms?", number()),
@@ -246,6 +247,8 @@ fn nodes() -> Group {
         ("epoch", number()),
         ("joined_ms", number()),
         ("changed_ms", number()),
+        ("heard_ms_ago?", number()),
+        ("suspected", switch()),
     ];
     // A label is set to a text, or removed by null.
     let labels =
@@ -271,6 +274,7 @@ fn small() -> Group {
             ("name", text()),
             ("node?", text()),
             ("node_id?", number()),
+            ("node_removed", switch()),
             ("services", texts()),
             ("tasks", numbers()),
         ]

@@ -357,6 +357,13 @@ async fn answers_name_what_ids_stand_for() {
     assert_eq!(node["worker"]["reserved"]["cpu_milli"], 500);
     assert_eq!(node["tasks"][0]["id"], 7);
     fits("NodeAnswer", &node);
+    // The leader has not heard of it for a while, and says so of it and of its tasks that have not ended.
+    assert_eq!(node["worker"]["heard_ms_ago"], 4_200);
+    assert_eq!(node["worker"]["suspected"], true);
+    assert_eq!(node["tasks"][0]["node_silent_ms"], 4_200);
+    let (_, tasks) = world.json("GET", "/v1/services/web/tasks", "").await;
+    let silent = |at: usize| tasks["tasks"][at]["node_silent_ms"].as_u64();
+    assert_eq!((silent(0), silent(1)), (Some(4_200), None));
     world.end().await;
 }
 

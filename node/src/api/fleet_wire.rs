@@ -239,6 +239,9 @@ pub struct TaskInfo {
     pub state: State,
     /// What managers want of it.
     pub desired: Desired,
+    /// For how long nothing was heard of its node, if the leader suspects that; absent: it does not, or was not to be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_silent_ms: Option<u64>,
     /// When its node was marked down with it; absent: it is not lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_ms: Option<u64>,
@@ -276,6 +279,7 @@ impl TaskInfo {
             node_id: task.worker,
             state: task.state,
             desired: task.desired,
+            node_silent_ms: None,
             lost_ms: task.lost_ms.filter(|_| task.is_lost()),
             created_ms: task.created_ms,
             assigned_ms: task.assigned_ms,
@@ -294,10 +298,9 @@ pub(crate) fn service_name(fleet: &Fleet, id: ServiceId) -> String {
     service.map_or_else(|| id.to_string(), |one| one.current.spec.name.clone())
 }
 
-/// The name of a worker, or its id when it is gone.
+/// The name of a worker, also when it is gone.
 pub(crate) fn worker_name(fleet: &Fleet, id: WorkerId) -> String {
-    let worker = fleet.snapshot.workers.get(&id);
-    worker.map_or_else(|| id.to_string(), |one| one.name.clone())
+    fleet.snapshot.worker_name(id)
 }
 
 /// Answer to a read of one task.
@@ -372,6 +375,12 @@ pub struct WorkerInfo {
     pub joined_ms: u64,
     /// When its status changed last.
     pub changed_ms: u64,
+    /// How long ago the leader heard of it, as of this answer; absent: it is not ready, or no leader was to be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_ms_ago: Option<u64>,
+    /// Whether the leader suspects it: silent for more than two heartbeats, or for longer than is likely.
+    #[serde(default)]
+    pub suspected: bool,
 }
 
 impl NodeInfo {
@@ -390,6 +399,8 @@ impl NodeInfo {
             epoch: worker.epoch,
             joined_ms: note.joined_ms,
             changed_ms: note.changed_ms,
+            heard_ms_ago: None,
+            suspected: false,
         };
         for task in fleet.snapshot.tasks.values().filter(here) {
             info.tasks += 1;
@@ -477,6 +488,9 @@ pub struct VolumeInfo {
     /// Id of that node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<WorkerId>,
+    /// Whether that node was removed.
+    #[serde(default)]
+    pub node_removed: bool,
     /// Names of the services that mount it.
     pub services: Vec<String>,
     /// Tasks that hold it.
@@ -504,6 +518,7 @@ impl VolumeInfo {
             name: name.to_owned(),
             node: node.map(|id| worker_name(fleet, id)),
             node_id: node,
+            node_removed: node.is_some_and(|id| !fleet.snapshot.workers.contains_key(&id)),
             services: services.into_iter().collect(),
             tasks: tasks.map(|task| task.id).collect(),
         }

@@ -4,19 +4,23 @@ use super::call::{Call, json};
 use super::fleet_wire::{LabelsRequest, NodeAnswer, NodeInfo, NodesAnswer, TaskInfo};
 use super::services::{absent, commit, read};
 use crate::error::{Code, Error};
+use crate::fleet::meeting::{self, Silence};
 use crate::fleet::{Command, Fleet};
 use crate::handle::Status;
 use crate::scheduler::model::{Availability, Worker};
+use crate::types::WorkerId;
 use axum::response::Response;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// `GET /v1/nodes`.
 pub(super) async fn list(call: Call) -> Result<Response, Error> {
     let (fleet, fresh) = read(&call).await?;
     let status = call.api.handle.status();
     let managers = status.members.iter().map(NodeInfo::of_member);
+    let silences = Silences::ask(&call).await;
     let workers = fleet.snapshot.workers.values();
-    let workers = workers.map(|worker| NodeInfo::of_worker(&fleet, worker));
+    let workers = workers.map(|worker| silences.of_node(NodeInfo::of_worker(&fleet, worker)));
     let nodes = managers.chain(workers).collect();
     json(&NodesAnswer { nodes, fresh })
 }
@@ -28,14 +32,58 @@ pub(super) async fn show(call: Call) -> Result<Response, Error> {
     let status = call.api.handle.status();
     let (node, tasks) = match fleet.worker(&name) {
         Some(worker) => {
+            let silences = Silences::ask(&call).await;
             let here = fleet.snapshot.tasks.values();
             let here = here.filter(|task| task.worker == Some(worker.id) && !task.state.is_end());
-            let tasks = here.map(|task| TaskInfo::of(&fleet, task)).collect();
-            (NodeInfo::of_worker(&fleet, worker), tasks)
+            let tasks = here.map(|task| silences.of_task(TaskInfo::of(&fleet, task)));
+            let node = silences.of_node(NodeInfo::of_worker(&fleet, worker));
+            (node, tasks.collect())
         }
         None => (manager(&fleet, &status, &name)?, Vec::new()),
     };
     json(&NodeAnswer { node, tasks, fresh })
+}
+
+/// Longest wait for what the leader has heard: the answer does without.
+const HEARD_WAIT: Duration = Duration::from_secs(1);
+
+/// How long workers have been silent. Only the leader knows, and it keeps that in memory: this is what it said when the question came,
+/// and nothing when there is no leader to say it.
+#[derive(Default)]
+pub(super) struct Silences(BTreeMap<WorkerId, Silence>);
+
+impl Silences {
+    /// As the leader knows now.
+    pub(super) async fn ask(call: &Call) -> Self {
+        let handle = &call.api.handle;
+        if handle.status().leader_info().is_none() {
+            return Silences::default();
+        }
+        let asked = handle.dispatch(None, meeting::Call::Silences, Some(HEARD_WAIT));
+        match asked.await {
+            Ok(meeting::Reply::Silences { workers }) => {
+                Silences(workers.into_iter().map(|one| (one.worker, one)).collect())
+            }
+            _ => Silences::default(),
+        }
+    }
+
+    /// A worker with what is known of its silence.
+    fn of_node(&self, mut node: NodeInfo) -> NodeInfo {
+        if let (Some(worker), Some(silence)) = (&mut node.worker, self.0.get(&WorkerId(node.id))) {
+            worker.heard_ms_ago = Some(silence.ago_ms);
+            worker.suspected = silence.is_suspect;
+        }
+        node
+    }
+
+    /// A task with what is known of its node's silence.
+    pub(super) fn of_task(&self, mut task: TaskInfo) -> TaskInfo {
+        let silence = task.node_id.and_then(|node| self.0.get(&node));
+        let silence = silence.filter(|one| one.is_suspect && !task.state.is_end());
+        task.node_silent_ms = silence.map(|one| one.ago_ms);
+        task
+    }
 }
 
 /// The manager called `name`.

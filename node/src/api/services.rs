@@ -5,6 +5,7 @@ use super::fleet_wire::{
     ScaleRequest, ServiceAnswer, ServiceInfo, ServiceWritten, ServicesAnswer, TaskAnswer, TaskInfo,
     TasksAnswer,
 };
+use super::nodes::Silences;
 use super::wire::{Fresh, Place};
 use crate::error::{Code, Error};
 use crate::fleet::{Command, Done, Fleet};
@@ -147,7 +148,11 @@ pub(super) fn find<'a>(fleet: &'a Fleet, name: &str) -> Result<&'a Service, Erro
     fleet.service(name).ok_or_else(|| {
         let services = fleet.snapshot.services.values();
         let names = services.map(|service| service.current.spec.name.as_str());
-        absent("service", name, names)
+        let error = absent("service", name, names);
+        match fleet.other_than_service(name) {
+            Some(says) => error.hint(says),
+            None => error,
+        }
     })
 }
 
@@ -177,10 +182,11 @@ pub(super) async fn tasks(call: Call) -> Result<Response, Error> {
     let name = call.path_text("name")?;
     let (fleet, fresh) = read(&call).await?;
     let service = find(&fleet, &name)?.id;
+    let silences = Silences::ask(&call).await;
     let tasks = tasks_of(&fleet, Some(service));
     let tasks = tasks
         .iter()
-        .map(|task| TaskInfo::of(&fleet, task))
+        .map(|task| silences.of_task(TaskInfo::of(&fleet, task)))
         .collect();
     json(&TasksAnswer { tasks, fresh })
 }
@@ -188,10 +194,11 @@ pub(super) async fn tasks(call: Call) -> Result<Response, Error> {
 /// `GET /v1/tasks`.
 pub(super) async fn all_tasks(call: Call) -> Result<Response, Error> {
     let (fleet, fresh) = read(&call).await?;
+    let silences = Silences::ask(&call).await;
     let tasks = tasks_of(&fleet, None);
     let tasks = tasks
         .iter()
-        .map(|task| TaskInfo::of(&fleet, task))
+        .map(|task| silences.of_task(TaskInfo::of(&fleet, task)))
         .collect();
     json(&TasksAnswer { tasks, fresh })
 }
@@ -209,7 +216,8 @@ pub(super) fn tasks_of(fleet: &Fleet, service: Option<ServiceId>) -> Vec<&Task> 
 pub(super) async fn task(call: Call) -> Result<Response, Error> {
     let id = TaskId(call.path_number("id")?);
     let (fleet, fresh) = read(&call).await?;
-    let task = TaskInfo::of(&fleet, find_task(&fleet, id)?);
+    let silences = Silences::ask(&call).await;
+    let task = silences.of_task(TaskInfo::of(&fleet, find_task(&fleet, id)?));
     json(&TaskAnswer { task, fresh })
 }
 

@@ -623,5 +623,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         unit => return Err(format!("unknown unit \"{unit}\": use us, ms, s, m or h")),
     };
-    Duration::try_from_secs_f64(number * seconds).map_err(|_| format!("\"{text}\" is out of range"))
+    Duration::try_from_secs_f64(number * seconds)
+        .map_err(|_| format!("\"{text}\" is no time: it must be 0 or more, and have an end"))
 }

@@ -88,6 +88,7 @@ changed the service in between.")]
     #[command(after_help = "\
 Examples:
   seaworthy service logs web --follow
+  seaworthy service logs web.1 --tail 20
   seaworthy service logs 17 --tail 20 --stream stderr
   seaworthy service logs web --since 10m
 
@@ -122,8 +123,8 @@ Any manager asks the workers. Lines of several tasks begin with service, slot an
 /// `service logs`.
 #[derive(Clone, Debug, Args)]
 pub struct Logs {
-    /// A service, or the number of a task
-    #[arg(value_name = "NAME|TASK")]
+    /// A service, one of its slots (web.1), or the number of a task
+    #[arg(value_name = "NAME|NAME.SLOT|TASK")]
     pub name: String,
     /// Go on with what comes
     #[arg(long, short)]
@@ -179,7 +180,7 @@ pub struct Events {
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
     /// Only of this task
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = task)]
     pub task: Option<u64>,
     /// Only after this entry
     #[arg(long, value_name = "INDEX")]
@@ -398,6 +399,9 @@ pub struct Scale {
 pub enum Node {
     /// List nodes: managers and workers
     #[command(visible_alias = "list")]
+    #[command(after_help = "\
+HEARD is how long ago the leader heard of a worker, as it said when it was asked; - where no leader was to be asked. A worker is suspect
+when it was silent for more than two heartbeats, or longer than is likely for it; after 30 s it is marked down.")]
     Ls,
     /// Show a node and its tasks
     Inspect {
@@ -425,7 +429,10 @@ pub enum Node {
         #[arg(long, value_name = "WORD", value_parser = ["active", "drain"])]
         availability: String,
     },
-    /// Remove a worker that is down or has no tasks
+    /// Remove a worker that is down or has no tasks; it stays out
+    #[command(after_help = "\
+A worker that is removed while it runs ends its tasks and stays out, whatever token it has. To use its machine again: make a token
+(seaworthy cluster token) and start it with that, or with an empty data directory.")]
     Rm {
         /// The worker
         name: String,
@@ -503,6 +510,13 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("\"{text}\" is not KEY=VALUE")),
     }
+}
+
+/// The number of a task.
+fn task(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| {
+        format!("\"{text}\" is no task's number: `service ps` shows them; --service NAME tells of a service")
+    })
 }
 
 /// `PORT` or `PORT:TARGET`; a target of zero is the same port.

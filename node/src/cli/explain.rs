@@ -163,7 +163,7 @@ pub(super) fn convert(
 ) -> Result<Exit, Error> {
     let specs = read_specs(file, ignore_unsupported, world)?;
     for (position, spec) in specs.iter().enumerate() {
-        super::service::check(spec)?;
+        super::service::check(spec, Some(file))?;
         let text = match output {
             Output::Json => format!("{:#}\n", json!(spec)),
             Output::Table => {

@@ -42,6 +42,12 @@ fn task(id: u64, slot: u64, state: &str) -> Value {
         "message": if state == "failed" { "gave up" } else { "" }})
 }
 
+/// The same task on a node of which nothing is heard.
+fn silent(mut task: Value) -> Value {
+    task["node_silent_ms"] = json!(4_900);
+    task
+}
+
 fn body(asked: &Asked) -> Value {
     serde_json::from_str(&asked.body).unwrap()
 }
@@ -94,8 +100,26 @@ async fn a_service_is_made_from_flags_or_a_file_and_flags_win() {
 async fn what_is_wrong_with_a_service_is_said_before_anybody_is_asked() {
     let fake = Fake::new(|asked| panic!("nobody asks {}", asked.line)).await;
     for (line, words) in [
-        ("service create Web -- a", "cannot be so"),
-        ("service create web", "neither `image` nor `command`"),
+        (
+            "service create Web -- a",
+            "service Web: the service's name is `Web`: it must be 1 to 63 of a-z",
+        ),
+        (
+            "service create web",
+            "service web: it has neither `image` nor `command`",
+        ),
+        (
+            "service create web -n 20000 --update-max-failures 101 -- a",
+            "service web: `replicas` is 20000: at most 10000\n       service web: `update.failures_max_percent` is 101",
+        ),
+        (
+            "service create web --health-tcp 0 -- a",
+            "`health.check.tcp.port` is 0: it must be 1 to 65535",
+        ),
+        (
+            "service create web --health-interval 0 --health-tcp 1 -- a",
+            "`health.interval_ms` is 0: it must be 1 to 31622400000",
+        ),
         (
             "service create web --health-interval 2s -- a",
             "no health check",
@@ -193,7 +217,7 @@ async fn services_and_tasks_are_tables() {
         }
         "GET /v1/services/web" => ok(web(4, 2, "completed")),
         "GET /v1/services/web/tasks" => ok(
-            json!({"tasks": [task(7, 1, "running"), task(5, 1, "failed"),
+            json!({"tasks": [silent(task(7, 1, "running")), task(5, 1, "failed"),
             task(6, 2, "failed")], "revision": 1, "applied_index": 4}),
         ),
         "DELETE /v1/services/web" => written(4),
@@ -216,6 +240,11 @@ async fn services_and_tasks_are_tables() {
     let tasks = fake.types("service ps web").await;
     let lines: Vec<&str> = tasks.out.lines().collect();
     assert_eq!(lines.len(), 3, "{}", tasks.out);
+    assert!(
+        lines[1].contains("running (node silent 4s)"),
+        "{}",
+        tasks.out
+    );
     assert!(lines[2].ends_with("exit 3: gave up"), "{}", tasks.out);
     let all = fake.types("service ps web --all").await;
     assert_eq!(all.out.lines().count(), 4);
@@ -230,7 +259,7 @@ fn nodes(asked: &Asked) -> (u16, String) {
     let worker = json!({"availability": "active", "platform": "linux/amd64", "containers": false,
         "labels": {"zone": "north"}, "capacity": {"cpu_milli": 4000, "memory_bytes": 1 << 30},
         "reserved": {"cpu_milli": 500, "memory_bytes": 0}, "tasks": 1, "epoch": 2, "joined_ms": 0,
-        "changed_ms": 0});
+        "changed_ms": 0, "heard_ms_ago": 4_250, "suspected": true});
     let w1 = json!({"name": "w1", "role": "worker", "id": 8, "status": "ready", "address": "h:2",
         "worker": worker});
     let n1 =
@@ -258,13 +287,18 @@ async fn nodes_are_listed_drained_labelled_and_removed() {
     let fake = Fake::new(nodes).await;
     let listed = fake.types("node ls").await;
     let lines: Vec<&str> = listed.out.lines().collect();
-    assert!(lines[0].starts_with("NAME  ROLE     STATUS  AVAILABILITY  TASKS"));
     assert!(
-        lines[1].starts_with("n1    manager  leader  -             -"),
+        lines[0].starts_with("NAME  ROLE     STATUS  HEARD              AVAILABILITY  TASKS"),
         "{}",
         listed.out
     );
-    assert!(lines[2].starts_with("w1    worker   ready   active        1      0.5 of 4"));
+    assert!(
+        lines[1].starts_with("n1    manager  leader  -                  -             -"),
+        "{}",
+        listed.out
+    );
+    let silent = "w1    worker   ready   4.2s ago, suspect  active        1      0.5 of 4";
+    assert!(lines[2].starts_with(silent), "{}", listed.out);
     let shown = fake.types("node inspect w1").await;
     assert!(shown.out.contains("zone=north"), "{}", shown.out);
     let drained = fake.types("node drain w1 --wait").await;
@@ -354,6 +388,29 @@ async fn output_of_several_tasks_is_told_apart() {
         .await;
     assert_eq!(typed.code, 0, "{}", typed.err);
     assert_eq!(typed.out, "web.1 w1 | a\nweb.1 w1 | b\n");
+    let typed = fake
+        .types("service logs web.1 --stream stdout --tail 5")
+        .await;
+    assert_eq!((typed.code, typed.out.as_str()), (0, "a\nb\n"));
+    for line in [
+        "service logs web.7 --stream stdout",
+        "service logs web.7 --follow",
+    ] {
+        let typed = fake.types(line).await;
+        assert_ne!(typed.code, 0);
+        assert!(
+            typed.err.contains("service web has no slot 7")
+                && typed.err.contains("its slots are 1, 2"),
+            "{line}: {}",
+            typed.err
+        );
+    }
+    let typed = fake.types("events --task web.1").await;
+    assert!(
+        typed.err.contains("\"web.1\" is no task's number"),
+        "{}",
+        typed.err
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `service logs`: what the tasks of a service, or one task, write.
+//! `service logs`: what the tasks of a service or of one of its slots, or one task, write.
 
 use super::args::Output;
 use super::args_fleet::Logs;
@@ -9,7 +9,7 @@ use super::table;
 use super::world::World;
 use crate::api::fleet_wire::{TaskInfo, TasksAnswer};
 use crate::api::story_wire::LogsAnswer;
-use crate::error::Code;
+use crate::error::{self, Code};
 use crate::types::TaskId;
 use crate::worker::logs::PAGE_BYTES_MAX;
 use std::collections::BTreeMap;
@@ -72,6 +72,31 @@ fn streams(options: &Logs) -> &'static [&'static str] {
     }
 }
 
+/// A service's name, and a slot where `SERVICE.SLOT` was written: names of services have no dot.
+fn service_and_slot(name: &str) -> (&str, Option<u64>) {
+    let parts = name.rsplit_once('.');
+    let parts = parts.and_then(|(service, slot)| Some((service, slot.parse().ok()?)));
+    match parts {
+        Some((service, slot)) => (service, Some(slot)),
+        None => (name, None),
+    }
+}
+
+/// A service has no such slot.
+fn no_slot(service: &str, slot: u64, tasks: &[TaskInfo]) -> Error {
+    let mut slots: Vec<u64> = tasks.iter().map(|task| task.slot).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    let told: Vec<String> = slots.iter().take(10).map(u64::to_string).collect();
+    let hint = match slots.len() {
+        0 => "it has no tasks: seaworthy service explain says why".to_owned(),
+        1..=10 => format!("its slots are {}", told.join(", ")),
+        more => format!("its {more} slots begin with {}", told.join(", ")),
+    };
+    let message = format!("service {service} has no slot {slot}");
+    Error::Remote(error::Error::new(Code::NotFound, message).hint(hint))
+}
+
 /// What has been read.
 struct Reading<'a> {
     /// What was asked for.
@@ -89,7 +114,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The tasks that are meant: one, or those of a service that have a node.
+    /// The tasks that are meant: one, or those of a service or a slot that have a node.
     async fn tasks(&self) -> Result<Vec<TaskInfo>, Error> {
         let name = &self.options.name;
         if let Ok(id) = name.parse::<u64>() {
@@ -99,10 +124,18 @@ impl Reading<'_> {
                 .await?;
             return Ok(vec![typed(&json)?]);
         }
-        let path = Path::under("/v1/services/", name, "/tasks");
+        let (service, slot) = service_and_slot(name);
+        let path = Path::under("/v1/services/", service, "/tasks");
         let json = self.remote.ask(&Ask::get(path)).await?;
         let answer: TasksAnswer = typed(&json)?;
         let mut tasks = answer.tasks;
+        if let Some(slot) = slot {
+            // What was followed may be scaled away meanwhile; what never was there is a mistake.
+            if self.next.is_empty() && !tasks.iter().any(|task| task.slot == slot) {
+                return Err(no_slot(service, slot, &tasks));
+            }
+            tasks.retain(|task| task.slot == slot);
+        }
         tasks.retain(|task| task.node.is_some() && (self.options.all || !task.state.is_end()));
         tasks.sort_by_key(|task| task.id);
         if tasks.is_empty() && !self.options.follow {

@@ -7,7 +7,7 @@ use super::remote::{Ask, Path, Remote};
 use super::service::{task_table, typed};
 use super::table;
 use super::world::{Answer, World};
-use crate::api::fleet_wire::{NodeAnswer, NodeInfo};
+use crate::api::fleet_wire::{NodeAnswer, NodeInfo, WorkerInfo};
 use crate::scheduler::model::Availability;
 use crate::service::spec::Amounts;
 use http::Method;
@@ -36,7 +36,9 @@ pub async fn run(
         Node::Rm { name, force } => {
             let path = path(&name, "").flag("force", force);
             let json = remote.ask(&Ask::write(Method::DELETE, path, "")).await?;
-            let text = format!("{name} is removed\n");
+            let text = format!(
+                "{name} is removed and stays out; to use its machine again, start it with a new token: seaworthy cluster token\n"
+            );
             Answer { json, text }
         }
         Node::Label { name, labels } => {
@@ -64,6 +66,7 @@ async fn list(remote: &Remote) -> Result<Answer, Error> {
             node.name.clone(),
             role(node).to_owned(),
             node.status.clone(),
+            of(worker.and_then(heard)),
             of(worker.map(|one| availability(one.availability).to_owned())),
             of(worker.map(|one| one.tasks.to_string())),
             of(worker.map(|one| cpus(one.reserved, one.capacity))),
@@ -75,6 +78,7 @@ async fn list(remote: &Remote) -> Result<Answer, Error> {
         "name",
         "role",
         "status",
+        "heard",
         "availability",
         "tasks",
         "cpu reserved",
@@ -83,6 +87,13 @@ async fn list(remote: &Remote) -> Result<Answer, Error> {
     ];
     let text = table::table(&heading, rows);
     Ok(Answer { json, text })
+}
+
+/// How long ago the leader heard of a worker, and whether that makes it suspect.
+fn heard(worker: &WorkerInfo) -> Option<String> {
+    let ms = worker.heard_ms_ago?;
+    let mark = if worker.suspected { ", suspect" } else { "" };
+    Some(format!("{}.{}s ago{mark}", ms / 1_000, ms % 1_000 / 100))
 }
 
 fn role(node: &NodeInfo) -> &'static str {
@@ -139,6 +150,7 @@ async fn inspect(name: &str, remote: &Remote, world: &World) -> Result<Answer, E
             ("cpu reserved", cpus(worker.reserved, worker.capacity)),
             ("memory reserved", memory(worker.reserved, worker.capacity)),
             ("labels", labels.join(" ")),
+            ("heard", heard(worker).unwrap_or_else(|| "-".to_owned())),
             ("session", worker.epoch.to_string()),
             ("joined", table::time(worker.joined_ms)),
             ("status since", table::time(worker.changed_ms)),

@@ -135,7 +135,7 @@ async fn create(
     }
     for spec in &mut specs {
         spec_flags::apply(&options.spec, spec)?;
-        check(spec)?;
+        check(spec, file_of(what, &options.files))?;
     }
     let mut written = Vec::new();
     let mut text = String::new();
@@ -152,15 +152,17 @@ async fn create(
     finish(written, text, options.wait, remote, output, world).await
 }
 
-/// Says everything that is wrong with a specification before anybody is asked.
-pub(super) fn check(spec: &Spec) -> Result<(), Error> {
+/// Says everything that is wrong with a specification, of a file or of flags alone, before anybody is asked.
+pub(super) fn check(spec: &Spec, file: Option<&str>) -> Result<(), Error> {
     spec.check().map_err(|faults| {
-        let name = if spec.name.is_empty() {
-            "the service"
-        } else {
-            &spec.name
+        let place = match (file, spec.name.as_str()) {
+            (Some(file), "") => file.to_owned(),
+            (Some(file), name) => format!("{file}, service {name}"),
+            (None, "") => "the service".to_owned(),
+            (None, name) => format!("service {name}"),
         };
-        let message = format!("{name} cannot be so: {}", faults.join("; "));
+        let lines = faults.iter().map(|fault| format!("{place}: {fault}"));
+        let message = lines.collect::<Vec<_>>().join("\n       ");
         Error::usage(message, "nothing was changed")
     })
 }
@@ -201,7 +203,7 @@ async fn update(
         None => now.spec.clone(),
     };
     spec_flags::apply(&options.spec, &mut spec)?;
-    check(&spec)?;
+    check(&spec, file)?;
     let (json, text) = if spec == now.spec
         && options
             .expect_version
@@ -506,9 +508,10 @@ fn shown(tasks: Vec<TaskInfo>, all: bool) -> Vec<TaskInfo> {
 pub(super) fn task_table(tasks: &[TaskInfo], world: &World) -> String {
     let now_ms = world.env.clock.wall_ms();
     let rows = tasks.iter().map(|task| {
-        let state = match task.lost_ms {
-            Some(_) => format!("{} (lost)", task.state),
-            None => task.state.to_string(),
+        let state = match (task.lost_ms, task.node_silent_ms) {
+            (Some(_), _) => format!("{} (lost)", task.state),
+            (None, Some(ms)) => format!("{} (node silent {}s)", task.state, ms / 1_000),
+            (None, None) => task.state.to_string(),
         };
         vec![
             task.id.to_string(),

@@ -58,9 +58,13 @@ fn listing(volumes: &[VolumeInfo]) -> String {
             true => "-".to_owned(),
             false => text,
         };
+        let mut node = one.node.clone().unwrap_or_default();
+        if one.node_removed {
+            node += " (removed)";
+        }
         vec![
             one.name.clone(),
-            or_dash(one.node.clone().unwrap_or_default()),
+            or_dash(node),
             or_dash(one.services.join(", ")),
             or_dash(tasks.join(", ")),
         ]

@@ -35,6 +35,19 @@ pub enum Call {
         /// Which.
         workers: Vec<WorkerId>,
     },
+    /// A door asks the leader how long each ready worker has been silent. Answered by [`Reply::Silences`].
+    Silences,
+}
+
+/// How long nothing was heard of a worker, as its leader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Which.
+    pub worker: WorkerId,
+    /// How long, milliseconds; counted from the leader's own first moment at most.
+    pub ago_ms: u64,
+    /// Whether that is longer than two heartbeats, or most unlikely for this worker.
+    pub is_suspect: bool,
 }
 
 /// A hello on its way to the leader.
@@ -86,6 +99,18 @@ pub enum Reply {
     Heard {
         /// Worker, milliseconds.
         ago_ms: Vec<(WorkerId, u64)>,
+    },
+    /// How long workers have been silent.
+    Silences {
+        /// The ready ones; none from a leader that has only begun.
+        workers: Vec<Silence>,
+    },
+    /// The worker was removed, and its hello does not let it in again: it ends its tasks and stays out.
+    Removed {
+        /// Which.
+        worker: WorkerId,
+        /// That it was, and what lets its machine in again, in sentences.
+        reason: String,
     },
     /// This session is over, or the worker is unknown: it says hello again.
     Over {

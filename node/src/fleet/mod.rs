@@ -39,6 +39,8 @@ use std::sync::Arc;
 pub const EVENTS_MAX: usize = 4_096;
 /// Most services, and most volumes: the leader looks at all of them.
 pub const NAMES_MAX: usize = 10_000;
+/// Removed workers that are remembered; beyond, the oldest on which no volume lies are forgotten.
+pub const REMOVED_MAX: usize = 4_096;
 /// Longest specification, bytes of its JSON.
 pub const SPEC_BYTES_MAX: usize = 64 << 10;
 
@@ -92,6 +94,9 @@ pub struct WorkerNote {
     /// The key for which its tasks' secrets are sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<crate::secrets::PublicKey>,
+    /// The token by which that life joined; zero: nobody knows any more.
+    #[serde(default)]
+    pub token: u64,
     /// Greatest report of that life that was taken.
     pub acknowledged: u64,
     /// The entry that changed its assignments last: their revision. Grows within an epoch and across epochs.
@@ -135,6 +140,24 @@ impl Fleet {
     /// The service called `name`.
     pub fn service(&self, name: &str) -> Option<&crate::scheduler::model::Service> {
         self.snapshot.services.named(name)
+    }
+
+    /// What `name` is, if not a service's: the number of a task, or a slot. For whoever typed it where a service's name belongs.
+    pub fn other_than_service(&self, name: &str) -> Option<String> {
+        if let Ok(id) = name.parse() {
+            let task = self.snapshot.tasks.get(&TaskId(id))?;
+            let service = self.snapshot.services.get(&task.service)?;
+            let service = &service.current.spec.name;
+            return Some(format!(
+                "{id} is a task, of service {service}: name the service"
+            ));
+        }
+        let (service, slot) = name.rsplit_once('.')?;
+        let slot: u64 = slot.parse().ok()?;
+        self.service(service)?;
+        Some(format!(
+            "{name} is slot {slot} of service {service}: name the service"
+        ))
     }
 
     /// The worker called `name`.

@@ -1,11 +1,12 @@
-//! The fleet as records: one for each service, specification, task, worker, volume, token, event and secret, and one for the counters.
+//! The fleet as records: one for each service, specification, task, worker, removed worker, volume, token, event and secret, and one
+//! for the counters.
 //!
 //! Values are JSON, the same bytes for the same fleet: maps are ordered, and fields stand in the order of their types. Where a record
 //! lies is decided in `state::keys`. A fleet that is loaded from its records equals the one in memory.
 
 use super::secret::{Keyring, Secret};
 use super::{Event, Fleet, ServiceNote, TaskNote, Token, WorkerNote};
-use crate::scheduler::model::{Service, Task, Volume, Worker};
+use crate::scheduler::model::{Removed, Service, Task, Volume, Worker};
 use crate::service::Spec;
 use crate::state::{Error, View, fleet_key, fleet_key_parts, fleet_range};
 use crate::types::{ServiceId, TaskId, WorkerId};
@@ -37,6 +38,8 @@ pub enum Key {
     Secret(String),
     /// Who can open secrets.
     Keyring,
+    /// A worker that was removed.
+    Removed(WorkerId),
 }
 
 /// The counters.
@@ -128,6 +131,10 @@ impl Fleet {
                 let keyring: Keyring = read(&key, value)?;
                 self.keyring = Arc::new(keyring);
             }
+            Key::Removed(id) => {
+                let removed: Removed = read(&key, value)?;
+                self.snapshot.removed.insert(*id, removed);
+            }
         }
         Ok(())
     }
@@ -154,6 +161,7 @@ impl Fleet {
             }
             Key::Secret(name) => self.secrets.get(name).map(write),
             Key::Keyring => Some(write(&*self.keyring)),
+            Key::Removed(id) => self.snapshot.removed.get(id).map(write),
         }
     }
 }

@@ -19,7 +19,7 @@ impl Hearing {
             Call::Hello(hello) => hello.hello.identity.worker,
             Call::Beat { worker, .. } => *worker,
             Call::Report(reports) => reports.worker,
-            Call::Heard { .. } => return,
+            Call::Heard { .. } | Call::Silences => return,
         };
         let known = |worker: &WorkerId| fleet.snapshot.workers.contains_key(worker);
         if !known(&worker) {

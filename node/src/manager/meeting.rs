@@ -12,7 +12,7 @@ use crate::types::{ClusterId, Epoch, WorkerId};
 use sha2::{Digest, Sha256};
 
 /// The SHA-256 of a token's text in hex, as the log keeps it.
-pub(crate) fn token_hash(text: &str) -> String {
+pub fn token_hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -26,6 +26,13 @@ pub(super) enum Greeting {
         worker: WorkerId,
         /// Its session.
         epoch: Epoch,
+    },
+    /// It was removed, and stays out.
+    Removed {
+        /// The worker that it was.
+        worker: WorkerId,
+        /// Why, and what lets it in again.
+        reason: String,
     },
     /// It goes through the log.
     Propose(Box<WorkerHello>),
@@ -47,6 +54,12 @@ pub(super) fn greet(
         );
         let hint = "join the right cluster's managers, or give the worker an empty data directory";
         return Err(Error::new(Code::Conflict, message).hint(hint));
+    }
+    let token_hash = call.token.as_deref().map(token_hash);
+    // What was committed stays so: this holds whoever leads by now, and whatever tasks it has were ended with it.
+    if let Some(reason) = fleet.stays_out(identity, &call.machine.name, token_hash.as_deref()) {
+        let worker = identity.worker;
+        return Ok(Greeting::Removed { worker, reason });
     }
     let workers = &fleet.snapshot.workers;
     let found = workers.get(&identity.worker);
@@ -72,7 +85,7 @@ pub(super) fn greet(
         }
     }
     Ok(Greeting::Propose(Box::new(WorkerHello {
-        token_hash: call.token.as_deref().map(token_hash),
+        token_hash,
         machine: call.machine,
         hello: call.hello,
     })))

@@ -60,6 +60,7 @@ use crate::types::{Epoch, Role, Term, WorkerId};
 use errands::Finished;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+pub use meeting::token_hash;
 use reign::Reign;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};

@@ -17,7 +17,7 @@ use crate::rt::{Event, Mono};
 use crate::scheduler::model::Limits;
 use crate::scheduler::{Moment, Reconciler};
 use crate::types::{CONTROL_GROUP, Epoch, NodeId, Term, WorkerId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +92,8 @@ pub(super) struct Reign {
     made: Vec<Errand>,
     /// Hellos under way.
     hellos: usize,
+    /// Those that wait for them, and since when: a thousand workers that begin at once are welcomed one after the other, not sent away.
+    hellos_waiting: VecDeque<(Mono, HelloCall, Answer)>,
     reconciler: Reconciler,
     /// Tasks as they were counted last.
     tally: Tally,
@@ -134,6 +136,7 @@ impl Reign {
             told_until: now,
             made: Vec::new(),
             hellos: 0,
+            hellos_waiting: VecDeque::new(),
             reconciler: Reconciler::default(),
             tally: Tally::default(),
             pace: Pace {
@@ -164,7 +167,10 @@ impl Reign {
         let early = self.early.into_iter().map(|one| one.answer);
         let beats = self.beats.into_iter().chain(self.confirmed);
         let told = self.told.into_iter().map(|(told, _)| told.answer);
-        for answer in early.chain(beats.map(|beat| beat.answer)).chain(told) {
+        let hellos = self.hellos_waiting.into_iter();
+        let hellos = hellos.map(|(_, _, answer)| answer);
+        let beats = beats.map(|beat| beat.answer);
+        for answer in early.chain(beats).chain(told).chain(hellos) {
             answer(Err(not_leader(&hands)));
         }
         hands.metrics.forget_fleet();
@@ -201,6 +207,13 @@ impl Reign {
 
     /// Answers a worker, at once or later.
     pub(super) fn asked(&mut self, asked: Asked) {
+        if let Call::Silences = asked.call {
+            // What a leader knows that has only begun is nothing, and is told at once.
+            let workers = self
+                .sessions
+                .silences(self.now(), self.hands.knobs.worker_heartbeat);
+            return (asked.answer)(Ok(Reply::Silences { workers }));
+        }
         if !self.settled {
             return match self.early.len() < self.hands.knobs.worker_calls_max {
                 true => self.early.push(asked),
@@ -208,7 +221,17 @@ impl Reign {
             };
         }
         match asked.call {
-            Call::Hello(hello) => self.hello(*hello, asked.answer),
+            Call::Hello(hello) => {
+                let full = self.hellos >= self.hands.knobs.worker_hellos_max;
+                match full && self.hellos_waiting.len() >= self.hands.knobs.worker_calls_max {
+                    true => (asked.answer)(Err(overloaded())),
+                    false if full => {
+                        let waits = (self.now(), *hello, asked.answer);
+                        self.hellos_waiting.push_back(waits);
+                    }
+                    false => self.hello(*hello, asked.answer),
+                }
+            }
             Call::Beat {
                 worker,
                 number,
@@ -224,6 +247,7 @@ impl Reign {
             }),
             Call::Report(reports) => self.report(reports, asked.answer),
             Call::Heard { workers } => (asked.answer)(Ok(self.hands.heard(&workers))),
+            Call::Silences => {} // Answered above.
         }
     }
 
@@ -236,13 +260,26 @@ impl Reign {
                 self.sessions.greeted(worker, now);
                 answer(Ok(self.hands.welcome(worker, epoch)));
             }
-            Ok(Greeting::Propose(_)) if self.hellos >= self.hands.knobs.worker_hellos_max => {
-                answer(Err(overloaded()));
+            Ok(Greeting::Removed { worker, reason }) => {
+                answer(Ok(Reply::Removed { worker, reason }));
             }
             Ok(Greeting::Propose(hello)) => {
                 self.hellos += 1;
                 let errand = errands::hello(self.hands.clone(), self.term, hello, answer);
                 self.made.push(errand);
+            }
+        }
+    }
+
+    /// Takes up hellos that waited, while there is room. Whoever waited longer than workers do has gone to ask again.
+    fn greet_next(&mut self, now: Mono) {
+        while self.hellos < self.hands.knobs.worker_hellos_max {
+            let Some((since, call, answer)) = self.hellos_waiting.pop_front() else {
+                return;
+            };
+            match now.since(since) < self.hands.knobs.worker_call_timeout {
+                true => self.hello(call, answer),
+                false => answer(Err(overloaded())),
             }
         }
     }
@@ -316,7 +353,10 @@ impl Reign {
                         .for_each(|beat| (beat.answer)(Err(error.clone()))),
                 }
             }
-            What::Greeted => self.hellos -= 1,
+            What::Greeted => {
+                self.hellos -= 1;
+                self.greet_next(now);
+            }
             What::Reported => self.busy.reporting = false,
             What::Planned(result) => {
                 self.busy.planning = false;

@@ -5,6 +5,7 @@
 //! itself ([`Sessions::is_mass`], [`verdict`]; kubernetes/kubernetes#105617).
 
 use super::phi::Gaps;
+use crate::fleet::meeting::Silence;
 use crate::rt::Mono;
 use crate::scheduler::Snapshot;
 use crate::scheduler::model::Status;
@@ -14,6 +15,11 @@ use std::time::Duration;
 
 /// Fewer ready workers than this are never a mass.
 const MASS_READY_MIN: usize = 3;
+
+/// A silence of more heartbeats than this makes a worker suspect: one lost on the way does not.
+const SUSPECT_BEATS: u32 = 2;
+/// So does one with this phi: one in a hundred million.
+const SUSPECT_PHI: f64 = 8.0;
 
 /// The ready workers and their last signs of life.
 #[derive(Debug, Default)]
@@ -170,6 +176,20 @@ impl Sessions {
         self.marked.push_back((now, count));
     }
 
+    /// How long each ready worker has been silent, and whether that makes it suspect.
+    pub(super) fn silences(&self, now: Mono, heartbeat: Duration) -> Vec<Silence> {
+        let all = self.known.iter().map(|(&worker, session)| {
+            let ago = now.since(session.last);
+            let is_late = ago > heartbeat * SUSPECT_BEATS;
+            Silence {
+                worker,
+                ago_ms: u64::try_from(ago.as_millis()).unwrap_or(u64::MAX),
+                is_suspect: is_late || session.gaps.phi(ago) >= SUSPECT_PHI,
+            }
+        });
+        all.collect()
+    }
+
     /// The greatest suspicion, and of whom.
     pub(super) fn most_suspect(&self, now: Mono) -> Option<(WorkerId, f64)> {
         let phi = |session: &Session| session.gaps.phi(now.since(session.last));
@@ -229,6 +249,30 @@ pub(super) fn verdict(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_is_suspect_after_two_heartbeats_or_when_it_never_was_so_late() {
+        let mut sessions = Sessions::default();
+        sessions.follow(&snapshot(2), at(0));
+        for second in 1..=20 {
+            sessions.heard(WorkerId(1), at(second));
+        }
+        sessions.heard(WorkerId(2), at(20));
+        let told = |ms: u64| {
+            let now = Mono(Duration::from_millis(ms));
+            let all = sessions.silences(now, Duration::from_secs(1));
+            all.iter()
+                .map(|one| (one.ago_ms, one.is_suspect))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(21_100), [(1_100, false), (1_100, false)]);
+        assert_eq!(
+            told(21_700),
+            [(1_700, true), (1_700, false)],
+            "one is punctual"
+        );
+        assert_eq!(told(22_001), [(2_001, true), (2_001, true)]);
+    }
     use crate::map::Map;
     use crate::scheduler::model::Worker;
 

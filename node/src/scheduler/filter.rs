@@ -222,7 +222,10 @@ fn volume_fits(
     };
     let there = snapshot.workers.get(&place);
     let trouble = match there.map(|there| (there.status, there.availability)) {
-        None => "which was removed",
+        None if snapshot.removed.contains_key(&place) => {
+            "which was removed (`volume rm` gives the volume up)"
+        }
+        None => "`volume rm` gives the volume up",
         Some((Status::Down, _)) => "which is down",
         Some((Status::Joining, _)) => "which is joining",
         Some((Status::Ready, Availability::Drain)) => "which is drained",
@@ -230,7 +233,7 @@ fn volume_fits(
     };
     Err(Reason::VolumeElsewhere {
         volume: volume(),
-        worker: there.map_or_else(|| place.to_string(), |there| there.name.clone()),
+        worker: snapshot.worker_name(place),
         trouble,
     })
 }

@@ -7,7 +7,7 @@ use super::lookup::{Services, Tasks};
 use crate::map::Map;
 use crate::service::spec::{Amounts, Mount, Spec};
 use crate::service::{Desired, State};
-use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
+use crate::types::{Epoch, Incarnation, ServiceId, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub struct Snapshot {
     /// Workers that belong to the cluster, by id.
     pub workers: Map<WorkerId, Worker>,
+    /// Workers that belonged to it and were removed, by id.
+    pub removed: Map<WorkerId, Removed>,
     /// Tasks that are not forgotten, by id.
     pub tasks: Tasks,
     /// Services, by id.
@@ -50,6 +52,31 @@ pub struct Worker {
     pub status: Status,
     /// Its present session.
     pub epoch: Epoch,
+}
+
+/// A worker that was removed, as people knew it: volumes and events still speak of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Its name.
+    pub name: String,
+    /// The entry that removed it.
+    pub index: u64,
+    /// When, milliseconds since the Unix epoch.
+    pub removed_ms: u64,
+    /// Life of its disk: what comes with that is the same worker.
+    pub life: Incarnation,
+    /// Whether it was removed by force.
+    #[serde(default)]
+    pub by_force: bool,
+}
+
+impl Snapshot {
+    /// The name of a worker, also of one that was removed; words where nobody remembers it.
+    pub fn worker_name(&self, id: WorkerId) -> String {
+        let name = self.workers.get(&id).map(|worker| &worker.name);
+        let name = name.or_else(|| self.removed.get(&id).map(|removed| &removed.name));
+        name.map_or_else(|| format!("a node that was removed ({id})"), String::clone)
+    }
 }
 
 /// What an operator wants of a worker.

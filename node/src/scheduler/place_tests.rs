@@ -409,6 +409,21 @@ fn a_volume_on_a_worker_that_is_down_keeps_its_task_waiting_with_a_reason() {
         why.summary,
         "1 of 2 workers: down; 1 of 2: volume data lies on w2, which is down"
     );
+    snapshot.workers.remove(&WorkerId(2));
+    let why = explain(&snapshot, &moment(), TaskId(1)).unwrap().summary;
+    let says = "volume data lies on a node that was removed (2), `volume rm` gives";
+    assert!(why.contains(says), "nobody remembers it: {why}");
+    let name = "w2".to_owned();
+    let removed = Removed {
+        name,
+        ..Removed::default()
+    };
+    snapshot.removed.insert(WorkerId(2), removed);
+    let why = explain(&snapshot, &moment(), TaskId(1)).unwrap().summary;
+    assert!(
+        why.contains("volume data lies on w2, which was removed (`volume rm`"),
+        "{why}"
+    );
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl Spec {
         self.check_secrets(&mut faults);
         self.check_ports(&mut faults);
         if self.labels.keys().any(String::is_empty) {
-            faults.push("a label has no name".to_owned());
+            faults.push("`labels` has an empty name: name each, or leave it out".to_owned());
         }
         match faults.is_empty() {
             true => Ok(()),
@@ -51,7 +51,10 @@ impl Spec {
                 fault("it has neither `image` nor `command`: say what is to run");
             }
             Some(image) if image.is_empty() || image.contains(char::is_whitespace) => {
-                fault("`image` is empty or has spaces");
+                let image = image.escape_debug();
+                fault(&format!(
+                    "`image` is `{image}`: it must be a name without spaces, such as web:1 or registry.example/web:1"
+                ));
             }
             _ => {}
         }
@@ -59,11 +62,14 @@ impl Spec {
             fault("`command` begins with an empty word: its first is the program");
         }
         if self.command.iter().any(|word| word.contains('\0')) {
-            fault("`command` has a zero byte");
+            fault("`command` has a zero byte: no program can be given one");
         }
         for (key, value) in &self.env {
             if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-                fault("`env` has a name that is empty, or one with `=`, or a zero byte");
+                let key = key.escape_debug();
+                fault(&format!(
+                    "`env` has the name `{key}`: a name must not be empty or have `=`, and neither name nor value a zero byte"
+                ));
                 break;
             }
         }
@@ -86,13 +92,13 @@ impl Spec {
         let reserved = self.resources.reservations;
         if cpu_milli > 0 && reserved.cpu_milli > cpu_milli {
             faults.push(format!(
-                "`reservations.cpu_milli` is {}, above the limit of {cpu_milli}",
+                "`resources.reservations.cpu_milli` is {}, above `resources.limits.cpu_milli` of {cpu_milli}: at most that",
                 reserved.cpu_milli
             ));
         }
         if memory_bytes > 0 && reserved.memory_bytes > memory_bytes {
             faults.push(format!(
-                "`reservations.memory_bytes` is {}, above the limit of {memory_bytes}",
+                "`resources.reservations.memory_bytes` is {}, above `resources.limits.memory_bytes` of {memory_bytes}: at most that",
                 reserved.memory_bytes
             ));
         }
@@ -114,7 +120,7 @@ impl Spec {
         }
         if restart.delay_max_ms < restart.delay_ms {
             faults.push(format!(
-                "`restart.delay_max_ms` is {}, below `restart.delay_ms` of {}",
+                "`restart.delay_max_ms` is {}, below `restart.delay_ms` of {}: it is the longest pause, so at least as long",
                 restart.delay_max_ms, restart.delay_ms
             ));
         }
@@ -126,7 +132,7 @@ impl Spec {
         // With a single writer it is stop-first, which means one at least.
         if stands && !self.is_single_writer() {
             faults.push(
-                "`update.surge_max` and `update.unavailable_max` are both 0: no rollout could begin"
+                "`update.surge_max` and `update.unavailable_max` are both 0: no rollout could begin; one of them must be 1 or more"
                     .to_owned(),
             );
         }
@@ -157,7 +163,10 @@ impl Spec {
         }
         let is_bad = |label: &String| label.is_empty() || label.contains(char::is_whitespace);
         if placement.spread.iter().any(is_bad) {
-            faults.push("`spread` has a label that is empty or has spaces".to_owned());
+            faults.push(
+                "`placement.spread` has a label that is empty or has spaces: name labels of workers, such as zone"
+                    .to_owned(),
+            );
         }
     }
 
@@ -169,7 +178,10 @@ impl Spec {
                 faults.push(fault);
             }
             if !names.insert(&mount.volume) {
-                faults.push(format!("volume `{}` is mounted twice", mount.volume));
+                faults.push(format!(
+                    "volume `{}` is mounted twice: a task mounts it once",
+                    mount.volume
+                ));
             }
             let target = &mount.target;
             if !target.starts_with('/') || target.contains('\0') {
@@ -178,7 +190,9 @@ impl Spec {
                     mount.volume
                 ));
             } else if !targets.insert(target) {
-                faults.push(format!("two volumes have the target `{target}`"));
+                faults.push(format!(
+                    "two volumes have the target `{target}`: give each its own"
+                ));
             }
         }
     }
@@ -197,7 +211,9 @@ impl Spec {
                     target.escape_debug()
                 ));
             } else if !targets.insert(target) {
-                faults.push(format!("two secrets have the target `{target}`"));
+                faults.push(format!(
+                    "two secrets have the target `{target}`: give each its own file"
+                ));
             }
             if mount.mode & !0o777 != 0 || mount.mode & 0o400 == 0 {
                 faults.push(format!(
@@ -215,7 +231,10 @@ impl Spec {
             if port.host == 0 {
                 faults.push("a port of the worker is 0: name one from 1 to 65535".to_owned());
             } else if !hosts.insert(port.host) {
-                faults.push(format!("port {} is there twice", port.host));
+                faults.push(format!(
+                    "`ports` has port {} of the worker twice: name each once",
+                    port.host
+                ));
             }
         }
     }
@@ -227,30 +246,35 @@ fn check_health(health: &Health, faults: &mut Vec<String>) {
         ("health.timeout_ms", health.timeout_ms),
     ] {
         if ms == 0 {
-            faults.push(format!("`{what}` is 0: it must be above"));
+            faults.push(format!("`{what}` is 0: it must be 1 to {TIME_MS_MAX}"));
         }
         not_too_long(what, ms, faults);
     }
     not_too_long("health.start_period_ms", health.start_period_ms, faults);
     if health.retries == 0 {
-        faults.push("`health.retries` is 0: it must be above".to_owned());
+        faults.push("`health.retries` is 0: it must be 1 or more".to_owned());
     }
     let fault = match &health.check {
-        HealthCheck::Http { port: 0, .. } | HealthCheck::Tcp { port: 0 } => {
-            "the health check's port is 0"
+        HealthCheck::Http { port: 0, .. } => {
+            "`health.check.http.port` is 0: it must be 1 to 65535".to_owned()
         }
-        HealthCheck::Http { path, .. } if !path.starts_with('/') => {
-            "the health check's path does not begin with `/`"
+        HealthCheck::Tcp { port: 0 } => {
+            "`health.check.tcp.port` is 0: it must be 1 to 65535".to_owned()
         }
-        HealthCheck::Http { path, .. } if path.contains(|c: char| c.is_ascii_control()) => {
-            "the health check's path has control characters"
+        HealthCheck::Http { path, .. }
+            if !path.starts_with('/') || path.contains(|c: char| c.is_ascii_control()) =>
+        {
+            let path = path.escape_debug();
+            format!(
+                "`health.check.http.path` is `{path}`: it must begin with `/` and have no control characters"
+            )
         }
         HealthCheck::Exec { command } if command.first().is_none_or(String::is_empty) => {
-            "the health check has no program"
+            "`health.check.exec.command` names no program: its first word is one".to_owned()
         }
         _ => return,
     };
-    faults.push(fault.to_owned());
+    faults.push(fault);
 }
 
 fn not_too_long(what: &str, ms: u64, faults: &mut Vec<String>) {
@@ -336,7 +360,7 @@ mod tests {
             (|s| s.command.clear(), "neither `image` nor `command`"),
             (
                 |s| s.image = Some("a b".to_owned()),
-                "`image` is empty or has",
+                "`image` is `a b`: it must be",
             ),
             (|s| s.command = vec![String::new()], "empty word"),
             (
@@ -354,7 +378,10 @@ mod tests {
                 |s| s.placement.constraints = vec!["a".to_owned()],
                 "no == or !=",
             ),
-            (|s| s.placement.spread = vec![String::new()], "`spread`"),
+            (
+                |s| s.placement.spread = vec![String::new()],
+                "`placement.spread`",
+            ),
             (|s| s.volumes = vec![mount("A", "/a")], "volume's name"),
             (|s| s.volumes = vec![mount("a", "a")], "path from `/`"),
             (
@@ -368,7 +395,7 @@ mod tests {
             (|s| s.ports = vec![Port { host: 0, target: 1 }], "is 0"),
             (
                 |s| s.ports = vec![Port { host: 1, target: 1 }; 2],
-                "port 1 is there twice",
+                "port 1 of the worker twice",
             ),
         ];
         for (change, says) in cases {

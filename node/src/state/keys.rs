@@ -31,6 +31,7 @@ const FLEET_TOKEN: u8 = 0x66;
 const FLEET_EVENT: u8 = 0x67;
 const FLEET_SECRET: u8 = 0x68;
 const FLEET_KEYRING: u8 = 0x69;
+const FLEET_REMOVED: u8 = 0x6a;
 /// Families up to here, exclusive, are kept for the fleet.
 const FLEET_END: u8 = 0x70;
 
@@ -177,6 +178,7 @@ pub(crate) fn fleet(of: &Key) -> Bytes {
         Key::Event(index, number) => key(FLEET_EVENT, &[*index], &number.to_be_bytes()),
         Key::Secret(name) => key(FLEET_SECRET, &[], name.as_bytes()),
         Key::Keyring => key(FLEET_KEYRING, &[], &[]),
+        Key::Removed(id) => key(FLEET_REMOVED, &[id.0], &[]),
     }
 }
 
@@ -209,6 +211,7 @@ pub(crate) fn fleet_parts(record_key: &[u8]) -> Option<Key> {
             Some(Key::Secret(name))
         }
         (FLEET_KEYRING, 0) => Some(Key::Keyring),
+        (FLEET_REMOVED, 8) => Some(Key::Removed(WorkerId(first()))),
         _ => None,
     }
 }

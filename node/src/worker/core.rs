@@ -154,6 +154,12 @@ impl Worker {
                 worker,
                 epoch,
             } => self.welcome(cluster, worker, epoch, now_ms, &mut effects),
+            Input::Removed { worker } => {
+                // Who it is stays, so that managers know it for what was removed; a welcome under another name changes that.
+                if worker == self.saved.identity.worker {
+                    self.give_all_up(now_ms, &mut effects);
+                }
+            }
             Input::Assigned(assignments) => self.assigned(assignments, now_ms, &mut effects),
             Input::Answered {
                 heartbeat,
@@ -226,11 +232,7 @@ impl Worker {
         }
         if identity.worker != WorkerId::default() && identity.worker != worker {
             // It was removed and has joined again: nobody wants its tasks, and its reports are of no one they know.
-            for id in self.ids() {
-                let gone = words::Input::Desired(Desired::Remove);
-                self.step_task(id, gone, now_ms, effects);
-            }
-            self.lease.revoke();
+            self.give_all_up(now_ms, effects);
         }
         if epoch > self.saved.epoch {
             self.saved.epoch = epoch;
@@ -248,6 +250,15 @@ impl Worker {
         self.heartbeat_at_ms = now_ms;
         effects.push(Effect::Persist);
         effects.extend(self.reports().cloned().map(Effect::Report));
+    }
+
+    /// Nobody wants its tasks any more.
+    fn give_all_up(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        for id in self.ids() {
+            let gone = words::Input::Desired(Desired::Remove);
+            self.step_task(id, gone, now_ms, effects);
+        }
+        self.lease.revoke();
     }
 
     /// Managers say what it shall do.

@@ -140,6 +140,11 @@ pub enum Input {
         /// The session.
         epoch: Epoch,
     },
+    /// The cluster has removed it: nobody wants its tasks.
+    Removed {
+        /// Which worker was.
+        worker: WorkerId,
+    },
     /// What it shall do.
     Assigned(Assignments),
     /// A heartbeat was answered.

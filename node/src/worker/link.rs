@@ -10,6 +10,9 @@
 //! reports, without another hello. Only when all have been silent for a while, or a manager says that the session is over, does the
 //! worker say hello again. So an election, or a manager that goes away, costs the cluster no entry of its log.
 //!
+//! A worker that was removed hears so at its hello: it ends its tasks, and asks again so seldom that it costs nobody anything, for the
+//! case that its cluster has been restored to an older state.
+//!
 //! Each side of a session goes round the managers by itself, with pauses that double and are drawn by chance. Nothing here decides
 //! anything: what is sent is the core's ([`Outbox`]), and what comes back is the core's input ([`News`]).
 
@@ -45,6 +48,11 @@ const REPORT: &str = "/v1/workers/report";
 /// Reasons without a session that are told between two sessions at most.
 const REASONS_MAX: usize = 16;
 
+/// Pauses before a hello is said again to managers that have too much to do.
+const BUSY_PAUSES: u32 = 2;
+/// Pauses between two hellos of a worker that was removed. They double up to the longest.
+const REMOVED_PAUSES: u32 = 16;
+
 /// What the link tells the worker's loop.
 #[derive(Debug)]
 pub(super) enum News {
@@ -67,8 +75,12 @@ pub(super) enum News {
 enum Failure {
     /// Another manager, or the same one later, may help.
     Elsewhere(String),
+    /// The managers have too much to do just now.
+    Busy(String),
     /// The session is over, or was never begun.
     Over(String),
+    /// The cluster has removed this worker.
+    Removed(String),
     /// The worker's loop has gone.
     Gone,
 }
@@ -200,9 +212,14 @@ impl Link {
         let mut calls = Side::new(0, turn);
         let mut told = BTreeSet::new();
         loop {
-            let (reason, moves_on) = match self.meet(&mut calls).await {
-                Failure::Elsewhere(reason) => (reason, true),
-                Failure::Over(reason) => (reason, false),
+            let failure = self.meet(&mut calls).await;
+            let is_busy = matches!(failure, Failure::Busy(_));
+            let (reason, moves_on, pauses) = match failure {
+                Failure::Elsewhere(reason) => (reason, true, 1),
+                // All managers ask the same leader: it is given time, not another way to be asked.
+                Failure::Busy(reason) => (reason, false, BUSY_PAUSES),
+                Failure::Over(reason) => (reason, false, 1),
+                Failure::Removed(reason) => (reason, true, REMOVED_PAUSES),
                 Failure::Gone => return,
             };
             if std::mem::take(&mut calls.is_welcome) {
@@ -211,13 +228,18 @@ impl Link {
             if told.len() < REASONS_MAX && told.insert(reason.clone()) {
                 // Each once until the next session: the same comes again with each try.
                 let (worker, manager) = (&self.machine.name, self.manager(&calls));
-                tracing::warn!(worker, manager, reason, "no session with the cluster");
+                match is_busy {
+                    true => tracing::info!(worker, manager, reason, "waits for its turn"),
+                    false => tracing::warn!(worker, manager, reason, "no session with the cluster"),
+                }
             }
             if self.tell(News::Disconnected { reason }).await.is_err() {
                 return;
             }
             calls.leave(moves_on);
-            self.pause(&calls).await;
+            for _ in 0..pauses {
+                self.pause(&calls).await;
+            }
         }
     }
 
@@ -262,6 +284,10 @@ impl Link {
                 epoch,
                 managers,
             } => (cluster, worker, epoch, managers),
+            Reply::Removed { worker, reason } => {
+                self.tell(News::Input(Input::Removed { worker })).await?;
+                return Err(Failure::Removed(reason));
+            }
             other => return Err(unexpected(&other)),
         };
         self.learn(&managers).await;
@@ -296,7 +322,7 @@ impl Link {
                     heard = self.clock.now();
                     lock(&self.pauses[calls.number]).reset();
                 }
-                Err(Failure::Elsewhere(reason)) => {
+                Err(Failure::Elsewhere(reason) | Failure::Busy(reason)) => {
                     if self.clock.now().since(heard) >= self.patience {
                         return Failure::Elsewhere(reason);
                     }
@@ -381,7 +407,7 @@ impl Link {
             };
             let answer = match asking.await {
                 Ok(answer) => answer,
-                Err(Failure::Elsewhere(reason)) => {
+                Err(Failure::Elsewhere(reason) | Failure::Busy(reason)) => {
                     tracing::debug!(manager = self.manager(polls), reason, "no assignments");
                     polls.leave(true);
                     self.pause(polls).await;
@@ -586,6 +612,7 @@ fn refused(target: &str, raw: &Raw) -> Failure {
         Ok(error) if error.code == Code::Conflict && !error.retryable => {
             Failure::Over(error.to_string())
         }
+        Ok(error) if error.code == Code::Overloaded => Failure::Busy(error.to_string()),
         Ok(error) => Failure::Elsewhere(error.to_string()),
         Err(_) => Failure::Elsewhere(format!("{target} was answered with {}", raw.status)),
     }

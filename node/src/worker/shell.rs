@@ -308,6 +308,9 @@ impl Shell {
                 self.step(Input::Disconnected);
             }
             News::Input(input) => {
+                if matches!(input, Input::Removed { .. }) {
+                    self.contact.is_removed = true;
+                }
                 if matches!(input, Input::Welcome { .. }) {
                     tracing::info!(
                         worker = self.around.name,

@@ -46,7 +46,9 @@ impl Status {
             ));
         }
         complaints.extend(self.refused.clone());
-        if !self.contact.is_welcome {
+        if self.contact.is_removed {
+            complaints.extend(self.contact.lost.clone());
+        } else if !self.contact.is_welcome {
             let why = match self.contact.lost.as_deref() {
                 Some(why) => format!(" ({why})"),
                 None => String::new(),
@@ -64,6 +66,8 @@ impl Status {
 pub struct Contact {
     /// Whether it has a session.
     pub is_welcome: bool,
+    /// Whether the cluster has removed it.
+    pub is_removed: bool,
     /// The manager that took its hello, or took its connection last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manager: Option<String>,
@@ -76,6 +80,7 @@ impl Contact {
     /// A session began.
     pub(super) fn welcomed(&mut self) {
         self.is_welcome = true;
+        self.is_removed = false;
         self.lost = None;
     }
 

@@ -19,7 +19,7 @@ pub use workloads::crew as measure;
 use crate::cluster::Cluster;
 use crate::plan::Plan;
 use crate::trace::Level;
-use node::fleet::Command;
+use node::fleet::{Command, Fleet};
 use node::scheduler::model::{Availability, Status};
 use node::service::Spec;
 use rand::Rng;
@@ -196,15 +196,7 @@ async fn act(cluster: &Cluster, churn: &mut Churn, step: Step) {
                 churn.stays(&name);
             }
         }
-        Act::Return { name, empty } => {
-            if empty && cluster.is_off(&name) {
-                simdisk::disk(&name).wipe();
-                let text = "gets an EMPTY disk";
-                cluster.recorder.line(&name, Level::Story, text);
-            }
-            cluster.recorder.sometimes("a removed worker came back");
-            cluster.up(&name);
-        }
+        Act::Return { name, empty } => worker::let_in(cluster, &name, empty).await,
     }
 }
 
@@ -250,6 +242,30 @@ pub fn named(order: &toml::Table, who: impl Fn(&Who) -> Vec<String>) -> toml::Ta
     fields
         .map(|(name, value)| (name.clone(), named(value).unwrap_or_else(|| value.clone())))
         .collect()
+}
+
+/// The workers that shall be there in the end. One that was removed by force shall not, and nothing may run on it, though its process
+/// runs and its token is good.
+pub fn not_forced_out(cluster: &Cluster, fleet: &Fleet) -> Vec<String> {
+    let (out, wanted) = cluster.workers().into_iter().partition(|name| {
+        let mut removed = fleet.snapshot.removed.values();
+        removed.any(|one| one.by_force && one.name == *name)
+    });
+    let out: Vec<String> = out;
+    for name in out {
+        let mut runs = cluster.ledger.runs().into_iter();
+        if fleet.worker(&name).is_some() {
+            let wrong = format!("stays_out: {name} was removed by force and is there again");
+            cluster.recorder.fail(wrong);
+        } else if runs.any(|run| run.host == name && run.to.is_none()) {
+            let wrong = format!("stays_out: {name} was removed by force and runs tasks");
+            cluster.recorder.fail(wrong);
+        } else if !cluster.is_off(&name) {
+            let probe = "a worker that was removed by force ended its tasks and stayed out";
+            cluster.recorder.sometimes(probe);
+        }
+    }
+    wanted
 }
 
 /// A command of a scenario.

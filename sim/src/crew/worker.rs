@@ -2,7 +2,7 @@
 
 use super::ear::Ear;
 use super::machine::Machine;
-use crate::cluster::{Cluster, put};
+use crate::cluster::{Cluster, peek, put};
 use crate::lane::SimLanes;
 use crate::plan::Plan;
 use crate::planted::Hand;
@@ -15,6 +15,8 @@ use node::node::Ended;
 use node::rt::Net;
 use node::service::spec::Amounts;
 use node::worker::{RunningWorker, WorkerConfig};
+use scenarios::Crash;
+use simdisk::CrashMode;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
@@ -50,6 +52,35 @@ pub async fn start_all(cluster: &Cluster, plan: &Plan) {
         }
         cluster.add_worker(&name, config(cluster, number), plan.knobs.clone());
     }
+}
+
+/// Lets the machine of a removed worker in again: its process ends, its disk is emptied or a token is made for it, and it starts.
+pub(crate) async fn let_in(cluster: &Cluster, name: &str, empty: bool) {
+    if !cluster.is_off(name) {
+        let newest = cluster.overseer.as_ref().map(|one| one.newest());
+        if newest.is_some_and(|fleet| fleet.worker(name).is_none()) {
+            let probe = "a removed worker stayed out although its process ran";
+            cluster.recorder.sometimes(probe);
+        }
+        cluster.down(name, Crash::Stop, CrashMode::KeepAll).await;
+    }
+    if empty && cluster.is_off(name) {
+        simdisk::disk(name).wipe();
+        let text = "gets an EMPTY disk";
+        cluster.recorder.line(name, Level::Story, text);
+    } else {
+        let token = format!("sim-token-{name}-{}", cluster.recorder.now().as_micros());
+        let order = Command::TokenCreate {
+            hash: node::manager::token_hash(&token),
+            ttl_ms: TOKEN_TTL_MS,
+        };
+        super::command(cluster, order).await;
+        cluster.give_token(name, token);
+        let text = "gets a new token";
+        cluster.recorder.line(name, Level::Story, text);
+    }
+    cluster.recorder.sometimes("a removed worker came back");
+    cluster.up(name);
 }
 
 /// The configuration of a worker, as an operator would write it.
@@ -101,6 +132,8 @@ pub(crate) struct Boot {
     pub(crate) exited: Arc<Mutex<Option<Ended>>>,
     /// SIGTERM.
     pub(crate) term: Arc<Notify>,
+    /// A token that an operator gave the machine since, in place of the first.
+    pub(crate) token: Arc<Mutex<Option<String>>>,
 }
 
 impl Boot {
@@ -116,7 +149,9 @@ impl Boot {
         env.net = Net::new(Ear::new(env.net.clone(), ledger, &self.name));
         let executor: Hand = Arc::new(self.machine.boots(env.clock.clone()));
         let (env, executor) = self.cluster.outfit(&self.name, env, executor);
-        let started = node::worker::start(env, self.config.clone(), self.knobs.clone(), executor);
+        let mut config = self.config.clone();
+        config.token = peek(&self.token).or(config.token);
+        let started = node::worker::start(env, config, self.knobs.clone(), executor);
         let reason = match started.await {
             Ok(running) => self.live(running).await,
             Err(error) => format!("cannot start: {error}"),

@@ -6,6 +6,7 @@
 //! | an epoch never goes back | 1 |
 //! | a task is given only to a worker that fits: constraints, images, copies per worker, volumes | 4 |
 //! | no task is given to a worker that is drained or down, and none is on one that was removed | 4 |
+//! | a worker that was removed is one again only by a token that was made afterwards | 3 |
 //! | a slot has and remembers few tasks | 1 |
 //! | reservations never exceed the capacity of a worker | 7 |
 //! | every change of a task's state has an event that tells of it | 7 |
@@ -78,6 +79,28 @@ pub fn fleet(now: &Fleet) -> Vec<Finding> {
                     worker.name
                 ),
             ));
+        }
+    }
+    found.extend(returned(now));
+    found
+}
+
+/// Workers that were removed and are there again without anybody having let them in.
+fn returned(now: &Fleet) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (id, removed) in &now.snapshot.removed {
+        if now.snapshot.workers.contains_key(id) {
+            let text = format!("worker {id} was removed and is there under its old id");
+            found.push(says(Rule::StaysOut, text));
+        }
+        let mut workers = now.workers.iter();
+        let same = workers.find(|(_, note)| note.life == removed.life);
+        if let Some((again, note)) = same.filter(|(_, note)| note.token <= removed.index) {
+            let text = format!(
+                "{}, removed at entry {}, is there again as worker {again}, by token {}",
+                removed.name, removed.index, note.token
+            );
+            found.push(says(Rule::StaysOut, text));
         }
     }
     found
@@ -286,10 +309,11 @@ fn says(rule: Rule, text: String) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use node::fleet::Event;
+    use node::fleet::{Event, WorkerNote};
+    use node::scheduler::model::Removed;
     use node::service::spec::{Amounts, Mount};
     use node::service::{Desired, State};
-    use node::types::Epoch;
+    use node::types::{Epoch, Incarnation};
     use std::sync::Arc;
 
     /// A fleet with one worker and one task on it, both as they shall be.
@@ -510,6 +534,34 @@ mod tests {
         assert!(given(|_| {}, "node.labelled").is_empty());
         let nobody = broken(|fleet| fleet.snapshot.workers = node::map::Map::default());
         assert_eq!(nobody, [Rule::TaskPlace]);
+    }
+
+    #[test]
+    fn a_removed_worker_that_is_back_by_itself_is_seen() {
+        let back = |token: u64, life: u64| {
+            broken(|fleet| {
+                let removed = Removed {
+                    index: 7,
+                    life: Incarnation(3),
+                    ..Removed::default()
+                };
+                fleet.snapshot.removed.insert(WorkerId(9), removed);
+                let note = WorkerNote {
+                    life: Incarnation(life),
+                    token,
+                    ..WorkerNote::default()
+                };
+                fleet.workers.insert(WorkerId(1), note);
+            })
+        };
+        assert_eq!(back(6, 3), [Rule::StaysOut]);
+        assert!(back(8, 3).is_empty(), "an operator made a token for it");
+        assert!(back(6, 4).is_empty(), "an empty disk is another worker");
+        let as_it_was = broken(|fleet| {
+            let removed = Removed::default();
+            fleet.snapshot.removed.insert(WorkerId(1), removed);
+        });
+        assert_eq!(as_it_was, [Rule::StaysOut]);
     }
 
     #[test]

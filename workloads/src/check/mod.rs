@@ -92,6 +92,8 @@ pub enum Rule {
     SlotDoubled,
     /// A slot has and remembers few tasks, whatever happens to it.
     SlotBounded,
+    /// A worker that was removed stays out until an operator lets it in.
+    StaysOut,
 }
 
 /// One thing that no correct cluster could have done.

@@ -8,6 +8,7 @@ use crate::scheduler::model::{Status, Worker};
 use crate::service::State;
 use crate::state::command::Refusal;
 use crate::types::{Epoch, TaskId, WorkerId};
+use crate::worker::exchange::Identity;
 
 /// Longest address or platform of a worker, bytes.
 const WORD_LEN_MAX: usize = 255;
@@ -38,6 +39,11 @@ impl Fleet {
                 (self.join(&said.machine, at), false)
             }
         };
+        if let (Who::Heir(_, token) | Who::New(token), Some(note)) =
+            (&who, self.workers.get_mut(&id))
+        {
+            note.token = *token;
+        }
         let Some(worker) = self.snapshot.workers.get_mut(&id) else {
             return Ok(Done::Nothing); // Never: it was found, or made just now.
         };
@@ -81,10 +87,13 @@ impl Fleet {
         let by_id = self.snapshot.workers.get(&identity.worker);
         let named = by_id.or_else(|| self.worker(&said.machine.name));
         let token = said.token_hash.as_deref();
+        if let Some(message) = self.stays_out(identity, &said.machine.name, token) {
+            return refuse(Refusal::NotFound, message);
+        }
         let Some(worker) = named else {
             if identity.worker != WorkerId::default() && token.is_none() {
                 let message = format!(
-                    "worker {} was removed from this cluster: start it with a token to join again",
+                    "worker {} is not known in this cluster: start it with a token to join again",
                     said.machine.name
                 );
                 return refuse(Refusal::NotFound, message);
@@ -125,6 +134,33 @@ impl Fleet {
             return refuse(Refusal::Conflict, message);
         }
         Ok(Who::Heir(worker.id, token))
+    }
+
+    /// Why a worker stays out that was removed; none: it was not, has joined again, or shows a token that was made after it was
+    /// removed. An older one may stand in its machine's files, and would let it in again without anybody wanting it.
+    pub(crate) fn stays_out(
+        &self,
+        identity: Identity,
+        name: &str,
+        token_hash: Option<&str>,
+    ) -> Option<String> {
+        let named = self.worker(name).and_then(|one| self.workers.get(&one.id));
+        if named.is_some_and(|note| note.life == identity.life) {
+            return None;
+        }
+        let removed = self.snapshot.removed.get(&identity.worker)?;
+        let mut tokens = self.tokens.iter();
+        let shown = tokens.find(|(_, token)| Some(token.hash.as_str()) == token_hash);
+        if shown.is_some_and(|(&id, _)| id > removed.index) {
+            return None;
+        }
+        let name = &removed.name;
+        let how = if removed.by_force { " by force" } else { "" };
+        Some(format!(
+            "worker {name} was removed from this cluster{how}: it stays out, and its tasks end; to use this machine again, make a token \
+             now (`seaworthy cluster token`; one from before the removal does not do) and start the worker with it, or give it \
+             an empty data directory"
+        ))
     }
 
     /// Makes a worker that has no session yet.

@@ -196,7 +196,7 @@ impl Fleet {
 
     pub(super) fn remove_service(&mut self, name: &str, at: At) -> Result<Done, Refused> {
         let Some(service) = self.service(name) else {
-            return no_such_service(name);
+            return self.no_such_service(name);
         };
         let id = service.id;
         if !service.removing {
@@ -259,7 +259,7 @@ impl Fleet {
                 format!("service {name} is being removed"),
             ),
             Some(service) => Ok(service),
-            None => no_such_service(name),
+            None => self.no_such_service(name),
         }
     }
 
@@ -268,14 +268,13 @@ impl Fleet {
         let version = service.map_or(0, |service| service.current.version);
         Ok(Done::Service { id, version })
     }
-}
 
-fn no_such_service<T>(name: &str) -> Result<T, Refused> {
-    let name = name.escape_debug();
-    refuse(
-        Refusal::NotFound,
-        format!("there is no service `{name}`; `service ls` shows which there are"),
-    )
+    fn no_such_service<T>(&self, name: &str) -> Result<T, Refused> {
+        let says = self.other_than_service(name);
+        let says = says.unwrap_or_else(|| "`service ls` shows which there are".to_owned());
+        let message = format!("there is no service `{}`; {says}", name.escape_debug());
+        refuse(Refusal::NotFound, message)
+    }
 }
 
 fn check(spec: &Spec) -> Result<(), Refused> {

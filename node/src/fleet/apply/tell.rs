@@ -137,9 +137,8 @@ impl Fleet {
         )
     }
 
-    /// A worker's name, or its number when it is gone.
+    /// A worker's name, also when it is gone.
     pub(super) fn worker_name(&self, id: WorkerId) -> String {
-        let worker = self.snapshot.workers.get(&id);
-        worker.map_or_else(|| format!("worker-{id}"), |worker| worker.name.clone())
+        self.snapshot.worker_name(id)
     }
 }

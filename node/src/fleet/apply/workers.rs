@@ -3,13 +3,13 @@
 use super::{At, Refused, refuse};
 use crate::fleet::command::{Done, WorkerReports};
 use crate::fleet::records::Key;
-use crate::fleet::{Fleet, WorkerNote};
-use crate::scheduler::model::{Availability, Status, Worker};
+use crate::fleet::{Fleet, REMOVED_MAX, WorkerNote};
+use crate::scheduler::model::{Availability, Removed, Status, Worker};
 use crate::service::State;
 use crate::state::command::Refusal;
 use crate::types::{Epoch, TaskId, Term, WorkerId};
 use crate::worker::words::Observation;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most of a worker's message that is kept, characters.
 const MESSAGE_CHARS_MAX: usize = 1_000;
@@ -193,6 +193,7 @@ impl Fleet {
             }
             self.end_task(task, &format!("worker {name} was removed with it"), at);
         }
+        self.remember_removed(id, name, force, at);
         self.snapshot.workers.remove(&id);
         self.workers.remove(&id);
         self.mark(Key::Worker(id));
@@ -200,6 +201,33 @@ impl Fleet {
         let message = format!("worker {name} was removed{says}");
         self.tell("node.removed", id, message, at);
         Ok(Done::Nothing)
+    }
+
+    /// Keeps what people knew of a worker that goes.
+    fn remember_removed(&mut self, id: WorkerId, name: &str, by_force: bool, at: At) {
+        let life = self.workers.get(&id).map(|note| note.life);
+        let life = life.unwrap_or_default();
+        let removed = Removed {
+            name: name.to_owned(),
+            index: at.index,
+            removed_ms: at.time_ms,
+            life,
+            by_force,
+        };
+        self.snapshot.removed.insert(id, removed);
+        self.mark(Key::Removed(id));
+        if self.snapshot.removed.len() <= REMOVED_MAX {
+            return;
+        }
+        let volumes = self.snapshot.volumes.values();
+        let needed: BTreeSet<WorkerId> = volumes.filter_map(|volume| volume.worker).collect();
+        let all = self.snapshot.removed.iter();
+        let free = all.filter(|(id, _)| !needed.contains(id));
+        let oldest = free.min_by_key(|(_, removed)| removed.index);
+        if let Some((&oldest, _)) = oldest {
+            self.snapshot.removed.remove(&oldest);
+            self.mark(Key::Removed(oldest));
+        }
     }
 
     pub(super) fn known_worker(&self, name: &str) -> Result<&Worker, Refused> {

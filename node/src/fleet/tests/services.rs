@@ -208,6 +208,13 @@ fn a_removed_service_goes_with_its_last_task() {
     crew.good(remove("web"));
     crew.settle();
     assert!(crew.service("web").removing);
+    for (name, says) in [
+        ("web.1", "web.1 is slot 1 of service web: name the service"),
+        ("1", "1 is a task, of service web: name the service"),
+        ("db.1", "`service ls`"),
+    ] {
+        assert_eq!(crew.refused(scale(name, 1), says), Refusal::NotFound);
+    }
     let again = Command::ServiceCreate {
         spec: spec("web", 1),
     };

@@ -1,7 +1,8 @@
 //! Joining, reporting, being told and being removed.
 
 use super::*;
-use crate::scheduler::model::Availability;
+use crate::fleet::REMOVED_MAX;
+use crate::scheduler::model::{Availability, Removed};
 use crate::worker::words::Exit;
 
 #[test]
@@ -91,7 +92,7 @@ fn a_known_worker_with_another_disk_shows_a_token() {
 }
 
 #[test]
-fn a_removed_worker_joins_again_by_token_alone() {
+fn a_removed_worker_joins_again_only_by_a_token_that_was_made_afterwards() {
     let mut crew = Crew::with_workers(&["w1"]);
     let mut word = crew.word_of("w1");
     let old = crew.worker("w1").id;
@@ -101,14 +102,35 @@ fn a_removed_worker_joins_again_by_token_alone() {
     };
     crew.good(remove.clone());
     assert_eq!(crew.told(), ["node.removed"]);
-    assert_eq!(crew.refused(remove, "no worker"), Refusal::NotFound);
+    assert_eq!(crew.refused(remove.clone(), "no worker"), Refusal::NotFound);
     word.token_hash = None;
     assert_eq!(
         crew.hello_refused(word.clone(), "was removed"),
         Refusal::NotFound
     );
+    // The token with which it joined stands in its machine's files.
     word.token_hash = Some(hash('a'));
-    let (id, epoch) = crew.say(word).unwrap();
+    let why = "stays out";
+    assert_eq!(crew.hello_refused(word.clone(), why), Refusal::NotFound);
+    // Nor does it take the place of another machine under its name.
+    let mut other = crew.word_of("w1");
+    other.hello.identity.life = Incarnation(9);
+    crew.say(other).unwrap();
+    crew.down("w1");
+    assert_eq!(crew.hello_refused(word.clone(), why), Refusal::NotFound);
+    crew.good(remove);
+    crew.good(Command::TokenCreate {
+        hash: hash('b'),
+        ttl_ms: 86_400_000,
+    });
+    let token = crew.index;
+    word.token_hash = Some(hash('b'));
+    let (id, epoch) = crew.say(word.clone()).unwrap();
+    assert_eq!(crew.fleet.workers[&id].token, token);
+    // It never heard its new name: it says the same again, and that is no other worker, whatever became of the token.
+    crew.good(Command::TokenRevoke { id: token });
+    word.token_hash = Some(hash('a'));
+    assert_eq!(crew.say(word).unwrap(), (id, Epoch(epoch.0 + 1)));
     // Its own epochs go on, or it would not follow.
     assert!(id != old && epoch == Epoch(2));
 }
@@ -301,4 +323,69 @@ fn one_that_is_down_goes_unless_it_may_still_write() {
     );
     crew.good(remove(false));
     other.good(remove(true));
+}
+
+#[test]
+fn a_removed_worker_keeps_its_name_in_what_is_told_of_it() {
+    let mut crew = Crew::with_workers(&["w1"]);
+    crew.create(with_volume(spec("db", 1), "data"));
+    crew.settle();
+    let id = crew.worker("w1").id;
+    crew.good(Command::WorkerRemove {
+        name: "w1".to_owned(),
+        force: true,
+    });
+    let removed = &crew.fleet.snapshot.removed[&id];
+    assert_eq!((removed.name.as_str(), removed.by_force), ("w1", true));
+    assert_eq!(removed.index, crew.index);
+    crew.hello("w2").unwrap();
+    crew.settle();
+    let waits = crew.fleet.snapshot.tasks.values().last().unwrap().id;
+    let why = crate::scheduler::explain(&crew.fleet.snapshot, &crew.moment, waits).unwrap();
+    let says = "volume data lies on w1, which was removed";
+    assert!(why.summary.contains(says), "{}", why.summary);
+}
+
+#[test]
+fn removed_workers_are_forgotten_beyond_a_bound_but_for_those_with_volumes() {
+    let mut crew = Crew::with_workers(&["w1"]);
+    let on_w1 = Some("w1".to_owned());
+    let name = "data".to_owned();
+    crew.good(Command::VolumeCreate {
+        name,
+        worker: on_w1,
+    });
+    let first = crew.worker("w1").id;
+    let remove = |name: &str| Command::WorkerRemove {
+        name: name.to_owned(),
+        force: false,
+    };
+    crew.good(remove("w1"));
+    for id in 1..=u64::try_from(REMOVED_MAX).unwrap() {
+        let removed = Removed::default();
+        let removed = Removed {
+            index: 1_000 + id,
+            ..removed
+        };
+        let id = WorkerId(1_000_000 + id);
+        crew.fleet.snapshot.removed.insert(id, removed);
+    }
+    let mut fleet = crew.fleet.clone();
+    let at = At {
+        index: 9_000_000,
+        term: crew.term,
+        time_ms: crew.now_ms,
+    };
+    let word = crew.word_of("w2");
+    fleet
+        .apply(&Command::WorkerHello(Box::new(word)), at)
+        .unwrap();
+    fleet.apply(&remove("w2"), at).unwrap();
+    let removed = &fleet.snapshot.removed;
+    assert!(
+        removed.contains_key(&first),
+        "a volume lies on it: its name is needed"
+    );
+    assert!(!removed.contains_key(&WorkerId(1_000_001)), "the oldest");
+    assert!(removed.contains_key(&WorkerId(9_000_000)));
 }

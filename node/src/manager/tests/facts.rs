@@ -10,6 +10,7 @@ use crate::fleet::Command;
 use crate::fleet::command::WorkerReports;
 use crate::fleet::meeting::{Call, Reply};
 use crate::handle::MemberChange;
+use crate::knobs::Knobs;
 use crate::manager::assignments::newer;
 use crate::scheduler::Change;
 use crate::scheduler::model::Status;
@@ -145,6 +146,56 @@ async fn a_worker_that_is_known_says_hello_without_an_entry() {
         "{again:?}"
     );
     assert_eq!(world.behind().commands.len(), before);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_removed_hears_so_and_a_token_made_afterwards_lets_it_in() {
+    let world = World::new(knobs());
+    let (worker, epoch) = world.join("w1").await;
+    let name = "w1".to_owned();
+    world
+        .command(Command::WorkerRemove { name, force: true })
+        .await;
+    let over = world.ask(beat(worker, epoch)).await.unwrap();
+    assert!(matches!(over, Reply::Over { .. }), "{over:?}");
+    let before = world.behind().commands.len();
+    let removed = world.ask(hello("w1", worker.0, epoch.0)).await.unwrap();
+    let Reply::Removed {
+        worker: which,
+        reason,
+    } = &removed
+    else {
+        panic!("{removed:?}");
+    };
+    assert!(*which == worker && reason.contains("removed from this cluster by force"));
+    assert_eq!(world.behind().commands.len(), before, "it costs no entry");
+    let (hash, ttl_ms) = (crate::manager::token_hash("again"), 1_000_000);
+    world.command(Command::TokenCreate { hash, ttl_ms }).await;
+    let mut again = hello("w1", worker.0, epoch.0);
+    if let Call::Hello(call) = &mut again {
+        call.token = Some("again".to_owned());
+    }
+    let back = world.ask(again).await.unwrap();
+    assert!(
+        matches!(back, Reply::Welcome { worker: new, .. } if new != worker),
+        "{back:?}"
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn many_that_join_at_once_wait_for_each_other_and_nobody_is_sent_away() {
+    let world = World::new(Knobs {
+        worker_hellos_max: 2,
+        ..knobs()
+    });
+    world.join("first").await;
+    let names: Vec<String> = (0..40).map(|number| format!("w{number}")).collect();
+    let all = names.iter().map(|name| world.ask(hello(name, 0, 0)));
+    for reply in futures::future::join_all(all).await {
+        assert!(matches!(reply, Ok(Reply::Welcome { .. })), "{reply:?}");
+    }
     world.end().await;
 }
 

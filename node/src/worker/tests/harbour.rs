@@ -57,6 +57,8 @@ pub(super) struct Script {
     pub(super) lease_ms: u64,
     /// Whether the session is said to be over at the next heartbeat.
     pub(super) is_over: bool,
+    /// Whether the worker was removed.
+    pub(super) is_removed: bool,
     /// Hellos, in order.
     pub(super) hellos: Vec<Hello>,
     /// Heartbeats by the manager that took them.
@@ -78,6 +80,13 @@ impl Script {
 
     fn take(&mut self, manager: usize, call: Call) -> Option<Reply> {
         match call {
+            Call::Hello(call) if self.is_removed => {
+                self.hellos.push(call.hello);
+                Some(Reply::Removed {
+                    worker: WorkerId(9),
+                    reason: "worker w1 was removed from this cluster".to_owned(),
+                })
+            }
             Call::Hello(call) => {
                 let hello = call.hello;
                 if hello.is_anew || self.epoch == 0 || self.is_over {
@@ -92,7 +101,9 @@ impl Script {
                     managers: self.managers.clone(),
                 })
             }
-            Call::Beat { epoch, .. } if self.is_over || epoch.0 != self.epoch => {
+            Call::Beat { epoch, .. }
+                if self.is_over || self.is_removed || epoch.0 != self.epoch =>
+            {
                 Some(Reply::Over {
                     reason: "another session".to_owned(),
                 })
@@ -117,7 +128,7 @@ impl Script {
                     number,
                 })
             }
-            Call::Heard { .. } => None,
+            Call::Heard { .. } | Call::Silences => None,
         }
     }
 }

@@ -247,6 +247,23 @@ fn another_cluster_is_refused_and_a_new_name_ends_the_old_tasks() {
 }
 
 #[test]
+fn a_worker_that_was_removed_ends_everything_and_another_ones_removal_is_not_its_own() {
+    let mut worker = worker(vec![plain(1)]);
+    start(&mut worker, 1);
+    let own = worker.saved().identity();
+    let removed = |worker| exchange::Input::Removed { worker };
+    worker.step(exchange::Input::Disconnected, 1);
+    worker.step(exchange::Input::Connected, 1);
+    worker.step(removed(WorkerId(own.worker.0 + 1)), 2);
+    let state = |worker: &Worker| worker.task(TaskId(1)).map(|task| task.observation().state);
+    assert_eq!(state(&worker), Some(State::Running));
+    worker.step(removed(own.worker), 3);
+    assert_eq!(state(&worker), Some(State::Stopping));
+    assert_eq!(worker.lease_until_ms(), 0);
+    assert_eq!(worker.saved().identity(), own, "managers must know it");
+}
+
+#[test]
 fn what_is_missing_from_the_assignments_is_stopped_and_forgotten() {
     let mut worker = worker(vec![plain(1), plain(2)]);
     start(&mut worker, 1);

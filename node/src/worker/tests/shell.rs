@@ -207,6 +207,35 @@ async fn a_session_that_is_over_begins_with_a_hello() {
 }
 
 #[tokio::test]
+async fn a_worker_that_was_removed_ends_its_tasks_stays_out_and_says_why() {
+    let harbour = Harbour::new(2).await;
+    let worker = harbour.start().await;
+    harbour.script().assign(vec![web(1), web(2)]);
+    harbour.hears(1, State::Running).await;
+    harbour.hears(2, State::Running).await;
+    harbour.script().is_removed = true;
+    let status = harbour
+        .until_status(&worker, "the end of its tasks", |status| {
+            status.contact.is_removed && status.tasks.is_empty()
+        })
+        .await;
+    assert!(harbour.table.lock().alive.is_empty());
+    let complaints = status.complaints();
+    assert_eq!(complaints, ["worker w1 was removed from this cluster"]);
+    // It asks again, but seldom; each of the pauses is 50 ms or more by now.
+    let asked = harbour.script().hellos.len();
+    assert!(asked <= 4, "{asked} hellos");
+    // The same cluster takes it again, by whatever an operator did meanwhile.
+    harbour.script().is_removed = false;
+    harbour
+        .until_status(&worker, "a session", |status| {
+            status.contact.is_welcome && !status.contact.is_removed
+        })
+        .await;
+    worker.cut_off().await;
+}
+
+#[tokio::test]
 async fn a_single_writer_ends_before_its_lease_when_managers_are_silent() {
     let harbour = Harbour::new(1).await;
     harbour.script().lease_ms = 1_500;

@@ -1,4 +1,4 @@
-//! The witness: hears from every process of every task what becomes of it, and writes the ledger that the judges read.
+//! The scribe: hears from every process of every task what becomes of it, and writes the ledger that the judges read.
 //!
 //! Each process holds a connection for as long as it lives; when that ends, the process has ended, whoever killed it. What it said
 //! before is why. A lock that a new process has got says that no earlier one holds it any more: those are closed in the ledger
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use workloads::ledger::{KILLED, Run};
 
-/// What the witness knows.
+/// What the scribe knows.
 #[derive(Default)]
 struct Known {
     /// Every process, in the order in which they began.
@@ -32,9 +32,9 @@ struct Known {
     is_over: bool,
 }
 
-/// The witness. A clone is the same.
+/// The scribe. A clone is the same.
 #[derive(Clone)]
-pub(crate) struct Witness {
+pub(crate) struct Scribe {
     /// The run's clock.
     clock: RunClock,
     /// Where wrongs are told.
@@ -47,7 +47,7 @@ pub(crate) struct Witness {
     door: Arc<JoinHandle<()>>,
 }
 
-impl Witness {
+impl Scribe {
     /// Begins to listen.
     pub(crate) async fn start(clock: RunClock, story: Story) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -58,7 +58,7 @@ impl Witness {
             tokio::spawn(async move {
                 loop {
                     let Ok((stream, _)) = listener.accept().await else {
-                        story.fail("the witness cannot hear tasks any more".to_owned());
+                        story.fail("the scribe cannot hear tasks any more".to_owned());
                         return;
                     };
                     let (known, story) = (Arc::clone(&known), story.clone());
@@ -66,7 +66,7 @@ impl Witness {
                 }
             })
         };
-        Ok(Witness {
+        Ok(Scribe {
             clock,
             story,
             known,
@@ -84,7 +84,7 @@ impl Witness {
         self.lock().runs.clone()
     }
 
-    /// The machine of a worker loses power: every process there is killed, and none begins until [`Witness::power_is_back`].
+    /// The machine of a worker loses power: every process there is killed, and none begins until [`Scribe::power_is_back`].
     pub(crate) fn power_is_lost(&self, host: &str) {
         let mut known = self.lock();
         known.dark.insert(host.to_owned());
@@ -125,7 +125,7 @@ impl Witness {
     }
 }
 
-impl Drop for Witness {
+impl Drop for Scribe {
     /// The last one lets nobody in any more.
     fn drop(&mut self) {
         if Arc::strong_count(&self.door) == 1 {
@@ -295,14 +295,14 @@ mod tests {
         }
     }
 
-    async fn witness() -> Witness {
-        let started = Witness::start(RunClock::start(), Story::default()).await;
+    async fn scribe() -> Scribe {
+        let started = Scribe::start(RunClock::start(), Story::default()).await;
         started.expect("loopback can be listened on")
     }
 
     /// Connects, and says lines.
-    async fn says(witness: &Witness, lines: &[Line]) -> TcpStream {
-        let mut stream = TcpStream::connect(witness.address)
+    async fn says(scribe: &Scribe, lines: &[Line]) -> TcpStream {
+        let mut stream = TcpStream::connect(scribe.address)
             .await
             .expect("it listens");
         for line in lines {
@@ -313,68 +313,68 @@ mod tests {
     }
 
     /// Waits until the ledger is so.
-    async fn until(witness: &Witness, holds: impl Fn(&[Run]) -> bool) {
+    async fn until(scribe: &Scribe, holds: impl Fn(&[Run]) -> bool) {
         for _ in 0..1_000 {
-            if holds(&witness.runs()) {
+            if holds(&scribe.runs()) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("never came: {:?}", witness.runs());
+        panic!("never came: {:?}", scribe.runs());
     }
 
     #[tokio::test]
     async fn a_process_is_there_until_its_connection_ends_and_what_it_said_is_why() {
-        let witness = witness().await;
-        let one = says(&witness, &[Line::Begins(begins(1, "w1")), Line::Told]).await;
-        until(&witness, |runs| runs.iter().any(|run| run.told.is_some())).await;
-        assert_eq!(witness.runs()[0].to, None);
+        let scribe = scribe().await;
+        let one = says(&scribe, &[Line::Begins(begins(1, "w1")), Line::Told]).await;
+        until(&scribe, |runs| runs.iter().any(|run| run.told.is_some())).await;
+        assert_eq!(scribe.runs()[0].to, None);
         drop(one);
-        until(&witness, |runs| runs[0].why == KILLED).await;
+        until(&scribe, |runs| runs[0].why == KILLED).await;
         let why = "done".to_owned();
         says(
-            &witness,
+            &scribe,
             &[Line::Begins(begins(2, "w1")), Line::Ends { why }],
         )
         .await;
-        until(&witness, |runs| runs.len() == 2 && runs[1].why == "done").await;
-        assert!(witness.failures().is_empty());
+        until(&scribe, |runs| runs.len() == 2 && runs[1].why == "done").await;
+        assert!(scribe.failures().is_empty());
     }
 
     #[tokio::test]
     async fn a_lock_that_was_got_closes_its_last_holder_and_one_that_was_not_is_a_wrong() {
-        let witness = witness().await;
-        let _one = says(&witness, &[Line::Begins(begins(1, "w1"))]).await;
-        until(&witness, |runs| runs.len() == 1).await;
-        let _two = says(&witness, &[Line::Begins(begins(2, "w2"))]).await;
-        until(&witness, |runs| runs.len() == 2).await;
-        let runs = witness.runs();
+        let scribe = scribe().await;
+        let _one = says(&scribe, &[Line::Begins(begins(1, "w1"))]).await;
+        until(&scribe, |runs| runs.len() == 1).await;
+        let _two = says(&scribe, &[Line::Begins(begins(2, "w2"))]).await;
+        until(&scribe, |runs| runs.len() == 2).await;
+        let runs = scribe.runs();
         assert_eq!(runs[0].to, Some(runs[1].from));
-        assert!(witness.failures().is_empty());
+        assert!(scribe.failures().is_empty());
         let mut three = begins(3, "w3");
         three.shared = vec!["volume data".to_owned()];
-        let _three = says(&witness, &[Line::Begins(three)]).await;
-        until(&witness, |runs| runs.len() == 3).await;
-        assert_eq!(witness.runs()[1].to, None, "both are there");
-        assert!(witness.failures()[0].starts_with("held_twice: task 3.1"));
+        let _three = says(&scribe, &[Line::Begins(three)]).await;
+        until(&scribe, |runs| runs.len() == 3).await;
+        assert_eq!(scribe.runs()[1].to, None, "both are there");
+        assert!(scribe.failures()[0].starts_with("held_twice: task 3.1"));
     }
 
     #[tokio::test]
     async fn nothing_begins_on_a_machine_without_power() {
-        let witness = witness().await;
-        let _one = says(&witness, &[Line::Begins(begins(1, "w1"))]).await;
-        until(&witness, |runs| runs.len() == 1).await;
-        witness.power_is_lost("w1");
-        assert_eq!(witness.runs()[0].why, "the machine lost power");
-        let mut two = says(&witness, &[Line::Begins(begins(2, "w1"))]).await;
+        let scribe = scribe().await;
+        let _one = says(&scribe, &[Line::Begins(begins(1, "w1"))]).await;
+        until(&scribe, |runs| runs.len() == 1).await;
+        scribe.power_is_lost("w1");
+        assert_eq!(scribe.runs()[0].why, "the machine lost power");
+        let mut two = says(&scribe, &[Line::Begins(begins(2, "w1"))]).await;
         // It is shown the door.
         let mut rest = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut two, &mut rest)
             .await
             .ok();
-        assert_eq!(witness.runs().len(), 1);
-        witness.power_is_back("w1");
-        let _three = says(&witness, &[Line::Begins(begins(3, "w1"))]).await;
-        until(&witness, |runs| runs.len() == 2).await;
+        assert_eq!(scribe.runs().len(), 1);
+        scribe.power_is_back("w1");
+        let _three = says(&scribe, &[Line::Begins(begins(3, "w1"))]).await;
+        until(&scribe, |runs| runs.len() == 2).await;
     }
 }
