@@ -90,7 +90,15 @@ impl Slot {
     }
 }
 
-/// A process that does not outlive whoever holds it.
+/// What a node is started through: it becomes the program behind it, and leaves a guard that reads from a pipe of ours. When that closes
+/// because this program has ended, `kill -9` included, the guard kills the node; it never kills what is not its parent any more.
+const TIED: &str = r#"exec 3<&0 </dev/null
+( trap '' HUP INT TERM; exec >/dev/null 2>&1
+read -r _ <&3; read -r _ _ _ parent _ </proc/self/stat
+[ "$parent" != $$ ] || kill -KILL $$ ) &
+exec 3<&-; exec "$@""#;
+
+/// A process that does not outlive whoever holds it. Its input is the pipe of its guard.
 struct Process(Child);
 
 impl Drop for Process {
@@ -522,11 +530,13 @@ fn spawn(program: &Path, slot: &Slot) -> Result<Process> {
         .append(true)
         .create(true)
         .open(slot.home.join("log"))?;
-    Command::new(program)
+    Command::new("/bin/sh")
+        .args(["-c", TIED, "sh"])
+        .arg(program)
         .args(&slot.words)
         // `SEAWORTHY_` variables are settings of the node, and whoever runs this may have some.
         .env_clear()
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()

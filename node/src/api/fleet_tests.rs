@@ -15,6 +15,7 @@ use crate::types::{Epoch, ServiceId, TaskId, WorkerId};
 use crate::worker::words::Exit;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A request that each route of orchestration takes, in the order of the table, by its name in the document.
@@ -578,5 +579,69 @@ async fn events_are_listed_page_by_page_and_followed() {
         assert!(count > 0, "{told}");
         told += &String::from_utf8_lossy(&part[..count]);
     }
+    world.end().await;
+}
+
+/// A worker that asks back to back is given many changes at once; whoever asks for the first time, or waits for news, has them at once.
+#[tokio::test]
+async fn answers_to_a_worker_that_asks_back_to_back_are_gathered() {
+    let world = World::new().await;
+    let revise = |revision: u64| {
+        world.fleet(|fleet| fleet.workers.get_mut(&WorkerId(1)).unwrap().revision = revision);
+    };
+    world.fleet(|fleet| {
+        *fleet = harbour();
+        // So many tasks that the pause is the longest one: 100 ms.
+        for id in 100..400 {
+            let task = Task::clone(&fleet.snapshot.tasks[&TaskId(7)]);
+            let id = TaskId(id);
+            fleet.snapshot.tasks.insert(id, Task { id, ..task });
+        }
+    });
+    let clock = &world.env.clock;
+    let ask = async |revision: u64, wait_ms: u64| {
+        let path =
+            format!("/v1/workers/1/assignments?epoch=1&revision={revision}&wait_ms={wait_ms}");
+        let asked = clock.now();
+        let (status, told) = world.json("GET", &path, "").await;
+        assert_eq!(status, 200, "{told}");
+        let given = told["assignments"]["revision"].as_u64();
+        (given, clock.now().since(asked))
+    };
+    let longest = Duration::from_millis(100);
+    // News at once: what comes within the pause is in the same answer. A machine that stands still longer than that is asked again.
+    let mut gathered = false;
+    for known in (10..60).step_by(10) {
+        revise(known + 1);
+        let changes = async {
+            clock.sleep(longest / 10).await;
+            revise(known + 2);
+        };
+        let ((given, took), ()) = tokio::join!(ask(known, 1_000), changes);
+        assert!(took >= longest, "{took:?}: it would ask again at once");
+        gathered |= given == Some(known + 2);
+    }
+    assert!(gathered, "each change had an answer of its own");
+    // The first question is answered while one that is gathered for still waits.
+    let newest = 70;
+    revise(newest);
+    let (late, first) = tokio::join!(ask(newest - 1, 1_000), ask(0, 1_000));
+    assert_eq!((late.0, first.0), (Some(newest), Some(newest)));
+    assert!(first.1 < late.1, "{:?}, {:?}", first.1, late.1);
+    // News for a worker that waits: as soon as they come. The pause would be added to when they came.
+    let mut least = Duration::MAX;
+    for known in (70..120).step_by(10) {
+        revise(known);
+        let came = async {
+            clock.sleep(longest / 10).await;
+            revise(known + 1);
+            clock.now()
+        };
+        let begun = clock.now();
+        let ((given, took), came) = tokio::join!(ask(known, 5_000), came);
+        assert_eq!(given, Some(known + 1));
+        least = least.min(took.saturating_sub(came.since(begun)));
+    }
+    assert!(least < longest, "{least:?} after the news");
     world.end().await;
 }

@@ -50,6 +50,8 @@ pub struct ProcessExecutor {
     dir: PathBuf,
     /// Where files of secrets go.
     shelf: Shelf,
+    /// What a task dies with that needs no lease.
+    tie: Tie,
     /// Length at which a task's output is rotated, bytes.
     log_bytes: u64,
     /// Older parts of it that are kept.
@@ -65,6 +67,7 @@ impl ProcessExecutor {
             clock: env.clock.clone(),
             lane: env.lanes.open("tasks"),
             shelf: Shelf::new(Path::new(secrets::BASE), &dir),
+            tie: Tie::None,
             dir,
             log_bytes: knobs.task_log_bytes,
             logs_kept: knobs.task_logs_kept,
@@ -75,6 +78,28 @@ impl ProcessExecutor {
     pub fn with_secrets_dir(self, base: &Path) -> Self {
         let shelf = Shelf::new(base, &self.dir);
         ProcessExecutor { shelf, ..self }
+    }
+
+    /// The same executor, whose tasks all end with this program, however that ends: for workers that nobody will start again.
+    pub fn tied_to_program(self) -> Self {
+        let tie = Tie::Program;
+        ProcessExecutor { tie, ..self }
+    }
+
+    /// What a task's process dies with.
+    pub(super) fn tie(&self, assignment: &Assignment) -> Tie {
+        match assignment.spec.is_single_writer() {
+            true => Tie::Lease,
+            false => self.tie,
+        }
+    }
+
+    /// What a check of a task dies with: it would be no orphan that anybody finds.
+    pub(super) fn check_tie(&self, assignment: &Assignment) -> Tie {
+        match self.tie(assignment) {
+            Tie::None => Tie::Program,
+            tied => tied,
+        }
     }
 
     /// The directory of a task's secrets.
@@ -195,7 +220,7 @@ impl ProcessExecutor {
             stdout: Some(dir.join("stdout.log")),
             stderr: Some(dir.join("stderr.log")),
             mark: self.mark(assignment.task, attempt),
-            tie: tie(assignment),
+            tie: self.tie(assignment),
             last_words: Vec::new(),
             limits: processes::Limits {
                 cpu_milli: spec.resources.limits.cpu_milli,
@@ -246,7 +271,7 @@ impl ProcessExecutor {
             .map_err(|no| io::Error::other(no.message))?;
         run.words = command.to_vec();
         (run.stdout, run.stderr, run.mark) = (None, None, String::new());
-        run.tie = check_tie(assignment);
+        run.tie = self.check_tie(assignment);
         let process = self.processes.start(run).await?;
         if let Ok(ended) = self.clock.timeout(span, self.processes.wait(process)).await {
             return Ok(ended.code == Some(0));
@@ -323,22 +348,6 @@ pub(super) async fn on_lane<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let done = lane.run(work).await;
     done.unwrap_or_else(|closed| Err(not_now(closed.to_string())))
-}
-
-/// What a task's process dies with.
-pub(super) fn tie(assignment: &Assignment) -> Tie {
-    match assignment.spec.is_single_writer() {
-        true => Tie::Lease,
-        false => Tie::None,
-    }
-}
-
-/// What a check of a task dies with: it would be no orphan that anybody finds.
-pub(super) fn check_tie(assignment: &Assignment) -> Tie {
-    match tie(assignment) {
-        Tie::None => Tie::Program,
-        tied => tied,
-    }
 }
 
 /// Makes directories.

@@ -38,7 +38,7 @@ mod tests;
 use super::exchange::Found;
 use super::executor::Executor;
 use super::logs::{LogPage, LogQuery};
-use super::process::{self, PATH, ProcessExecutor, never, not_now, on_lane};
+use super::process::{PATH, ProcessExecutor, never, not_now, on_lane};
 use super::secrets::SecretFile;
 use super::words::{Assignment, Exit, Handle, Refusal, Signal};
 use crate::knobs::Knobs;
@@ -172,6 +172,12 @@ impl ContainerExecutor {
     /// The same executor, with files of secrets in `base`, which must be in memory.
     pub fn with_secrets_dir(self, base: &Path) -> Self {
         let process = self.process.with_secrets_dir(base);
+        ContainerExecutor { process, ..self }
+    }
+
+    /// The same executor, whose tasks all end with this program ([`ProcessExecutor::tied_to_program`]).
+    pub fn tied_to_program(self) -> Self {
+        let process = self.process.tied_to_program();
         ContainerExecutor { process, ..self }
     }
 
@@ -353,7 +359,7 @@ impl ContainerExecutor {
             stdout: Some(dir.join("stdout.log")),
             stderr: Some(dir.join("stderr.log")),
             mark: self.mark(key),
-            tie: process::tie(assignment),
+            tie: self.process.tie(assignment),
             last_words: self.words(&["kill", &id, "KILL"]),
             limits: match self.runtime.is_root() {
                 true => processes::Limits::default(),
@@ -497,7 +503,7 @@ impl ContainerExecutor {
         let file = self.bundle(key.task).join("check.json");
         let (this, mark, id) = (self.clone(), self.check_mark(key), self.id(key));
         let (words, path) = (words.to_vec(), file.display().to_string());
-        let tie = process::check_tie(&assignment);
+        let tie = self.process.check_tie(&assignment);
         let described = on_lane(&self.lane, move || {
             let (id, mark) = (this.id(key), this.check_mark(key));
             let process = this.with_bundle(&assignment, &id, &mark, |bundle| {

@@ -1,4 +1,4 @@
-//! The workers of `dev`: a token, and workers w1..wN in the same process, whose tasks end with them.
+//! The workers of `dev`: a token, and workers w1..wN in the same process, whose tasks end with it, however it ends.
 
 use crate::worker::{self, Means};
 use node::cli::Error;
@@ -42,6 +42,11 @@ pub(crate) async fn start(
     let token = token(handle).await?;
     let host = real::host();
     let share = |amount: u64| (amount / u64::from(count)).max(1);
+    // Nobody starts them again: a task that outlived a `kill -9` of this program would be nobody's.
+    let means = Means {
+        is_tied: true,
+        ..Means::default()
+    };
     let mut workers = Vec::new();
     for number in 1..=count {
         let name = format!("w{number}");
@@ -59,7 +64,7 @@ pub(crate) async fn start(
             data_dir: home.join(name),
             listen: address(number, base),
         };
-        workers.push(worker::start(config, Knobs::default(), &Means::default()).await?);
+        workers.push(worker::start(config, Knobs::default(), &means).await?);
     }
     Ok(workers)
 }

@@ -38,6 +38,7 @@ pub(crate) async fn run(run: Run) -> Result<Exit, Error> {
         runtime: run.runtime,
         registry_credentials: run.registry_credentials,
         secrets_dir: run.secrets_dir,
+        is_tied: false,
     };
     let worker = start(run.config, Knobs::default(), &means).await?;
     tracing::info!(http = worker.http_address, "worker runs");
@@ -71,6 +72,8 @@ pub(crate) struct Means {
     pub(crate) registry_credentials: Option<PathBuf>,
     /// Where files of secrets go.
     pub(crate) secrets_dir: PathBuf,
+    /// Whether tasks end with this program, however it ends.
+    pub(crate) is_tied: bool,
 }
 
 impl Default for Means {
@@ -79,6 +82,7 @@ impl Default for Means {
             runtime: None,
             registry_credentials: None,
             secrets_dir: node::worker::secrets::BASE.into(),
+            is_tied: false,
         }
     }
 }
@@ -108,8 +112,12 @@ pub(crate) async fn start(
     config.data_dir = dir.clone();
     let executor: Arc<dyn Executor> = match runtime {
         None => {
-            let processes = ProcessExecutor::new(&env, dir, &knobs);
-            Arc::new(processes.with_secrets_dir(&means.secrets_dir))
+            let executor = ProcessExecutor::new(&env, dir, &knobs);
+            let executor = executor.with_secrets_dir(&means.secrets_dir);
+            match means.is_tied {
+                true => Arc::new(executor.tied_to_program()),
+                false => Arc::new(executor),
+            }
         }
         Some(runtime) => {
             tracing::info!(program = %runtime.program.display(), "runs containers");
@@ -120,7 +128,11 @@ pub(crate) async fn start(
                 platform: host.platform,
             };
             let executor = ContainerExecutor::new(&env, dir, &knobs, containers);
-            Arc::new(executor.with_secrets_dir(&means.secrets_dir))
+            let executor = executor.with_secrets_dir(&means.secrets_dir);
+            match means.is_tied {
+                true => Arc::new(executor.tied_to_program()),
+                false => Arc::new(executor),
+            }
         }
     };
     let started = node::worker::start(env, config, knobs, executor).await;
