@@ -594,7 +594,7 @@ fn config(plan: &Plan, name: &str, names: &[String]) -> Config {
         },
         cluster: ClusterConfig {
             members: names.iter().map(founder).collect(),
-            join: false,
+            ..ClusterConfig::default()
         },
         limits: Limits::default(),
         storage: Storage::default(),

@@ -149,6 +149,7 @@ impl Pair {
         pair.propose(&Command::TokenCreate {
             hash: hash('a'),
             ttl_ms: 100_000_000,
+            role: crate::fleet::TokenRole::Worker,
         });
         pair
     }
@@ -283,6 +284,7 @@ impl Pair {
             Step::Token(ttl_ms) => Command::TokenCreate {
                 hash: format!("{:064x}", self.index),
                 ttl_ms: *ttl_ms,
+                role: crate::fleet::TokenRole::Worker,
             },
             Step::Revoke => Command::TokenRevoke {
                 id: *self.fleet.tokens.keys().nth(1)?,
