@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 31] = [
+const FILES: [(&str, &str); 32] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -58,6 +58,7 @@ const FILES: [(&str, &str); 31] = [
     ("canary-drop", include_str!("../files/canary-drop.toml")),
     ("secrets", include_str!("../files/secrets.toml")),
     ("crew-storm", include_str!("../files/crew-storm.toml")),
+    ("add-a-manager", include_str!("../files/add-a-manager.toml")),
     (
         "forced-removal",
         include_str!("../files/forced-removal.toml"),
