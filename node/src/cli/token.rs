@@ -80,7 +80,8 @@ async fn managers_start(token: &str, remote: &Remote) -> String {
     format!(
         "seaworthy server --name NAME --data-dir DIR --http HOST:PORT --peer HOST:PORT \\\n    \
          --join {} \\\n    --token {token}\n\
-         It becomes a voter by itself once it has caught up: seaworthy cluster members",
+         Give it the profile of the others, if that is not edge: --set profile=lan. It becomes a voter by itself\n\
+         once it has caught up: seaworthy cluster members",
         known.join(" ")
     )
 }
