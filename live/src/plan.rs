@@ -11,7 +11,7 @@ use node::knobs::Profile;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
-use scenarios::{Action, Crash, Scenario, Who};
+use scenarios::{Action, Crash, Moment, Scenario, Who};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use workloads::draw::{self, PlannedStep, SHARES, seconds, share, whole};
@@ -307,6 +307,10 @@ pub(crate) fn possible_ends(who: &Who, how: &[Crash]) -> Vec<Crash> {
 
 /// Why a step cannot be done to real processes; nothing when it can.
 fn impossible(planned: &PlannedStep) -> Option<&'static str> {
+    const MACHINES: &str = "live runs start no machine that was not there, and take none away";
+    if let Some(Moment::ManagerAdmitted | Moment::ManagerLearns) = planned.step.when {
+        return Some(MACHINES);
+    }
     let who = match &planned.step.action {
         Action::Crash { who, how, .. } if possible_ends(who, how).is_empty() => {
             return Some(
@@ -339,6 +343,7 @@ fn impossible(planned: &PlannedStep) -> Option<&'static str> {
         Action::ClockDrift { .. } | Action::ClockJump { .. } | Action::ClockFreeze { .. } => {
             return Some("all processes share this machine's clock");
         }
+        Action::AddManager { .. } | Action::RemoveManager { .. } => return Some(MACHINES),
         Action::ExecutorFails { .. } => {
             return Some("the operating system starts processes whenever it is asked");
         }

@@ -147,6 +147,9 @@ impl Storm {
                         .filter(|member| member.role == Role::Learner);
                     learners.count() > 0 && one.members.len() == self.cluster.names().len()
                 }),
+                other => {
+                    unreachable!("a plan that waits for {other:?} is refused before it begins")
+                }
             };
             if now_is {
                 return true;

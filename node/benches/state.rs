@@ -218,6 +218,7 @@ fn plans(criterion: &mut Criterion) {
     let mut commands = vec![fleet::Command::TokenCreate {
         hash: "0".repeat(64),
         ttl_ms: 86_400_000,
+        role: node::fleet::TokenRole::Worker,
     }];
     commands.extend((1..=100).map(joining));
     let mut spec = Spec::new("web", &["run"]);

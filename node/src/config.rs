@@ -22,6 +22,7 @@ pub const NOT_SETTINGS: &[&str] = &[
     "SEAWORTHY_OUTPUT",
     "SEAWORTHY_TIMEOUT",
     "SEAWORTHY_CONFIG",
+    "SEAWORTHY_TOKEN",
 ];
 
 /// Everything an operator may set.
@@ -125,6 +126,23 @@ pub struct Cluster {
     /// True when this node is to join an existing cluster through `members` instead of founding one with them.
     #[serde(default)]
     pub join: bool,
+    /// The token by which it joins, unless a member has added it by name.
+    #[serde(default)]
+    pub token: Option<TokenText>,
+    /// A file that holds the token.
+    #[serde(default)]
+    pub token_file: Option<String>,
+}
+
+/// The text of a token, which is shown nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenText(pub String);
+
+impl std::fmt::Debug for TokenText {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("TokenText(hidden)")
+    }
 }
 
 /// One founding member.

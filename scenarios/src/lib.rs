@@ -10,7 +10,7 @@ mod step;
 
 pub use live::{LiveMeasure, LiveRecord, LiveRun};
 pub use registry::{all, find};
-pub use step::{Action, Crash, Cut, Flow, Moment, Step, Who};
+pub use step::{Action, Crash, Cut, Flow, Moment, Shown, Step, Who};
 
 use serde::{Deserialize, Serialize};
 

@@ -59,6 +59,7 @@ const FILES: [(&str, &str); 32] = [
     ("clock-set", include_str!("../files/clock-set.toml")),
     ("secrets", include_str!("../files/secrets.toml")),
     ("crew-storm", include_str!("../files/crew-storm.toml")),
+    ("add-a-manager", include_str!("../files/add-a-manager.toml")),
     (
         "forced-removal",
         include_str!("../files/forced-removal.toml"),

@@ -31,6 +31,10 @@ pub struct Step {
 pub enum Moment {
     /// A voter was removed, and the learner that takes its place is not promoted yet.
     VoterRemoved,
+    /// The log lets a manager in by its token, and it is no member yet.
+    ManagerAdmitted,
+    /// A new manager is a learner, and no voter yet.
+    ManagerLearns,
 }
 
 fn always() -> f64 {
@@ -188,6 +192,32 @@ pub enum Action {
         /// The command; `the worker of NAME` stands for the name of that worker.
         command: toml::Table,
     },
+    /// A manager that was not there before is started, with a token that an operator makes for it.
+    AddManager {
+        /// What it shows; a seed chooses.
+        token: Vec<Shown>,
+        /// How long it tries when that is not good, seconds.
+        for_s: Span,
+    },
+    /// The machine of a manager is gone for good, and an operator removes the member.
+    RemoveManager {
+        /// Whose.
+        who: Who,
+    },
+}
+
+/// The token that a new manager shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shown {
+    /// A good one.
+    Good,
+    /// One that was revoked.
+    Revoked,
+    /// One by which workers join.
+    OfWorkers,
+    /// One that nobody made.
+    Nobodys,
 }
 
 /// Which nodes a step is about; decided when it happens.
@@ -206,6 +236,8 @@ pub enum Who {
     Majority,
     /// All managers.
     All,
+    /// The manager that came last by a token; nobody if none did.
+    Newest,
     /// The worker of this number: `worker w2`.
     Worker(u32),
     /// One worker: `any worker`.
@@ -240,6 +272,7 @@ impl TryFrom<String> for Who {
             "minority" => Who::Minority,
             "majority" => Who::Majority,
             "all" => Who::All,
+            "newest" => Who::Newest,
             "any worker" => Who::AnyWorker,
             "some workers" => Who::SomeWorkers,
             "all workers" => Who::AllWorkers,
@@ -254,7 +287,7 @@ impl TryFrom<String> for Who {
                 let service = service.map(|service| Who::WorkerOf(service.to_owned()));
                 return numbered.or(racks).or(rack).or(service).ok_or_else(|| {
                     format!(
-                        "{other:?} names nobody: leader, follower, any, minority, majority, all, worker wN, \
+                        "{other:?} names nobody: leader, follower, any, minority, majority, all, newest, worker wN, \
                          any worker, some workers, all workers, the worker of SERVICE, the leader and some workers, \
                          a follower and some workers, everybody else, rack N, the managers and rack N"
                     )
@@ -273,6 +306,7 @@ impl From<Who> for String {
             Who::Minority => "minority".to_owned(),
             Who::Majority => "majority".to_owned(),
             Who::All => "all".to_owned(),
+            Who::Newest => "newest".to_owned(),
             Who::Worker(number) => format!("worker w{number}"),
             Who::AnyWorker => "any worker".to_owned(),
             Who::SomeWorkers => "some workers".to_owned(),

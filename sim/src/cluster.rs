@@ -10,6 +10,7 @@ use crate::crew::ledger::Ledger;
 use crate::crew::machine::Machine;
 use crate::crew::worker::{Boot, CAPACITY};
 use crate::lane::SimLanes;
+use crate::newcomer::Newcomers;
 use crate::oracle::fleet::Overseer;
 use crate::plan::Plan;
 use crate::planted::{Ground, Hand};
@@ -18,7 +19,7 @@ use crate::trace::{Level, Recorder};
 use crate::world::SimWorld;
 use madsim::runtime::{Handle, NodeHandle};
 use node::config::{
-    Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage, Workers,
+    Cluster as ClusterConfig, Config, Founder, Limits, Listen, Log, Storage, TokenText, Workers,
 };
 use node::handle::{Condition, Status};
 use node::rt::Env;
@@ -87,6 +88,10 @@ pub struct Cluster {
     pub alerts: Alerts,
     /// Where processes of tasks live, when there are workers.
     home: Option<Arc<NodeHandle>>,
+    /// The plan of the run.
+    pub plan: Arc<Plan>,
+    /// Managers that came later.
+    pub newcomers: Newcomers,
 }
 
 /// Longest orderly stop before the process is killed all the same.
@@ -113,20 +118,46 @@ impl Cluster {
             alerts: Alerts::default(),
             home,
             recorder,
+            plan: Arc::new(plan.clone()),
+            newcomers: Newcomers::default(),
         };
         let names: Vec<String> = (1..=plan.nodes)
             .map(|number| format!("n{number}"))
             .collect();
         for name in &names {
-            cluster.world.network.add_host(name);
-            let disk = simdisk::disk(name);
-            disk.set_capacity(256 << 20);
-            if plan.strict_names {
-                disk.set_name_mode(simdisk::NameMode::Strict);
-            }
+            cluster.unpack(name);
             cluster.add(name, config(plan, name, &names), plan.knobs.clone());
         }
         cluster
+    }
+
+    /// A fresh machine for a manager.
+    fn unpack(&self, name: &str) {
+        self.world.network.add_host(name);
+        let disk = simdisk::disk(name);
+        disk.set_capacity(256 << 20);
+        if self.plan.strict_names {
+            disk.set_name_mode(simdisk::NameMode::Strict);
+        }
+    }
+
+    /// Starts a manager that was not there before, on a fresh machine: it joins by `token` through those that are.
+    pub fn add_manager(&self, name: &str, token: String) {
+        self.unpack(name);
+        let mut config = config(&self.plan, name, &self.names());
+        config.cluster.join = true;
+        config.cluster.token = Some(TokenText(token));
+        self.recorder
+            .line(name, Level::Story, "is a fresh machine, and starts");
+        self.add(name, config, self.plan.knobs.clone());
+    }
+
+    /// Takes a manager's machine away for good.
+    pub async fn retire(&self, name: &str) {
+        self.down(name, Crash::Kill, CrashMode::KeepAll).await;
+        self.lock().remove(name);
+        self.recorder
+            .line(name, Level::Story, "is gone, machine and all");
     }
 
     /// Makes the host of `name` and starts its node.
@@ -327,6 +358,17 @@ impl Cluster {
         leading
             .max_by_key(|(_, status)| status.term)
             .map(|(name, _)| name)
+    }
+
+    /// Whether a manager that shows a token is let in by the log, as the leader has it, and is no member yet.
+    pub fn manager_waits(&self) -> bool {
+        let handle = self.leader().and_then(|name| self.handle(&name));
+        handle.is_some_and(|handle| {
+            let (fleet, status) = (handle.fleet(), handle.status());
+            let is_in = |name: &String| status.members.iter().any(|one| one.member.name == *name);
+            let mut admitted = fleet.tokens.values().flat_map(|token| &token.admitted);
+            admitted.any(|one| !is_in(&one.name))
+        })
     }
 
     /// Ends the process of `name`.
@@ -607,7 +649,7 @@ fn config(plan: &Plan, name: &str, names: &[String]) -> Config {
         },
         cluster: ClusterConfig {
             members: names.iter().map(founder).collect(),
-            join: false,
+            ..ClusterConfig::default()
         },
         limits: Limits::default(),
         storage: Storage::default(),

@@ -24,6 +24,7 @@ pub mod handbook;
 pub mod judge;
 pub mod lane;
 pub mod net;
+pub mod newcomer;
 pub mod operator;
 pub mod oracle;
 pub mod plan;

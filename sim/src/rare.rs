@@ -21,12 +21,19 @@ pub struct Rare {
     voters: (Index, Vec<NodeId>),
     /// A voter was removed whose successor is still a learner.
     replacing: bool,
+    /// A learner catches up, and no voter's removal waits for it.
+    learning: bool,
 }
 
 impl Rare {
     /// True between the removal of a voter and the promotion of the learner that takes its place.
     pub fn voter_is_being_replaced(&self) -> bool {
         self.replacing
+    }
+
+    /// True while there is a learner that takes nobody's place.
+    pub fn learner_catches_up(&self) -> bool {
+        self.learning
     }
 
     /// `name` records `event`; gives the probe that it hits.
@@ -73,7 +80,7 @@ impl Rare {
                 ..
             } => {
                 self.changes(*index, voters, !learners.is_empty());
-                None
+                (learners.len() > 1).then_some("two learners caught up at once")
             }
             _ => None,
         }
@@ -97,12 +104,17 @@ impl Rare {
         let removed = before.iter().any(|id| !voters.contains(id));
         let promoted = !before.is_empty() && voters.iter().any(|id| !before.contains(id));
         self.replacing = learners && (removed || self.replacing) && !promoted;
+        self.learning = learners && !self.replacing;
         self.voters = (index, voters.to_vec());
     }
 
     /// The process of `name` is down.
     pub fn falls(&mut self, name: &str) -> Option<&'static str> {
         let led = self.leader.as_deref() == Some(name);
-        (led && self.replacing).then_some("the leader died between removal and promotion")
+        match led {
+            true if self.replacing => Some("the leader died between removal and promotion"),
+            true if self.learning => Some("the leader died while a learner caught up"),
+            _ => None,
+        }
     }
 }

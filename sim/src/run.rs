@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, founding_id};
 use crate::crew;
 use crate::judge::{self, Evidence};
+use crate::newcomer;
 use crate::operator::NoJournal;
 use crate::plan::{Plan, master};
 use crate::report::{Report, StoryLine};
@@ -192,6 +193,7 @@ async fn weather(plan: &Plan, cluster: &Cluster, report: &mut Report) {
             judge::disagreement(cluster)
         )),
     }
+    newcomer::judge(cluster);
     if plan.workers > 0 && converged.is_some() {
         if let Some(took) = crew::settle(cluster, "after the storm").await {
             let took_ms = took.as_secs_f64() * 1_000.0;

@@ -4,6 +4,7 @@ mod disks;
 
 use crate::cluster::Cluster;
 use crate::crew::worker::rack;
+use crate::newcomer;
 use crate::plan::{Plan, PlannedStep, seconds};
 use crate::timeline::BandKind;
 use crate::trace::Level;
@@ -153,9 +154,11 @@ impl Storm {
         let recorder = &self.cluster.recorder;
         let end = recorder.now() + MOMENT_MAX;
         loop {
-            let now_is = recorder.read(|marks| match moment {
-                Moment::VoterRemoved => marks.rare.voter_is_being_replaced(),
-            });
+            let now_is = match moment {
+                Moment::VoterRemoved => recorder.read(|marks| marks.rare.voter_is_being_replaced()),
+                Moment::ManagerLearns => recorder.read(|marks| marks.rare.learner_catches_up()),
+                Moment::ManagerAdmitted => self.cluster.manager_waits(),
+            };
             if now_is || recorder.now() >= end {
                 return now_is;
             }
@@ -259,6 +262,15 @@ impl Storm {
                 let command = crate::crew::named(command, |who| self.who(who));
                 crate::crew::order(&self.cluster, command).await;
             }
+            Action::AddManager { token, for_s } => {
+                let shown = *planned.pick(token, 0);
+                newcomer::add(&self.cluster, shown, span(for_s, 1)).await;
+            }
+            Action::RemoveManager { who } => {
+                for name in self.who(who) {
+                    newcomer::remove(&self.cluster, &name).await;
+                }
+            }
             Action::Transfer => self.command("cluster transfer", None, start).await,
             Action::Command { line, exit } => self.command(line, *exit, start).await,
         }
@@ -314,6 +326,13 @@ impl Storm {
                 list.into_iter().take(all.len() / 2 + 1).collect()
             }
             Who::All => all,
+            Who::Newest => {
+                let newest = self.cluster.newcomers.newest();
+                newest
+                    .into_iter()
+                    .filter(|name| all.contains(name))
+                    .collect()
+            }
             Who::LeaderSide | Who::FollowerSide => {
                 let mut side = match who {
                     Who::LeaderSide => self.who(&Who::Leader),
@@ -375,6 +394,10 @@ impl Storm {
                     .sometimes(probe_of(how, cluster.machine(&name).is_some()));
                 if how == Crash::PowerLoss && in_a_sync && !cluster.is_planted() {
                     many.fail_in_a_sync(&name, mode).await;
+                }
+                if cluster.manager_waits() && cluster.leader().as_ref() == Some(&name) {
+                    let probe = "the leader died between a manager's admission and its membership";
+                    cluster.recorder.sometimes(probe);
                 }
                 cluster.down(&name, how, mode).await;
                 madsim::time::sleep(down.mul_f64(share)).await;

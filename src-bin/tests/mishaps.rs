@@ -251,3 +251,83 @@ fn a_lost_disk_is_replaced_although_an_older_snapshot_is_on_offer() {
     let local = ["kv", "get", "a", "--consistency", "local"];
     assert_eq!(done(&endpoints[lost], &local)["value"], "1");
 }
+
+/// A manager called n3 that joins those of `doors` by `token`.
+fn newcomer(dir: &Path, own: [&str; 2], doors: &[String], token: &str) -> Node {
+    let member = |at: usize| {
+        let (http, peer) = (&doors[at], &doors[at + 3]);
+        format!("[[cluster.members]]\nname = \"n{at}\"\nhttp = \"{http}\"\npeer = \"{peer}\"\n")
+    };
+    let members: String = (0..3).map(member).collect();
+    let file = dir.join("token");
+    fs::write(&file, format!("{token}\n")).unwrap();
+    let cluster = format!("[cluster]\njoin = true\ntoken_file = {file:?}\n{members}");
+    Node::new(dir, "n3", own[0], own[1], &cluster)
+}
+
+#[test]
+fn a_manager_joins_by_a_token_and_a_dead_one_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let doors = free(8);
+    let member = |at: usize| {
+        let (http, peer) = (&doors[at], &doors[at + 3]);
+        format!("[[cluster.members]]\nname = \"n{at}\"\nhttp = \"{http}\"\npeer = \"{peer}\"\n")
+    };
+    let members: String = (0..3).map(member).collect();
+    let node = |at: usize| {
+        let name = format!("n{at}");
+        Node::new(dir.path(), &name, &doors[at], &doors[at + 3], &members)
+    };
+    let mut nodes: Vec<Node> = (0..3).map(node).collect();
+    nodes.iter_mut().for_each(Node::start);
+    let endpoints = doors[..3].iter().map(|door| format!("http://{door}"));
+    let all = endpoints.collect::<Vec<String>>().join(",");
+    done(&all, &["kv", "put", "a", "1"]);
+    let create = ["cluster", "token", "create", "--role", "manager"];
+    let (revoked, workers) = (done(&all, &create), done(&all, &["cluster", "token"]));
+    let revoke = ["cluster", "token", "rm", &revoked["id"].to_string()];
+    done(&all, &revoke);
+    // Its log and its door say why it is not let in; the text of the token is nowhere.
+    for (made, why) in [
+        (&revoked, "expired or revoked"),
+        (&workers, "is for workers"),
+    ] {
+        let token = made["token"].as_str().unwrap();
+        let mut stranger = newcomer(dir.path(), [&doors[6], &doors[7]], &doors, token);
+        stranger.start();
+        within(why, || stranger.log().contains(why).then_some(()));
+        let (_, health) = ask(&format!("http://{}", doors[6]), &["cluster", "health"]);
+        assert!(health.to_string().contains(why), "{health}");
+        assert!(!(stranger.log() + &health.to_string()).contains(token));
+        stranger.kill();
+        fs::remove_dir_all(&stranger.home).unwrap();
+    }
+    let made = done(&all, &create);
+    let token = made["token"].as_str().unwrap();
+    let mut fourth = newcomer(dir.path(), [&doors[6], &doors[7]], &doors, token);
+    fourth.start();
+    let voters = |many: usize| {
+        within(&format!("{many} voters"), || {
+            let (_, info) = ask(&all, &["cluster", "info"]);
+            let members = info["members"].as_array()?.clone();
+            let is_voter = |one: &Value| one["role"] == "leader" || one["role"] == "follower";
+            (members.len() == many && members.iter().all(is_voter)).then_some(info)
+        })
+    };
+    let leader = voters(4)["leader"].as_u64().unwrap();
+    let tokens = done(&all, &["cluster", "token", "ls"]);
+    let mut tokens = tokens["tokens"].as_array().unwrap().iter();
+    let own = tokens.find(|one| one["id"] == made["id"]).unwrap();
+    assert_eq!((&own["role"], &own["used"]), (&"manager".into(), &1.into()));
+    done(&all, &["cluster", "token", "rm", &made["id"].to_string()]);
+    // Founders get their ids in the order of their names: n0 is 1.
+    let dead = usize::try_from(leader % 3).unwrap();
+    nodes[dead].kill();
+    done(&all, &["kv", "put", "a", "2"]);
+    done(&all, &["cluster", "members", "remove", &format!("n{dead}")]);
+    voters(3);
+    done(&all, &["kv", "put", "a", "3"]);
+    let at_fourth = format!("http://{}", doors[6]);
+    assert_eq!(done(&at_fourth, &["kv", "get", "a"])["value"], "3");
+    assert!(!fourth.log().contains(token));
+}

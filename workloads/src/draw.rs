@@ -120,7 +120,7 @@ impl PlannedStep {
     pub fn is_destructive(&self) -> bool {
         matches!(
             self.step.action,
-            Action::Wipe { .. } | Action::LogRot { .. }
+            Action::Wipe { .. } | Action::LogRot { .. } | Action::RemoveManager { .. }
         )
     }
 

@@ -5,7 +5,7 @@
 //! ([`crate::verdict`]), and measures of tasks on workers.
 
 use node::rt::Event as NodeEvent;
-use node::types::Role;
+use node::types::{NodeId, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -49,6 +49,7 @@ pub fn take(measure: &str, span: Option<(Duration, Duration)>, seen: &Seen<'_>) 
         "write_resumed_ms" => next_write(seen.acknowledged, span?.1),
         "read_only_left_ms" => read_only_left(marks, span?.1, seen.now),
         "voters_again_ms" => voters_again(marks, span?.0),
+        "new_voter_ms" => new_voter(marks, span?.0),
         "elections_between" => {
             let (begin, end) = span?;
             let within = |at: Duration| at >= begin && at < end;
@@ -125,6 +126,28 @@ fn voters_again(marks: &[Mark], begin: Duration) -> Option<f64> {
     None
 }
 
+/// Milliseconds from `begin` until a learner that was not there before votes.
+fn new_voter(marks: &[Mark], begin: Duration) -> Option<f64> {
+    let (mut known, mut new) = (BTreeSet::<NodeId>::new(), BTreeSet::<NodeId>::new());
+    for mark in marks {
+        let NodeEvent::MembershipChanged {
+            voters, learners, ..
+        } = &mark.event
+        else {
+            continue;
+        };
+        if mark.at < begin {
+            known.extend(voters.iter().chain(learners));
+            continue;
+        }
+        if voters.iter().any(|id| new.contains(id)) {
+            return Some(millis(mark.at - begin));
+        }
+        new.extend(learners.iter().filter(|id| !known.contains(id)));
+    }
+    None
+}
+
 /// Moments at which a node began to lead, with the term.
 fn leaders(marks: &[Mark]) -> impl Iterator<Item = (Duration, u64)> {
     marks.iter().filter_map(|mark| match &mark.event {
@@ -168,7 +191,7 @@ fn millis(span: Duration) -> f64 {
 }
 
 /// Names of the measures that expectations may use of any run; those of tasks are not among them.
-pub const MEASURES: [&str; 15] = [
+pub const MEASURES: [&str; 16] = [
     "leaders_per_term",
     "new_leader_ms",
     "write_gap_ms",
@@ -176,6 +199,7 @@ pub const MEASURES: [&str; 15] = [
     "write_resumed_ms",
     "read_only_left_ms",
     "voters_again_ms",
+    "new_voter_ms",
     "elections_between",
     "converged_ms",
     "acknowledged_writes_lost",

@@ -89,6 +89,7 @@ pub(crate) fn status() -> Status {
             http: format!("n{id}.invalid:8000"),
             incarnation: 7,
             replaces: 0,
+            token: 0,
         },
         role,
         match_index: Some(Index(4)),

@@ -7,6 +7,9 @@ use super::schemas::{
 use crate::service::State;
 use serde_json::{Value, json};
 
+/// What joins by a token.
+const TOKEN_ROLES: [&str; 2] = ["worker", "manager"];
+
 /// Every group of them.
 pub(super) fn groups() -> [Group; 5] {
     [specs(), services(), nodes(), small(), stories()]
@@ -295,9 +298,15 @@ fn small() -> Group {
         ("id", number()),
         ("created_ms", number()),
         ("expires_ms", number()),
+        ("role", words(&TOKEN_ROLES)),
         ("used", number()),
     ];
-    let made = vec![("token", text()), ("expires_ms", number())];
+    let made = vec![
+        ("role", words(&TOKEN_ROLES)),
+        ("token", text()),
+        ("expires_ms", number()),
+    ];
+    let wanted = vec![("role?", words(&TOKEN_ROLES)), ("ttl_ms?", number())];
     vec![
         named(
             "VolumeRequest",
@@ -328,7 +337,7 @@ fn small() -> Group {
             "SecretsAnswer",
             join(vec![vec![("secrets", list("Secret"))], fresh()]),
         ),
-        named("TokenRequest", object(vec![("ttl_ms?", number())])),
+        named("TokenRequest", object(wanted)),
         named("TokenMade", join(vec![place(), id(), made])),
         named("Token", object(token)),
         named(

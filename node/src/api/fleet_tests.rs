@@ -392,6 +392,18 @@ async fn a_token_is_told_once_and_kept_as_its_hash() {
     assert_ne!(other["token"], made["token"]);
     let (status, _) = world.json("POST", "/v1/tokens", r#"{"ttl_ms":0}"#).await;
     assert_eq!(status, 400);
+    assert_eq!(made["role"], "worker");
+    let managers = r#"{"role":"manager"}"#;
+    let (_, managers) = world.json("POST", "/v1/tokens", managers).await;
+    assert_eq!(managers["role"], "manager");
+    let (_, listed) = world.json("GET", "/v1/tokens", "").await;
+    let roles = listed["tokens"].as_array().unwrap().iter();
+    let roles: Vec<&Value> = roles.map(|one| &one["role"]).collect();
+    assert_eq!(roles, ["worker", "worker", "manager"]);
+    let path = format!("/v1/tokens/{}", managers["id"]);
+    assert_eq!(world.json("DELETE", &path, "").await.0, 200);
+    let (status, _) = world.json("POST", "/v1/tokens", r#"{"role":"king"}"#).await;
+    assert_eq!(status, 400);
     let (status, _) = world
         .json("DELETE", &format!("/v1/tokens/{}", made["id"]), "")
         .await;

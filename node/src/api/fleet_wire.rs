@@ -5,7 +5,7 @@
 //! leaders, milliseconds since the Unix epoch. Built from a [`Fleet`] and nothing else.
 
 use super::wire::{Fresh, Place};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, TokenRole};
 use crate::scheduler::filter::Need;
 use crate::scheduler::model::{Availability, Phase, Service, Snapshot, Status, Task, Worker};
 use crate::service::spec::{Amounts, Mode, RestartCondition, Spec};
@@ -550,6 +550,8 @@ pub struct VolumesAnswer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenRequest {
+    /// What joins by it; absent: a worker.
+    pub role: TokenRole,
     /// Its time to live, milliseconds; absent: a day.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
@@ -563,7 +565,10 @@ pub struct TokenMade {
     pub place: Place,
     /// Id.
     pub id: u64,
-    /// The text by which a worker joins.
+    /// What joins by it.
+    #[serde(default)]
+    pub role: TokenRole,
+    /// The text by which it joins.
     pub token: String,
     /// When it ends.
     pub expires_ms: u64,
@@ -578,7 +583,10 @@ pub struct TokenInfo {
     pub created_ms: u64,
     /// When it ends.
     pub expires_ms: u64,
-    /// Workers that joined with it.
+    /// What joins by it.
+    #[serde(default)]
+    pub role: TokenRole,
+    /// Workers that joined with it, or managers that it let in.
     pub used: u64,
 }
 

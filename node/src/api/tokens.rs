@@ -1,4 +1,4 @@
-//! Tokens by which workers join. The text is drawn here and told once; the cluster keeps its SHA-256 alone.
+//! Tokens by which workers and managers join. The text is drawn here and told once; the cluster keeps its SHA-256 alone.
 
 use super::call::{Call, invalid, json};
 use super::fleet_wire::{TokenInfo, TokenMade, TokenRequest, TokensAnswer};
@@ -21,7 +21,7 @@ const TTL_MS_MAX: u64 = 366 * 24 * 3_600_000;
 
 /// `POST /v1/tokens`.
 pub(super) async fn create(call: Call) -> Result<Response, Error> {
-    let TokenRequest { ttl_ms } = match call.body.is_empty() {
+    let TokenRequest { ttl_ms, role } = match call.body.is_empty() {
         true => TokenRequest::default(),
         false => call.json()?,
     };
@@ -32,11 +32,12 @@ pub(super) async fn create(call: Call) -> Result<Response, Error> {
     }
     let token = draw(&call);
     let hash = token_hash(&token);
-    let (done, place) = commit(&call, &Command::TokenCreate { hash, ttl_ms }).await?;
+    let (done, place) = commit(&call, &Command::TokenCreate { hash, ttl_ms, role }).await?;
     match done {
         Done::Token { id, expires_ms } => json(&TokenMade {
             place,
             id,
+            role,
             token,
             expires_ms,
         }),
@@ -67,6 +68,7 @@ pub(super) async fn list(call: Call) -> Result<Response, Error> {
         id,
         created_ms: token.created_ms,
         expires_ms: token.expires_ms,
+        role: token.role,
         used: token.used,
     });
     let tokens = tokens.collect();

@@ -10,6 +10,10 @@ pub const ALIASES: &[(&[&str], &[&str])] = &[
         &["cluster", "join-token", "worker"],
         &["cluster", "token", "create"],
     ),
+    (
+        &["cluster", "join-token", "manager"],
+        &["cluster", "token", "create", "--role", "manager"],
+    ),
     (&["cluster", "status"], &["cluster", "info"]),
     (&["cluster", "verify"], &["cluster", "health"]),
     (&["raft", "status"], &["cluster", "info"]),

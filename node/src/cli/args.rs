@@ -92,6 +92,7 @@ Examples:
   seaworthy server --config /etc/seaworthy/node.toml
   SEAWORTHY_LISTEN__HTTP=0.0.0.0:8001 seaworthy server --config node.toml
   seaworthy server --config node.toml --validate
+  seaworthy server --config node.toml --join --token-file /etc/seaworthy/token
 
 Signals: TERM or INT hands over leadership, flushes and exits 0; USR1 cuts a snapshot.")]
     Server(Settings),
@@ -199,6 +200,12 @@ pub struct Settings {
     /// Join the cluster of the members instead of founding one with them (cluster.join)
     #[arg(long)]
     pub join: bool,
+    /// The manager's token by which it joins; others on this machine can see it [env: SEAWORTHY_TOKEN]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub token: Option<String>,
+    /// A file that holds the token; - for standard input (cluster.token_file)
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<String>,
     /// Any setting by its key, such as log.format=json
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -417,7 +424,8 @@ Examples:
   seaworthy cluster members promote 4
   seaworthy cluster members remove 2
 
-A new member is a learner first: promote it when it has caught up.")]
+A new member is a learner first: promote it when it has caught up. One that joins by a token
+(seaworthy cluster token create --role manager) needs neither add nor promote.")]
     Members {
         /// The verb; without it, list
         #[command(subcommand)]
@@ -430,7 +438,7 @@ A new member is a learner first: promote it when it has caught up.")]
     },
     /// Cut a snapshot on the node that is asked
     Snapshot,
-    /// Tokens by which workers join; without a verb, make one that is good for a day
+    /// Tokens by which workers and managers join; without a verb, make one for workers that is good for a day
     Token {
         /// The verb
         #[command(subcommand)]

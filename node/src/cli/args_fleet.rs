@@ -486,7 +486,7 @@ pub enum Volume {
 pub enum Token {
     /// Make a token; its text is shown once
     Create {
-        /// What joins with it: worker
+        /// What joins with it: worker or manager
         #[arg(long, value_name = "ROLE", default_value = "worker", value_parser = ["worker", "manager"])]
         #[arg(hide_possible_values = true)]
         role: String,
@@ -497,7 +497,7 @@ pub enum Token {
     /// List tokens, without their texts
     #[command(visible_alias = "list")]
     Ls,
-    /// End a token; workers that joined with it stay
+    /// End a token; who joined with it stays
     Rm {
         /// The token
         id: u64,

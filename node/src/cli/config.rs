@@ -5,7 +5,7 @@ use super::exit::{Error, Exit};
 use super::table;
 use super::world::{Answer, HostCommand, World};
 use crate::config::keys::{KEYS, Kind, variable};
-use crate::config::{Finding, Level, Loaded, Sources, load};
+use crate::config::{Cluster, Finding, Level, Loaded, Sources, TokenText, load};
 use serde_json::{Value, json};
 
 /// Runs a verb of `config`.
@@ -30,9 +30,20 @@ pub async fn serve(settings: &Settings, world: &World) -> Result<Exit, Error> {
     for warning in &found {
         world.err(&format!("{warning}\n"));
     }
-    world
-        .host(HostCommand::Server(Box::new(loaded.config)))
-        .await
+    let mut config = loaded.config;
+    config.cluster.token = token(&config.cluster, world)?;
+    config.cluster.token_file = None; // It is read.
+    world.host(HostCommand::Server(Box::new(config))).await
+}
+
+/// The token by which the node joins: setting, file, environment, or none for one that was added by name or is a member.
+fn token(cluster: &Cluster, world: &World) -> Result<Option<TokenText>, Error> {
+    let said = cluster.token.clone();
+    if let Some(file) = &cluster.token_file {
+        return Ok(Some(TokenText(super::worker::token_in(file, world)?)));
+    }
+    let around = world.variables.get(super::worker::TOKEN);
+    Ok(said.or_else(|| around.filter(|_| cluster.join).cloned().map(TokenText)))
 }
 
 /// What `settings` and the world offer to put a configuration together from.
@@ -67,6 +78,8 @@ fn flags(settings: &Settings) -> Result<Vec<(String, String, String)>, Error> {
         ("--peer", "listen.peer", &settings.peer),
         ("--member", "cluster.members", &members),
         ("--join", "cluster.join", &join),
+        ("--token", "cluster.token", &settings.token),
+        ("--token-file", "cluster.token_file", &settings.token_file),
     ];
     let mut flags: Vec<(String, String, String)> = named
         .into_iter()
@@ -141,7 +154,7 @@ fn shown(loaded: &Loaded) -> Answer {
 fn keys(output: Output, world: &World) -> Result<Exit, Error> {
     let rows = KEYS.iter().map(|key| {
         let kind = match key.kind {
-            Kind::Text => "text".to_owned(),
+            Kind::Text | Kind::Secret => "text".to_owned(),
             Kind::Number => "number".to_owned(),
             Kind::Flag => "true|false".to_owned(),
             Kind::Word(words) => words.join("|"),

@@ -133,8 +133,8 @@ async fn what_is_wrong_with_a_service_is_said_before_anybody_is_asked() {
         ("service scale web many", "does not say how many"),
         ("service create absent.toml", "cannot read"),
         (
-            "cluster token create --role manager",
-            "managers join by their address",
+            "cluster token create --role king",
+            "invalid value 'king' for '--role <ROLE>'",
         ),
         ("node label w1 zone", "is no label"),
     ] {
@@ -321,6 +321,40 @@ async fn nodes_are_listed_drained_labelled_and_removed() {
 }
 
 #[tokio::test]
+async fn a_manager_s_token_comes_with_the_line_that_starts_it() {
+    let fake = Fake::new(|asked| match asked.line.as_str() {
+        "POST /v1/tokens" => ok(
+            json!({"id": 9, "role": "manager", "token": "swt-abc", "expires_ms": 951_782_399_000_u64,
+            "revision": 1, "index": 9, "replayed": false}),
+        ),
+        "GET /v1/cluster" => ok(
+            json!({"id": 1, "leader": 1, "members": [{"id": 1, "name": "n1", "peer": "h:7", "http": "h:8"},
+            {"id": 2, "name": "n2", "peer": "i:7", "http": "i:8"}]}),
+        ),
+        other => panic!("nobody asks {other}"),
+    })
+    .await;
+    for line in [
+        "cluster token create --role manager",
+        "cluster join-token manager",
+    ] {
+        let made = fake.types(line).await;
+        assert_eq!(made.code, 0, "{}", made.err);
+        for words in [
+            "--join --member n1=h:7/h:8 --member n2=i:7/i:8",
+            "--token swt-abc",
+            "A manager joins with it:\n  seaworthy server --name NAME",
+        ] {
+            assert!(made.out.contains(words), "{words}: {}", made.out);
+        }
+    }
+    assert_eq!(
+        body(&fake.asked.lock().unwrap()[0]),
+        json!({"ttl_ms": 86_400_000, "role": "manager"})
+    );
+}
+
+#[tokio::test]
 async fn tokens_and_volumes_are_made_and_ended() {
     let fake = Fake::new(|asked| match asked.line.as_str() {
         "POST /v1/tokens" => ok(
@@ -353,7 +387,7 @@ async fn tokens_and_volumes_are_made_and_ended() {
     );
     let listed = fake.types("cluster token ls").await;
     assert!(
-        listed.out.contains("9   over   2000-02-28"),
+        listed.out.contains("9   worker  over   2000-02-28"),
         "{}",
         listed.out
     );

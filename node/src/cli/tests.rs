@@ -409,6 +409,47 @@ async fn config_show_says_where_values_come_from() {
 }
 
 #[tokio::test]
+async fn a_manager_s_token_comes_from_a_flag_or_a_file_and_is_not_shown() {
+    let mut fake = Fake::new(|_| ok(Value::Null)).await;
+    fake.files.insert("good".into(), CONFIG.into());
+    fake.files.insert("empty".into(), " \n".into());
+    let join = "--config good --join --member n2=i:2/i:1";
+    let shown = fake
+        .types(&format!("config show {join} --token swt-very"))
+        .await;
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    assert!(shown.out.contains("(hidden)"), "{}", shown.out);
+    assert!(!shown.out.contains("very"), "{}", shown.out);
+    for (line, code, words) in [
+        (
+            format!("server {join} --token-file empty"),
+            2,
+            "holds no token",
+        ),
+        (
+            format!("server {join} --token-file absent"),
+            2,
+            "cannot read absent",
+        ),
+        (
+            format!("server {join} --token a --token-file b"),
+            2,
+            "cannot be used with",
+        ),
+        (
+            "server --config good --token a".into(),
+            2,
+            "is not to join any",
+        ),
+        (format!("server {join} --token a"), 1, ""), // There is no host in a test.
+    ] {
+        let typed = fake.types(&line).await;
+        assert_eq!(typed.code, code, "{line}: {typed:?}");
+        assert!(typed.err.contains(words), "{line}: {}", typed.err);
+    }
+}
+
+#[tokio::test]
 async fn wrong_lines_are_usage_errors() {
     let fake = Fake::new(|_| ok(Value::Null)).await;
     for line in [

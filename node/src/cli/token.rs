@@ -1,4 +1,4 @@
-//! `cluster token`: tokens by which workers join.
+//! `cluster token`: tokens by which workers and managers join.
 
 use super::args_fleet::Token;
 use super::exit::Error;
@@ -8,6 +8,7 @@ use super::spec_flags::ms;
 use super::table;
 use super::world::{Answer, World};
 use crate::api::fleet_wire::{TokenInfo, TokenMade};
+use crate::fleet::TokenRole;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -21,36 +22,68 @@ pub(super) async fn run(
     world: &World,
 ) -> Result<Answer, Error> {
     match verb {
-        None => create(TTL_MS, remote).await,
-        Some(Token::Create { role, .. }) if role == "manager" => Err(Error::usage(
-            "managers join by their address, not by a token",
-            "seaworthy cluster members add NAME --peer HOST:PORT --http HOST:PORT",
-        )),
-        Some(Token::Create { ttl, .. }) => create(ms(ttl), remote).await,
+        None => create(TokenRole::Worker, TTL_MS, remote).await,
+        Some(Token::Create { role, ttl }) => {
+            let role = match role.as_str() {
+                "manager" => TokenRole::Manager,
+                _ => TokenRole::Worker,
+            };
+            create(role, ms(ttl), remote).await
+        }
         Some(Token::Ls) => list(remote, world).await,
         Some(Token::Rm { id }) => {
             let ask = Ask::write(Method::DELETE, format!("/v1/tokens/{id}"), "");
             let json = remote.ask(&ask).await?;
-            let text = format!("token {id} is ended; workers that joined with it stay\n");
+            let text = format!("token {id} is ended; who joined with it stays\n");
             Ok(Answer { json, text })
         }
     }
 }
 
-async fn create(ttl_ms: u64, remote: &Remote) -> Result<Answer, Error> {
-    let ask = Ask::post("/v1/tokens", &json!({ "ttl_ms": ttl_ms }));
-    let json = remote.ask(&ask).await?;
+async fn create(role: TokenRole, ttl_ms: u64, remote: &Remote) -> Result<Answer, Error> {
+    let body = match role {
+        TokenRole::Worker => json!({ "ttl_ms": ttl_ms }),
+        TokenRole::Manager => json!({ "ttl_ms": ttl_ms, "role": role }),
+    };
+    let json = remote.ask(&Ask::post("/v1/tokens", &body)).await?;
     let made: TokenMade = typed(&json)?;
-    let managers = remote.endpoints.join(",");
+    let how = match role {
+        TokenRole::Worker => format!(
+            "seaworthy worker start --join {} --token {}",
+            remote.endpoints.join(","),
+            made.token
+        ),
+        TokenRole::Manager => managers_start(&made.token, remote).await,
+    };
     let text = format!(
-        "{}\n\ntoken {} is good until {}; it is not shown again. A worker joins with it:\n  \
-         seaworthy worker start --join {managers} --token {}\n",
+        "{}\n\ntoken {} is good until {}; it is not shown again. A {} joins with it:\n  {how}\n",
         made.token,
         made.id,
         table::time(made.expires_ms),
-        made.token,
+        role.word(),
     );
     Ok(Answer { json, text })
+}
+
+/// How a manager is started that joins by `token`. The token is made: what cannot be known now is left to fill in.
+async fn managers_start(token: &str, remote: &Remote) -> String {
+    let (_, members) = remote.members().await.unwrap_or_default();
+    let member = |one: &Value| {
+        let field = |key| table::field(one, key);
+        let (name, peer, http) = (field("name"), field("peer"), field("http"));
+        format!("--member {name}={peer}/{http}")
+    };
+    let mut known: Vec<String> = members.iter().map(member).collect();
+    if known.is_empty() {
+        known.push("--member NAME=PEER/HTTP".to_owned());
+    }
+    format!(
+        "seaworthy server --name NAME --data-dir DIR --http HOST:PORT --peer HOST:PORT \\\n    \
+         --join {} \\\n    --token {token}\n\
+         Give it the profile of the others, if that is not edge: --set profile=lan. It becomes a voter by itself\n\
+         once it has caught up: seaworthy cluster members",
+        known.join(" ")
+    )
 }
 
 async fn list(remote: &Remote, world: &World) -> Result<Answer, Error> {
@@ -65,12 +98,13 @@ async fn list(remote: &Remote, world: &World) -> Result<Answer, Error> {
         };
         vec![
             one.id.to_string(),
+            one.role.word().to_owned(),
             state.to_owned(),
             table::time(one.expires_ms),
             one.used.to_string(),
             table::time(one.created_ms),
         ]
     });
-    let text = table::table(&["id", "state", "until", "used", "made"], rows);
+    let text = table::table(&["id", "role", "state", "until", "used", "made"], rows);
     Ok(Answer { json, text })
 }

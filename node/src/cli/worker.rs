@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The variable that may hold a token.
-const TOKEN: &str = "SEAWORTHY_TOKEN";
+pub(super) const TOKEN: &str = "SEAWORTHY_TOKEN";
 
 /// The worker verbs.
 #[derive(Clone, Debug, Subcommand)]
@@ -114,13 +114,18 @@ fn token(start: &Start, world: &World) -> Result<Option<String>, Error> {
         let named = start.token.as_ref().or_else(|| world.variables.get(TOKEN));
         return Ok(named.cloned());
     };
+    token_in(file, world).map(Some)
+}
+
+/// The token that a file holds.
+pub(super) fn token_in(file: &str, world: &World) -> Result<String, Error> {
     let text = String::from_utf8(world.read(file)?);
     let text = text.map(|text| text.trim().to_owned()).unwrap_or_default();
     if text.is_empty() {
         let hint = "write what `seaworthy cluster token` prints into it";
         return Err(Error::usage(format!("{file} holds no token"), hint));
     }
-    Ok(Some(text))
+    Ok(text)
 }
 
 /// The configuration that was typed.

@@ -187,7 +187,32 @@ impl Config {
                 }
             }
         }
+        self.check_token(found);
         self.check_own_entry(found);
+    }
+
+    fn check_token(&self, found: &mut Vec<Finding>) {
+        let cluster = &self.cluster;
+        let (token, file) = (cluster.token.is_some(), cluster.token_file.is_some());
+        if token && file {
+            found.push(Finding::error(
+                "cluster.token_file",
+                "the token is given twice: as text and as a file",
+                "keep one of cluster.token and cluster.token_file",
+            ));
+        }
+        if (token || file) && !cluster.join {
+            let key = if token {
+                "cluster.token"
+            } else {
+                "cluster.token_file"
+            };
+            found.push(Finding::error(
+                key,
+                "a token lets a node join a cluster, but this one is not to join any",
+                "set cluster.join = true (--join), or leave the token out",
+            ));
+        }
     }
 
     fn check_own_entry(&self, found: &mut Vec<Finding>) {
@@ -400,6 +425,7 @@ fn is_any_address(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TokenText;
     use crate::knobs::Profile;
 
     fn config(members: usize) -> Config {
@@ -495,6 +521,20 @@ mod tests {
         assert_eq!(
             told(&config),
             vec![(Level::Error, "cluster.members".into())]
+        );
+    }
+
+    #[test]
+    fn a_token_is_for_a_node_that_joins_and_given_once() {
+        let mut config = config(3);
+        config.cluster.token = Some(TokenText("swt-1".into()));
+        assert_eq!(told(&config), vec![(Level::Error, "cluster.token".into())]);
+        config.cluster.join = true;
+        assert_eq!(told(&config), vec![]);
+        config.cluster.token_file = Some("f".into());
+        assert_eq!(
+            told(&config),
+            vec![(Level::Error, "cluster.token_file".into())]
         );
     }
 

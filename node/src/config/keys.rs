@@ -14,6 +14,8 @@ pub enum Kind {
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// A text that is never shown.
+    Secret,
     /// The list of members: tables in the file, `name=peer/http,...` elsewhere.
     Members,
 }
@@ -22,7 +24,7 @@ impl Kind {
     /// The kind in words, for messages.
     pub fn words(self) -> String {
         match self {
-            Kind::Text => "a text in quotes".to_owned(),
+            Kind::Text | Kind::Secret => "a text in quotes".to_owned(),
             Kind::Number => "a whole number".to_owned(),
             Kind::Flag => "true or false".to_owned(),
             Kind::Word(words) => format!("one of \"{}\"", words.join("\", \"")),
@@ -63,6 +65,8 @@ keys! {
     "listen.advertise_peer" Kind::Text, false, "peer address others use, when it differs";
     "cluster.members" Kind::Members, false, "founding members, the same list on each of them";
     "cluster.join" Kind::Flag, false, "join an existing cluster instead of founding one";
+    "cluster.token" Kind::Secret, false, "the manager's token by which it joins; never shown";
+    "cluster.token_file" Kind::Text, false, "a file that holds that token";
     "limits.key_bytes_max" Kind::Number, false, "longest key, bytes";
     "limits.value_bytes_max" Kind::Number, false, "longest value, bytes";
     "limits.body_bytes_max" Kind::Number, false, "longest request body, bytes";

@@ -70,11 +70,12 @@ impl Loaded {
         keys::KEYS
             .iter()
             .map(|key| {
-                (
-                    key.path,
-                    shown(at(&values, key.path)),
-                    self.origin(key.path),
-                )
+                let value = at(&values, key.path);
+                let text = match key.kind {
+                    Kind::Secret if value.is_some() => "(hidden)".to_owned(),
+                    _ => shown(value),
+                };
+                (key.path, text, self.origin(key.path))
             })
             .collect()
     }
@@ -267,7 +268,7 @@ impl FileWalk<'_> {
     fn value(&self, key: &Key, value: &Spanned<DeValue<'_>>, start: usize, to: &mut Loading) {
         let given = value.get_ref();
         let fits = match key.kind {
-            Kind::Text => given.is_str(),
+            Kind::Text | Kind::Secret => given.is_str(),
             Kind::Flag => given.is_bool(),
             Kind::Number => given
                 .as_integer()
@@ -354,7 +355,7 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
 /// The value that `text` means for a key of `kind`.
 fn value_of(kind: Kind, text: &str) -> Option<Value> {
     match kind {
-        Kind::Text => Some(Value::String(text.to_owned())),
+        Kind::Text | Kind::Secret => Some(Value::String(text.to_owned())),
         Kind::Number => {
             let number: i64 = text.trim().parse().ok()?;
             (number >= 0).then_some(Value::Integer(number))
@@ -540,6 +541,21 @@ http = "127.0.0.1:8001"
     }
 
     #[test]
+    fn a_token_is_read_and_never_shown() {
+        let text = FILE.replace("[[cluster", "[cluster]\ntoken = \"swt-very\"\n[[cluster");
+        let loaded = load(&sources(&text)).unwrap();
+        let token = loaded.config.cluster.token.clone().unwrap();
+        assert_eq!(token.0, "swt-very");
+        let shown = format!("{:?} {:?}", loaded.table(), loaded);
+        assert!(
+            shown.contains("(hidden)") && !shown.contains("very"),
+            "{shown}"
+        );
+        let wrong = FILE.replace("[[cluster", "[cluster]\ntoken = 7\n[[cluster");
+        assert!(errors(&sources(&wrong))[0].contains("takes a text in quotes, not this integer"));
+    }
+
+    #[test]
     fn misspelt_variables_are_told() {
         let mut sources = sources(FILE);
         let wrong = ("SEAWORTHY_LISTEN_HTTP".to_owned(), "h:2".to_owned());
@@ -558,6 +574,10 @@ http = "127.0.0.1:8001"
             FILE.replace(
                 "[listen]",
                 "[listen]\nadvertise_http = \"h:1\"\nadvertise_peer = \"h:2\""
+            )
+            .replace(
+                "[[cluster",
+                "[cluster]\ntoken = \"swt-1\"\ntoken_file = \"f\"\n[[cluster"
             )
         );
         let loaded = load(&sources(&text)).unwrap();

@@ -91,7 +91,9 @@ impl Fleet {
                 self.create_volume(name, worker.as_deref(), at)
             }
             Command::VolumeRemove { name } => self.remove_volume(name, at),
-            Command::TokenCreate { hash, ttl_ms } => self.create_token(hash, *ttl_ms, at),
+            Command::TokenCreate { hash, ttl_ms, role } => {
+                self.create_token(hash, *ttl_ms, *role, at)
+            }
             Command::TokenRevoke { id } => self.revoke_token(*id, at),
             Command::SecretPut {
                 name,
@@ -112,6 +114,11 @@ impl Fleet {
                 share,
             } => Ok(self.share_key(*key, *node, *public, share, at)),
             Command::KeyringLeave { node } => Ok(self.leave_keyring(*node)),
+            Command::ManagerJoin {
+                name,
+                life,
+                token_hash,
+            } => self.admit_manager(name, *life, token_hash, at),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Commands travel as JSON inside [`crate::state::command::Op::Fleet`], and are kept in logs: names of fields and variants never
 //! change meaning. A command that no longer makes sense is refused, or does nothing where the text says so.
 
+use super::TokenRole;
 use super::secret::Version;
 use crate::scheduler::Change;
 use crate::scheduler::model::{Availability, Status};
@@ -120,12 +121,15 @@ pub enum Command {
         /// Name.
         name: String,
     },
-    /// Makes a token by which workers may join. Answers [`Done::Token`].
+    /// Makes a token by which workers or managers may join. Answers [`Done::Token`].
     TokenCreate {
         /// SHA-256 of its text, hex.
         hash: String,
         /// Its time from the entry's stamp on, milliseconds.
         ttl_ms: u64,
+        /// What joins by it.
+        #[serde(default, skip_serializing_if = "TokenRole::is_worker")]
+        role: TokenRole,
     },
     /// Ends a token. Answers [`Done::Nothing`].
     TokenRevoke {
@@ -178,6 +182,16 @@ pub enum Command {
     KeyringLeave {
         /// Which.
         node: NodeId,
+    },
+    /// A node that nobody added shows a manager's token: the leader may make it a member. The same node again changes nothing.
+    /// Answers [`Done::Token`].
+    ManagerJoin {
+        /// Its name.
+        name: String,
+        /// Life of its disk.
+        life: Incarnation,
+        /// SHA-256 of the token that it showed, hex.
+        token_hash: String,
     },
 }
 

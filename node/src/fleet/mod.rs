@@ -57,7 +57,7 @@ pub struct Fleet {
     pub services: Map<ServiceId, ServiceNote>,
     /// The specification of each contents that a task or a service still needs, by service and version.
     pub specs: Map<(ServiceId, u64), Arc<Spec>>,
-    /// Tokens by which workers may join, by id.
+    /// Tokens by which workers and managers may join, by id.
     pub tokens: Map<u64, Token>,
     /// Secrets, by name; only their ciphertext.
     pub secrets: Map<String, secret::Secret>,
@@ -116,7 +116,42 @@ pub struct ServiceNote {
     pub updated_ms: u64,
 }
 
-/// A token by which workers may join. Only its hash is known here.
+/// What joins by a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenRole {
+    /// Workers.
+    #[default]
+    Worker,
+    /// Managers: members of group 0.
+    Manager,
+}
+
+impl TokenRole {
+    /// Whether it is that of workers, as all tokens were before there were roles.
+    pub fn is_worker(&self) -> bool {
+        *self == TokenRole::Worker
+    }
+
+    /// The word that people read and write.
+    pub fn word(self) -> &'static str {
+        match self {
+            TokenRole::Worker => "worker",
+            TokenRole::Manager => "manager",
+        }
+    }
+}
+
+/// A manager that a token lets in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Its name.
+    pub name: String,
+    /// Life of its disk.
+    pub life: Incarnation,
+}
+
+/// A token by which workers or managers may join. Only its hash is known here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     /// SHA-256 of the token's text, hex.
@@ -125,8 +160,14 @@ pub struct Token {
     pub expires_ms: u64,
     /// When it was made, milliseconds since the Unix epoch.
     pub created_ms: u64,
-    /// Workers that joined with it.
+    /// Workers that joined with it, or managers that it let in.
     pub used: u64,
+    /// What joins by it.
+    #[serde(default, skip_serializing_if = "TokenRole::is_worker")]
+    pub role: TokenRole,
+    /// The managers that it let in last, oldest first: one that asks again is not counted again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub admitted: Vec<Admission>,
 }
 
 impl Fleet {

@@ -3,14 +3,20 @@
 //! One change at a time, each an entry. A change that would break the quorum is refused with the reason. Ids are never reused:
 //! a node that comes back with another incarnation is let in as a learner under a fresh id; once it has caught up, its
 //! old id is removed and the new one made a voter, without a person (inventory U-1).
+//!
+//! A node that nobody added may show a manager's token. That it is good is decided where the log has the node's admission, an
+//! entry of the fleet; only then is it made a learner, and its record names the token, so that whoever leads when it has
+//! caught up makes it a voter. A token that is revoked between the two entries ends it there.
 
 use super::proposals::{Waiter, refuse};
 use super::run::Run;
 use crate::error::{Code, Error};
+use crate::fleet;
 use crate::handle::{Condition, MemberChange};
+use crate::manager::meeting::token_hash;
 use crate::raft::core::Progress;
 use crate::rt::Mono;
-use crate::state::command::{Command, Member, Op};
+use crate::state::command::{Command, FleetCommand, Member, Op};
 use crate::transport::PeerAddress;
 use crate::types::{Incarnation, NodeId, Role};
 use crate::wire::{Join, Joined, Reason, Reject};
@@ -311,7 +317,8 @@ impl Run {
         }
     }
 
-    /// Proposes what lets `join` in: its incarnation if an operator added it, else a learner under a fresh id.
+    /// Proposes what lets `join` in: its incarnation if an operator added it, else a learner under a fresh id in the place of one that
+    /// is dead, or by a token.
     fn step_join(&mut self, join: &Join) -> Result<(), Error> {
         let deadline = self.now().plus(OWN_CHANGE);
         let expected = self
@@ -334,12 +341,10 @@ impl Run {
             self.propose(command, Waiter::Nobody, deadline).ok();
             return Ok(());
         }
-        let Some(old) = self.members.iter().find(|one| one.name == join.name) else {
-            let message = format!("no member called '{}' is expected", join.name);
-            return Err(Error::new(Code::Conflict, message)
-                .hint("add it first: seaworthy cluster members add NAME --peer ... --http ..."));
-        };
-        if is_active(&self.progress(), NodeId(old.id)) || old.id == self.me.id.0 {
+        let progress = self.progress();
+        let named = || self.members.iter().filter(|one| one.name == join.name);
+        let lives = |one: &Member| is_active(&progress, NodeId(one.id)) || one.id == self.me.id.0;
+        if named().any(lives) {
             let message = format!(
                 "a member called '{}' is alive with another data directory",
                 join.name
@@ -347,6 +352,15 @@ impl Run {
             return Err(Error::new(Code::Conflict, message)
                 .hint("two nodes are configured with the same name"));
         }
+        let token = if named().next().is_some() {
+            // One whose disk was lost before it was a voter is to become one still.
+            named().map(|one| one.token).find(|token| *token != 0)
+        } else {
+            let Some(token) = self.admitted(join, deadline)? else {
+                return Ok(());
+            };
+            Some(token)
+        };
         let member = Member {
             id: self.next_id,
             name: join.name.clone(),
@@ -354,14 +368,56 @@ impl Run {
             http: join.http.clone(),
             incarnation: join.incarnation,
             replaces: self.voter_called(&join.name),
+            token: token.unwrap_or(0),
         };
         let change = conf_change(ConfChangeType::AddLearnerNode, &member);
         self.propose_change(change, Waiter::Nobody, deadline);
         Ok(())
     }
 
+    /// The token by which `join`, whom nobody added, is let in; none as long as the log does not say so: then that is proposed.
+    fn admitted(&mut self, join: &Join, deadline: Mono) -> Result<Option<u64>, Error> {
+        if join.token.is_empty() {
+            let message = format!("no member called '{}' is expected", join.name);
+            return Err(Error::new(Code::Conflict, message).hint(
+                "start it with a token (seaworthy cluster token create --role manager), \
+                 or add it first: seaworthy cluster members add NAME --peer ... --http ...",
+            ));
+        }
+        if let Some(known) = self.members.iter().find(|one| one.peer == join.peer) {
+            let message = format!(
+                "member {} is called '{}' at {} already",
+                known.id, known.name, known.peer
+            );
+            return Err(Error::new(Code::Conflict, message).hint("remove it first"));
+        }
+        let (hash, life) = (token_hash(&join.token), Incarnation(join.incarnation));
+        let fleet = self.shared.fleet.borrow().clone();
+        if let Some(token) = fleet.admission(&hash, &join.name, life) {
+            return Ok(Some(token));
+        }
+        // The entry decides; what is refused here would be refused there.
+        let now_ms = self.shared.env.clock.wall_ms().max(fleet.newest_ms());
+        fleet
+            .may_join(&join.name, life, &hash, now_ms)
+            .map_err(|refused| Error::new(Code::Forbidden, refused.message))?;
+        let admission = fleet::Command::ManagerJoin {
+            name: join.name.clone(),
+            life,
+            token_hash: hash,
+        };
+        let json = serde_json::to_vec(&admission).expect("commands are plain data");
+        let command = Command {
+            op: Some(Op::Fleet(FleetCommand { json: json.into() })),
+            ..Command::default()
+        };
+        // Dropped proposals are made again with the next chore; the second of two changes nothing.
+        self.propose(command, Waiter::Nobody, deadline).ok();
+        Ok(None)
+    }
+
     /// A learner that replaces a voter of the same name takes its place once it has caught up: the dead id goes first, so
-    /// that the quorum never counts a node that cannot answer.
+    /// that the quorum never counts a node that cannot answer. One that came by a token becomes a voter as well.
     fn tend_replacements(&mut self, now: Mono) {
         let (conf, progress) = (self.core.configuration(), self.progress());
         let learners = self
@@ -381,7 +437,7 @@ impl Run {
             let deadline = now.plus(OWN_CHANGE);
             let planned = match self.members.iter().find(older) {
                 Some(old) => self.plan_remove(NodeId(old.id)),
-                None if learner.replaces != 0 => {
+                None if learner.replaces != 0 || learner.token != 0 => {
                     let voter = Member {
                         replaces: 0,
                         ..learner

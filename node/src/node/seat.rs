@@ -169,6 +169,7 @@ pub(super) async fn join(
         peer: me.peer,
         http: me.http,
         incarnation: incarnation.0,
+        token: config_token(shared),
     };
     let deadline = shared.env.clock.now().plus(shared.knobs.request_timeout);
     let joined = shared.transport.join(address, join, deadline).await?;
@@ -178,6 +179,12 @@ pub(super) async fn join(
         members: joined.members,
         joined: true,
     })
+}
+
+/// The token that the operator gave; empty for none.
+fn config_token(shared: &Shared) -> String {
+    let token = shared.config.cluster.token.as_ref();
+    token.map(|text| text.0.clone()).unwrap_or_default()
 }
 
 /// The founding that every founder computes alike: ids in the order of names, and a cluster id over all of it.

@@ -25,6 +25,7 @@ fn some_state(entries: u64) -> Memory {
         http: "one:2".to_owned(),
         incarnation: 5,
         replaces: 0,
+        token: 0,
     };
     memory.write(&state::genesis(&Genesis {
         cluster_id: ClusterId(0xfeed),

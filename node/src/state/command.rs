@@ -331,6 +331,10 @@ pub struct Member {
     #[prost(uint64, tag = "6")]
     #[serde(skip)]
     pub replaces: u64,
+    /// Id of the token by which it came; zero for none. A learner that has one is made a voter by itself once it has caught up.
+    #[prost(uint64, tag = "7")]
+    #[serde(skip)]
+    pub token: u64,
 }
 
 /// A key and all that is known of it.

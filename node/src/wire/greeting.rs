@@ -160,6 +160,7 @@ pub struct ProbeAnswer {
 
 /// "Let me in": asked of any member by a node that has an empty data directory.
 #[derive(Clone, PartialEq, Eq, Message)]
+#[prost(skip_debug)]
 pub struct Join {
     /// The asker's name.
     #[prost(string, tag = "1")]
@@ -173,6 +174,21 @@ pub struct Join {
     /// Life of its data directory.
     #[prost(uint64, tag = "4")]
     pub incarnation: u64,
+    /// The text of the token by which it wants in; empty: it has none.
+    #[prost(string, tag = "5")]
+    pub token: String,
+}
+
+impl std::fmt::Debug for Join {
+    /// Without the token, which is in no log.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Join")
+            .field("name", &self.name)
+            .field("peer", &self.peer)
+            .field("http", &self.http)
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The asker is in, as a learner.

@@ -40,6 +40,7 @@ pub async fn start_all(cluster: &Cluster, plan: &Plan) {
     let token = Command::TokenCreate {
         hash: TOKEN_HASH.to_owned(),
         ttl_ms: TOKEN_TTL_MS,
+        role: node::fleet::TokenRole::Worker,
     };
     super::command(cluster, token).await;
     for number in 1..=plan.workers {

@@ -9,6 +9,9 @@ use node::rt::Event;
 use node::types::{GroupId, Index, NodeId, Role, Term};
 use std::collections::BTreeMap;
 
+/// Entries that a learner may be behind the one that makes it a voter: 100 when that was proposed.
+const PROMOTION_LAG_MAX: u64 = 101;
+
 /// What was applied at an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Applied {
@@ -47,6 +50,8 @@ pub struct Oracle {
     nodes: BTreeMap<NodeId, Seen>,
     /// Configurations seen so far.
     configurations: BTreeMap<GroupId, Configurations>,
+    /// Nodes made voters by an entry while their logs were short of it, which they had up to another.
+    promoted: BTreeMap<NodeId, (Index, Index)>,
     /// What was broken, in order.
     violations: Vec<String>,
 }
@@ -75,6 +80,7 @@ impl Oracle {
                     commit: Index(0),
                 };
                 self.nodes.insert(node, seen);
+                self.stands(node, *applied);
             }
             Event::RoleChanged {
                 group,
@@ -117,6 +123,14 @@ impl Oracle {
                 ..
             } => {
                 let known = self.configurations.entry(*group).or_default();
+                if !known.contains_key(index)
+                    && let Some((_, before)) = known.range(..index).next_back()
+                {
+                    let new = voters.iter().filter(|id| !before.contains(id));
+                    let new: Vec<NodeId> = new.copied().collect();
+                    new.into_iter().for_each(|id| self.votes_now(id, *index));
+                }
+                let known = self.configurations.entry(*group).or_default();
                 known.insert(*index, voters.clone());
             }
             Event::SnapshotInstalled {
@@ -150,6 +164,30 @@ impl Oracle {
         }
     }
 
+    /// Who becomes a voter has nearly everything on its disk (inventory T-15). A snapshot may lie there that is not installed yet:
+    /// then the next thing that the node says of its state shows it.
+    fn votes_now(&mut self, node: NodeId, index: Index) {
+        let persisted = self.node(node).persisted;
+        if persisted.0 + PROMOTION_LAG_MAX < index.0 {
+            self.promoted.insert(node, (index, persisted));
+        }
+    }
+
+    /// The state of `node` is at `index`.
+    fn stands(&mut self, node: NodeId, index: Index) {
+        let told = self.promoted.get(&node).copied();
+        // What it had before the snapshot may still be on its way into the state.
+        let Some((voter, _)) = told.filter(|(_, had)| index > *had) else {
+            return;
+        };
+        self.promoted.remove(&node);
+        if index.0 + PROMOTION_LAG_MAX < voter.0 {
+            self.broken(format!(
+                "node {node} was made a voter by entry {voter} and came to entry {index} only then"
+            ));
+        }
+    }
+
     /// One vote per term, over all lives of a member.
     fn votes(&mut self, group: GroupId, node: NodeId, term: Term, candidate: NodeId) {
         let first = *self.votes.entry((group, node, term)).or_insert(candidate);
@@ -172,6 +210,7 @@ impl Oracle {
 
     /// State machine safety, order, and durability.
     fn applies(&mut self, node: NodeId, group: GroupId, index: Index, what: Applied) {
+        self.stands(node, index);
         let before = self.node(node).applied.replace(index);
         if let Some(before) = before.filter(|before| index.0 != before.0 + 1) {
             self.broken(format!(
@@ -222,6 +261,7 @@ impl Oracle {
 
     /// A snapshot brings the state of its index.
     fn installs(&mut self, node: NodeId, group: GroupId, index: Index, state_hash: u64) {
+        self.stands(node, index);
         let seen = self.node(node);
         seen.applied = Some(index);
         seen.persisted = seen.persisted.max(index);

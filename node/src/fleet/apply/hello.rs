@@ -98,7 +98,7 @@ impl Fleet {
                 );
                 return refuse(Refusal::NotFound, message);
             }
-            return Ok(Who::New(self.good_token(token, at)?));
+            return Ok(Who::New(self.workers_token(token, at)?));
         };
         let name = &worker.name;
         let note = self.workers.get(&worker.id);
@@ -125,7 +125,7 @@ impl Fleet {
             );
             return refuse(Refusal::Conflict, message);
         }
-        let token = self.good_token(token, at)?;
+        let token = self.workers_token(token, at)?;
         if worker.status == Status::Ready {
             let message = format!(
                 "worker {name} is there and ready, on another machine or data directory: choose another name, \

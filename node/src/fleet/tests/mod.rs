@@ -62,6 +62,7 @@ impl Crew {
         crew.good(Command::TokenCreate {
             hash: hash('a'),
             ttl_ms: 86_400_000,
+            role: crate::fleet::TokenRole::Worker,
         });
         crew
     }

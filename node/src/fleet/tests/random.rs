@@ -5,6 +5,7 @@
 //! sometimes lie, repeat themselves or come late.
 
 use super::*;
+use crate::fleet::TokenRole;
 use crate::scheduler::model::{Availability, Leases, Limits};
 use crate::service::spec::{OnFailure, Rebalance};
 use crate::state::command::{self, FleetCommand, Op, Outcome};
@@ -51,6 +52,7 @@ enum Step {
     LatePlan,
     Volume(bool, usize),
     Token(u64),
+    Manager(usize, u64),
     Revoke,
     Term,
     Wait(u64),
@@ -103,6 +105,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Term),
         4 => (0..40_000u64).prop_map(Step::Wait),
         1 => Just(Step::Unreadable),
+        1 => (0..3usize, 0..4u64).prop_map(|(token, life)| Step::Manager(token, life)),
     ]
 }
 
@@ -149,6 +152,7 @@ impl Pair {
         pair.propose(&Command::TokenCreate {
             hash: hash('a'),
             ttl_ms: 100_000_000,
+            role: TokenRole::Worker,
         });
         pair
     }
@@ -284,6 +288,15 @@ impl Pair {
             Step::Token(ttl_ms) => Command::TokenCreate {
                 hash: format!("{:064x}", self.index),
                 ttl_ms: *ttl_ms,
+                role: match ttl_ms % 2 {
+                    0 => TokenRole::Worker,
+                    _ => TokenRole::Manager,
+                },
+            },
+            Step::Manager(at, life) => Command::ManagerJoin {
+                name: format!("n{life}"),
+                life: Incarnation(*life),
+                token_hash: self.fleet.tokens.values().nth(*at)?.hash.clone(),
             },
             Step::Revoke => Command::TokenRevoke {
                 id: *self.fleet.tokens.keys().nth(1)?,

@@ -1,6 +1,7 @@
 //! Services, volumes and tokens.
 
 use super::*;
+use crate::fleet::{Token, TokenRole};
 use crate::scheduler::model::Phase;
 use crate::service::spec::Mode;
 
@@ -313,12 +314,108 @@ fn a_volume_that_went_with_its_worker_may_be_given_up() {
     );
 }
 
+/// A manager that shows the token of this letter.
+fn manager(name: &str, life: u64, letter: char) -> Command {
+    Command::ManagerJoin {
+        name: name.to_owned(),
+        life: Incarnation(life),
+        token_hash: hash(letter),
+    }
+}
+
+#[test]
+fn a_token_lets_in_only_what_it_is_for() {
+    let mut crew = Crew::new();
+    let Done::Token { id, .. } = crew.good(Command::TokenCreate {
+        hash: hash('b'),
+        ttl_ms: 1_000,
+        role: TokenRole::Manager,
+    }) else {
+        panic!("no token");
+    };
+    let mut word = crew.word_of("w1");
+    word.token_hash = Some(hash('b'));
+    let why = format!("token {id} is for managers: make one with `cluster token`");
+    assert_eq!(crew.hello_refused(word, &why), Refusal::Forbidden);
+    for (letter, why) in [
+        (
+            'a',
+            "is for workers: make one with `cluster token create --role manager`",
+        ),
+        ('c', "unknown, expired or revoked"),
+    ] {
+        let refused = crew.refused(manager("n4", 7, letter), why);
+        assert_eq!(refused, Refusal::Forbidden);
+    }
+    for (name, life) in [("", 7), ("n4", 0), (&*"n".repeat(64), 7)] {
+        let refused = crew.refused(manager(name, life, 'b'), "has a name of 1 to 63");
+        assert_eq!(refused, Refusal::Invalid);
+    }
+    assert_eq!(crew.fleet.tokens[&id].used, 0);
+    crew.now_ms += 2_000;
+    let refused = crew.refused(manager("n4", 7, 'b'), "has expired");
+    assert_eq!(refused, Refusal::Forbidden);
+}
+
+#[test]
+fn a_manager_is_let_in_once_for_each_of_its_disks() {
+    let mut crew = Crew::new();
+    let Done::Token { id, expires_ms } = crew.good(Command::TokenCreate {
+        hash: hash('b'),
+        ttl_ms: 100_000,
+        role: TokenRole::Manager,
+    }) else {
+        panic!("no token");
+    };
+    assert_eq!(crew.fleet.admission(&hash('b'), "n4", Incarnation(7)), None);
+    for _ in 0..3 {
+        let done = crew.good(manager("n4", 7, 'b'));
+        assert_eq!(done, Done::Token { id, expires_ms });
+    }
+    assert_eq!(crew.fleet.tokens[&id].used, 1);
+    let told = crew
+        .fleet
+        .events
+        .values()
+        .filter(|event| event.kind == "manager.joined");
+    let told: Vec<&String> = told.map(|event| &event.message).collect();
+    assert!(matches!(&told[..], [one] if one.contains(&format!("n4 is let in by token {id}"))));
+    crew.good(manager("n4", 8, 'b'));
+    crew.good(manager("n5", 9, 'b'));
+    assert_eq!(crew.fleet.tokens[&id].used, 3);
+    assert_eq!(
+        crew.fleet.admission(&hash('b'), "n5", Incarnation(9)),
+        Some(id)
+    );
+    assert_eq!(crew.fleet.admission(&hash('b'), "n6", Incarnation(9)), None);
+    for life in 10..100 {
+        crew.good(manager("n6", life, 'b'));
+    }
+    assert_eq!(crew.fleet.tokens[&id].admitted.len(), 64);
+    crew.good(Command::TokenRevoke { id });
+    assert_eq!(crew.fleet.admission(&hash('b'), "n5", Incarnation(9)), None);
+    let refused = crew.refused(manager("n5", 9, 'b'), "unknown, expired or revoked");
+    assert_eq!(refused, Refusal::Forbidden);
+}
+
+#[test]
+fn a_token_of_before_there_were_roles_is_for_workers() {
+    let old = r#"{"hash":"aa","expires_ms":5,"created_ms":1,"used":2}"#;
+    let token: Token = serde_json::from_str(old).unwrap();
+    assert_eq!(token.role, TokenRole::Worker);
+    assert_eq!(serde_json::to_string(&token).unwrap(), old);
+    let old = r#"{"do":"token_create","hash":"aa","ttl_ms":5}"#;
+    let command: Command = serde_json::from_str(old).unwrap();
+    assert_eq!(serde_json::to_string(&command).unwrap(), old);
+}
+
 #[test]
 fn a_token_ends_by_time_or_by_will() {
     let mut crew = Crew::new();
     let make = |letter, ttl_ms| Command::TokenCreate {
         hash: hash(letter),
         ttl_ms,
+        role: crate::fleet::TokenRole::Worker,
     };
     let Done::Token { id, expires_ms } = crew.good(make('b', 100)) else {
         panic!("no token");

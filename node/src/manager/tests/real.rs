@@ -66,6 +66,7 @@ async fn a_worker_joins_over_http_and_gets_work_within_a_second() {
     let token = Command::TokenCreate {
         hash: token_hash("secret"),
         ttl_ms: 60_000,
+        role: crate::fleet::TokenRole::Worker,
     };
     handle.command(&token, None).await.unwrap();
     let (code, welcome) = ask(&env, &address, "POST", "/v1/workers/hello", &hello).await;

@@ -166,7 +166,12 @@ impl World {
         let hash = super::super::meeting::token_hash("secret");
         if self.behind().fleet.tokens.is_empty() {
             let ttl_ms = 1_000_000;
-            self.command(Command::TokenCreate { hash, ttl_ms }).await;
+            self.command(Command::TokenCreate {
+                hash,
+                ttl_ms,
+                role: crate::fleet::TokenRole::Worker,
+            })
+            .await;
         }
         let reply = self.ask(hello(name, 0, 0)).await.unwrap();
         let Reply::Welcome { worker, epoch, .. } = reply else {

@@ -19,6 +19,7 @@ fn some_member(id: u64) -> Member {
         http: format!("n{id}:2"),
         incarnation: 0,
         replaces: 0,
+        token: 0,
     }
 }
 

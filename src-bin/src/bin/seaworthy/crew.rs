@@ -94,6 +94,7 @@ async fn token(handle: &Handle) -> Result<String, Error> {
     let create = Command::TokenCreate {
         hash: hex(&Sha256::digest(token.as_bytes())),
         ttl_ms: u64::try_from(TOKEN_TTL.as_millis()).unwrap_or(u64::MAX),
+        role: node::fleet::TokenRole::Worker,
     };
     match handle.command(&create, Some(TOKEN_WAIT)).await {
         Ok(_) => Ok(token),

@@ -144,7 +144,7 @@ fn config(own: &Founder, members: &[Founder], home: &Path) -> Config {
         },
         cluster: Cluster {
             members: members.to_vec(),
-            join: false,
+            ..Cluster::default()
         },
         limits: Limits::default(),
         storage: Storage::default(),
