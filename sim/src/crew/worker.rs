@@ -74,6 +74,7 @@ pub(crate) async fn let_in(cluster: &Cluster, name: &str, empty: bool) {
         let order = Command::TokenCreate {
             hash: node::manager::token_hash(&token),
             ttl_ms: TOKEN_TTL_MS,
+            role: node::fleet::TokenRole::Worker,
         };
         super::command(cluster, order).await;
         cluster.give_token(name, token);

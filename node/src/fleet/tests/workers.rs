@@ -122,6 +122,7 @@ fn a_removed_worker_joins_again_only_by_a_token_that_was_made_afterwards() {
     crew.good(Command::TokenCreate {
         hash: hash('b'),
         ttl_ms: 86_400_000,
+        role: crate::fleet::TokenRole::Worker,
     });
     let token = crew.index;
     word.token_hash = Some(hash('b'));

@@ -171,7 +171,10 @@ async fn a_worker_that_was_removed_hears_so_and_a_token_made_afterwards_lets_it_
     assert!(*which == worker && reason.contains("removed from this cluster by force"));
     assert_eq!(world.behind().commands.len(), before, "it costs no entry");
     let (hash, ttl_ms) = (crate::manager::token_hash("again"), 1_000_000);
-    world.command(Command::TokenCreate { hash, ttl_ms }).await;
+    let role = crate::fleet::TokenRole::Worker;
+    world
+        .command(Command::TokenCreate { hash, ttl_ms, role })
+        .await;
     let mut again = hello("w1", worker.0, epoch.0);
     if let Call::Hello(call) = &mut again {
         call.token = Some("again".to_owned());
