@@ -657,3 +657,12 @@ async fn answers_to_a_worker_that_asks_back_to_back_are_gathered() {
     assert!(least < longest, "{least:?} after the news");
     world.end().await;
 }
+
+#[test]
+fn a_removed_worker_is_told_so_as_the_document_says() {
+    let removed = crate::fleet::meeting::Reply::Removed {
+        worker: WorkerId(4),
+        reason: "worker w1 was removed".to_owned(),
+    };
+    fits("WorkerReply", &serde_json::to_value(removed).unwrap());
+}

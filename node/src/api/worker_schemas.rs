@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// Every one of them.
 pub(super) fn meetings() -> Group {
-    let replies = [welcome(), beat_reply(), acknowledged(), over()];
+    let replies = [welcome(), beat_reply(), acknowledged(), removed(), over()];
     let answer = vec![
         ("assignments?", reference("Assignments")),
         ("managers", texts()),
@@ -150,6 +150,14 @@ fn acknowledged() -> Value {
         tag("reply", "acknowledged"),
         ("life", text()),
         ("number", number()),
+    ])
+}
+
+fn removed() -> Value {
+    object(vec![
+        tag("reply", "removed"),
+        ("worker", number()),
+        ("reason", text()),
     ])
 }
 
