@@ -147,9 +147,9 @@ async fn is_refused(cluster: &Cluster, name: &str, patience: Duration) {
                 cluster.recorder.sometimes("a token was refused");
                 cluster.recorder.line(name, Level::Story, waiting_for);
             }
-            Some(Condition::Running) => cluster.recorder.fail(format!(
-                "{name} runs in the cluster with a token that is not good"
-            )),
+            Some(Condition::Running) => cluster
+                .recorder
+                .fail(format!("token_not_good: {name} takes part in the cluster")),
             _ => {}
         }
         judge(cluster);
@@ -166,7 +166,7 @@ pub fn judge(cluster: &Cluster) {
         let is_in = members.find(|one| strangers.contains(&one.member.name));
         if let Some(one) = is_in {
             cluster.recorder.fail(format!(
-                "{} is a member for {place}, though its token was not good",
+                "token_not_good: {} is a member for {place}",
                 one.member.name
             ));
         }

@@ -31,6 +31,8 @@ pub(super) enum Edit {
     Young,
     /// Some changes are not told to watchers.
     Silent,
+    /// A token that is to end is not ended.
+    Kept,
 }
 
 /// A node's network with an editor at the clients' door.
@@ -156,6 +158,7 @@ impl Pen {
         Some(match self.edit {
             Edit::Unasked if self.leads.load(Ordering::Relaxed) => ask_locally(head),
             Edit::NoSession => hide_session(head),
+            Edit::Kept => keep_token(&head),
             _ => head.freeze(),
         })
     }
@@ -217,6 +220,15 @@ fn hide_session(mut head: BytesMut) -> Bytes {
         }
     }
     head.freeze()
+}
+
+/// The wish to end a token becomes a look at all of them.
+fn keep_token(head: &[u8]) -> Bytes {
+    let end = find(head, b" HTTP/1.1\r\n").filter(|_| head.starts_with(b"DELETE /v1/tokens/"));
+    match end {
+        Some(end) => [b"GET /v1/tokens", &head[end..]].concat().into(),
+        None => Bytes::copy_from_slice(head),
+    }
 }
 
 /// Every age becomes zero, in headers and in JSON: blanks keep the length where zeros in front would not be JSON.

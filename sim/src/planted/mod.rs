@@ -144,7 +144,7 @@ pub fn all() -> impl Iterator<Item = &'static Bug> {
 }
 
 /// Those in the log, the store and the talk of managers with each other and with clients.
-static BUGS: [Bug; 16] = [
+static BUGS: [Bug; 17] = [
     Bug {
         name: "canary",
         words: "nothing is wrong but the expectation",
@@ -298,6 +298,15 @@ static BUGS: [Bug; 16] = [
         plant: Plant::HastyClock { ppm: 100_000 },
         scenarios: &["short-leases"],
         witnesses: &[Witness::Leases],
+        crash_mode: None,
+    },
+    Bug {
+        name: "keep-tokens",
+        words: "a manager's token that was revoked is good still",
+        how: "clients' door: the wish to end a token becomes a look at all of them",
+        plant: Plant::Edited(Edit::Kept),
+        scenarios: &["add-a-manager"],
+        witnesses: &[Witness::Admission],
         crash_mode: None,
     },
 ];

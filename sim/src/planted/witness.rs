@@ -66,10 +66,12 @@ pub enum Witness {
     Sealed,
     /// Tasks have the secrets that they were given.
     Secrets,
+    /// Nobody is a member by a token that is not good.
+    Admission,
 }
 
 /// The words of each oracle.
-const WORDS: [(Witness, &str); 38] = [
+const WORDS: [(Witness, &str); 39] = [
     (Witness::OneLeader, "two leaders in term"),
     (Witness::OneVote, " voted twice in term"),
     (Witness::CommitOrder, "commit index went back"),
@@ -108,6 +110,7 @@ const WORDS: [(Witness, &str); 38] = [
     (Witness::Drain, "T-14 ("),
     (Witness::Sealed, "secrets_in_clear: "),
     (Witness::Secrets, "secrets_right: "),
+    (Witness::Admission, "token_not_good: "),
 ];
 
 impl Witness {
@@ -156,6 +159,7 @@ impl Witness {
             Witness::Drain => "a drain ends",
             Witness::Sealed => "secrets are sealed",
             Witness::Secrets => "the right secrets",
+            Witness::Admission => "no member by a bad token",
         }
     }
 }
