@@ -184,6 +184,20 @@ pub async fn churn(cluster: Cluster, pause: Span, of_nodes: bool, done: Arc<Atom
     for step in churn.last() {
         act(&cluster, &mut churn, step).await;
     }
+    // Services are whole without a machine that was only just let in, and not for a moment when it joins (node-churn, seed 162).
+    let all_ready = || {
+        let fleet = cluster.overseer.as_ref().map(|one| one.newest());
+        let fleet = fleet.unwrap_or_default();
+        let (_, wanted) = forced_out(&cluster, &fleet);
+        wanted.into_iter().all(|name| {
+            let worker = fleet.worker(&name);
+            worker.is_some_and(|worker| worker.status == Status::Ready)
+        })
+    };
+    if of_nodes && !wait_until(&cluster, SETTLE_MAX, all_ready).await {
+        let wrong = format!("workers_back: not all workers were ready within {SETTLE_MAX:?}");
+        cluster.recorder.fail(wrong);
+    }
     churn
 }
 
@@ -244,14 +258,18 @@ pub fn named(order: &toml::Table, who: impl Fn(&Who) -> Vec<String>) -> toml::Ta
         .collect()
 }
 
+/// The workers that were removed by force, and the others.
+fn forced_out(cluster: &Cluster, fleet: &Fleet) -> (Vec<String>, Vec<String>) {
+    cluster.workers().into_iter().partition(|name| {
+        let mut removed = fleet.snapshot.removed.values();
+        removed.any(|one| one.by_force && one.name == *name)
+    })
+}
+
 /// The workers that shall be there in the end. One that was removed by force shall not, and nothing may run on it, though its process
 /// runs and its token is good.
 pub fn not_forced_out(cluster: &Cluster, fleet: &Fleet) -> Vec<String> {
-    let (out, wanted) = cluster.workers().into_iter().partition(|name| {
-        let mut removed = fleet.snapshot.removed.values();
-        removed.any(|one| one.by_force && one.name == *name)
-    });
-    let out: Vec<String> = out;
+    let (out, wanted) = forced_out(cluster, fleet);
     for name in out {
         let mut runs = cluster.ledger.runs().into_iter();
         if fleet.worker(&name).is_some() {
