@@ -187,7 +187,7 @@ async fn prepare_with(
         slot: 1,
         version: 1,
         desired: Desired::Run,
-        spec,
+        spec: spec.into(),
         secrets: std::collections::BTreeMap::new(),
     };
     executor.prepare(Arc::new(assignment)).await
