@@ -44,12 +44,25 @@ fn leads(rare: &mut Rare, name: &str) -> Option<&'static str> {
 }
 
 #[test]
-fn only_a_leader_dies_between_removal_and_promotion() {
+fn only_a_leader_dies_while_a_learner_catches_up_or_a_voter_is_replaced() {
     let mut rare = Rare::default();
     assert_eq!(leads(&mut rare, "n1"), None);
+    assert_eq!(rare.falls("n1"), None, "there is no learner");
+    assert_eq!(leads(&mut rare, "n1"), None);
     rare.see("n1", &change(5, &[1, 2, 3], &[4]));
-    assert_eq!(rare.falls("n1"), None);
-    rare.see("n1", &change(9, &[1, 2], &[4]));
+    assert!(rare.learner_catches_up());
     assert_eq!(rare.falls("n2"), None);
-    assert!(rare.falls("n1").is_some());
+    let catching_up = rare.falls("n1");
+    assert_eq!(
+        catching_up,
+        Some("the leader died while a learner caught up")
+    );
+    assert_eq!(leads(&mut rare, "n1"), None);
+    rare.see("n1", &change(9, &[1, 2], &[4]));
+    assert!(!rare.learner_catches_up());
+    assert_eq!(rare.falls("n2"), None);
+    assert!(
+        rare.falls("n1")
+            .is_some_and(|probe| Some(probe) != catching_up)
+    );
 }
