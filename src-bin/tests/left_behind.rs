@@ -10,7 +10,7 @@
 
 mod common;
 
-use common::free_ports;
+use common::{free_ports, until};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -23,18 +23,6 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// A process, and what tells it from a later one of its number.
 type Name = (u32, String);
-
-/// Waits until `holds`; what it gives.
-fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = holds() {
-            return found;
-        }
-        assert!(begun.elapsed() < SOON, "never came: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
 
 /// Parent, state and beginning of a process that is there.
 fn stat(pid: u32) -> Option<(u32, String, String)> {
@@ -139,7 +127,7 @@ fn tasks_of_dev_end_with_it_though_it_is_killed() {
     let endpoint = format!("http://127.0.0.1:{}", base + 1);
     let create = ["service", "create", "web", "--replicas", "2", "--wait"];
     let create = [&create[..], &["--", "sh", "-c", "sleep 1000 & wait"]].concat();
-    until("a worker that runs tasks", || {
+    until(SOON, "a worker that runs tasks", || {
         seaworthy(&create, &endpoint).then_some(())
     });
     // Two tasks with what each began, and a guard beside each.
@@ -154,7 +142,7 @@ fn nodes_of_a_live_run_end_with_it_though_it_is_killed() {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let program = Program(command.stderr(Stdio::null()).spawn().unwrap());
     // Three managers and a worker at least, each with its guard.
-    until("its nodes", || {
+    until(SOON, "its nodes", || {
         (descendants(program.0.id()).len() >= 8).then_some(())
     });
     all_end_with(program, 8);

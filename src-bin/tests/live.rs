@@ -4,17 +4,24 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
+    clippy::disallowed_macros,
+    clippy::unwrap_used,
     reason = "these tests run programs as the operating system does"
 )]
 
+mod common;
+
+use common::until;
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// Longest wait for what takes a moment.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program that every node is.
 const PRODUCT: &str = env!("CARGO_BIN_EXE_seaworthy");
@@ -154,7 +161,7 @@ fn whoever_ends_a_run_ends_its_processes() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let home = until("a home with logs", || {
+    let home = until(PATIENCE, "a home with logs", || {
         let homes = fs::read_dir(dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().path());
@@ -174,7 +181,9 @@ fn whoever_ends_a_run_ends_its_processes() {
     };
     let all = ["n1", "n2", "n3"].map(address);
     for address in all {
-        until("a node that listens", || TcpStream::connect(address).ok());
+        until(PATIENCE, "a node that listens", || {
+            TcpStream::connect(address).ok()
+        });
     }
     let pid = storm.id().to_string();
     assert!(Command::new("kill").arg(pid).status().unwrap().success());
@@ -251,21 +260,6 @@ fn a_worker_that_takes_its_tasks_with_it_is_found_out() {
     assert!(text.contains("verdict: FAILED: W-S21 "), "{text}");
     let kept = text.split("logs and data: ").nth(1).unwrap();
     fs::remove_dir_all(kept.lines().next().unwrap()).unwrap();
-}
-
-/// What `look` finds, as soon as it finds something.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "never came: {what}"
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

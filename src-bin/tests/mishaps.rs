@@ -11,17 +11,16 @@
 
 mod common;
 
+use common::until;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Pause between two looks.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// One node: its configuration, its log, and its process if it runs.
 struct Node {
@@ -70,7 +69,7 @@ impl Node {
     /// The exit code, when it has ended by itself.
     fn exit(&mut self) -> i32 {
         let mut child = self.child.take().unwrap();
-        let code = within("the process ends", || child.try_wait().unwrap());
+        let code = until(PATIENCE, "the process ends", || child.try_wait().unwrap());
         code.code().expect("no signal ended it")
     }
 
@@ -79,7 +78,7 @@ impl Node {
     }
 
     fn says(&self, words: &str) {
-        within(words, || self.log().contains(words).then_some(()));
+        until(PATIENCE, words, || self.log().contains(words).then_some(()));
     }
 }
 
@@ -89,21 +88,6 @@ impl Drop for Node {
         if thread::panicking() {
             eprintln!("--- {}:\n{}", self.home.display(), self.log());
         }
-    }
-}
-
-/// Looks until there is something to see.
-fn within<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(
-            start.elapsed() < PATIENCE,
-            "not within {PATIENCE:?}: {what}"
-        );
-        thread::sleep(LOOK);
     }
 }
 
@@ -127,7 +111,7 @@ fn ask(endpoints: &str, line: &[&str]) -> (i32, Value) {
 
 /// A command that works in the end.
 fn done(endpoints: &str, line: &[&str]) -> Value {
-    within(&line.join(" "), || {
+    until(PATIENCE, &line.join(" "), || {
         let (code, answer) = ask(endpoints, line);
         (code == 0).then_some(answer)
     })
@@ -207,26 +191,32 @@ fn a_damaged_log_is_explained_and_a_lone_node_does_not_begin_anew() {
     assert!(segment.exists(), "nothing was moved");
 }
 
-#[test]
-fn a_lost_disk_is_replaced_although_an_older_snapshot_is_on_offer() {
-    let dir = tempfile::tempdir().unwrap();
-    let doors = free(6);
+/// Three founders, in the words of a node's file: `doors` are their HTTP addresses, then their peer addresses.
+fn members(doors: &[String]) -> String {
     let member = |at: usize| {
         let (http, peer) = (&doors[at], &doors[at + 3]);
         format!("[[cluster.members]]\nname = \"n{at}\"\nhttp = \"{http}\"\npeer = \"{peer}\"\n")
     };
-    let members: String = (0..3).map(member).collect();
+    (0..3).map(member).collect()
+}
+
+/// Those founders, started.
+fn trio(dir: &Path, doors: &[String]) -> Vec<Node> {
+    let members = members(doors);
     let node = |at: usize| {
-        Node::new(
-            dir.path(),
-            &format!("n{at}"),
-            &doors[at],
-            &doors[at + 3],
-            &members,
-        )
+        let name = format!("n{at}");
+        Node::new(dir, &name, &doors[at], &doors[at + 3], &members)
     };
     let mut nodes: Vec<Node> = (0..3).map(node).collect();
     nodes.iter_mut().for_each(Node::start);
+    nodes
+}
+
+#[test]
+fn a_lost_disk_is_replaced_although_an_older_snapshot_is_on_offer() {
+    let dir = tempfile::tempdir().unwrap();
+    let doors = free(6);
+    let mut nodes = trio(dir.path(), &doors);
     let endpoints = doors[..3].iter().map(|door| format!("http://{door}"));
     let endpoints: Vec<String> = endpoints.collect();
     let all = endpoints.join(",");
@@ -240,7 +230,7 @@ fn a_lost_disk_is_replaced_although_an_older_snapshot_is_on_offer() {
     nodes[lost].kill();
     fs::remove_dir_all(nodes[lost].home.join("data")).unwrap();
     nodes[lost].start();
-    within("three voters, one of them new", || {
+    until(PATIENCE, "three voters, one of them new", || {
         let (_, info) = ask(&all, &["cluster", "info"]);
         let members = info["members"].as_array()?.clone();
         let is_voter = |one: &Value| one["role"] == "leader" || one["role"] == "follower";
@@ -254,13 +244,9 @@ fn a_lost_disk_is_replaced_although_an_older_snapshot_is_on_offer() {
 
 /// A manager called n3 that joins those of `doors` by `token`.
 fn newcomer(dir: &Path, own: [&str; 2], doors: &[String], token: &str) -> Node {
-    let member = |at: usize| {
-        let (http, peer) = (&doors[at], &doors[at + 3]);
-        format!("[[cluster.members]]\nname = \"n{at}\"\nhttp = \"{http}\"\npeer = \"{peer}\"\n")
-    };
-    let members: String = (0..3).map(member).collect();
     let file = dir.join("token");
     fs::write(&file, format!("{token}\n")).unwrap();
+    let members = members(doors);
     let cluster = format!("[cluster]\njoin = true\ntoken_file = {file:?}\n{members}");
     Node::new(dir, "n3", own[0], own[1], &cluster)
 }
@@ -269,17 +255,7 @@ fn newcomer(dir: &Path, own: [&str; 2], doors: &[String], token: &str) -> Node {
 fn a_manager_joins_by_a_token_and_a_dead_one_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let doors = free(8);
-    let member = |at: usize| {
-        let (http, peer) = (&doors[at], &doors[at + 3]);
-        format!("[[cluster.members]]\nname = \"n{at}\"\nhttp = \"{http}\"\npeer = \"{peer}\"\n")
-    };
-    let members: String = (0..3).map(member).collect();
-    let node = |at: usize| {
-        let name = format!("n{at}");
-        Node::new(dir.path(), &name, &doors[at], &doors[at + 3], &members)
-    };
-    let mut nodes: Vec<Node> = (0..3).map(node).collect();
-    nodes.iter_mut().for_each(Node::start);
+    let mut nodes = trio(dir.path(), &doors);
     let endpoints = doors[..3].iter().map(|door| format!("http://{door}"));
     let all = endpoints.collect::<Vec<String>>().join(",");
     done(&all, &["kv", "put", "a", "1"]);
@@ -295,7 +271,7 @@ fn a_manager_joins_by_a_token_and_a_dead_one_is_removed() {
         let token = made["token"].as_str().unwrap();
         let mut stranger = newcomer(dir.path(), [&doors[6], &doors[7]], &doors, token);
         stranger.start();
-        within(why, || stranger.log().contains(why).then_some(()));
+        until(PATIENCE, why, || stranger.log().contains(why).then_some(()));
         let (_, health) = ask(&format!("http://{}", doors[6]), &["cluster", "health"]);
         assert!(health.to_string().contains(why), "{health}");
         assert!(!(stranger.log() + &health.to_string()).contains(token));
@@ -307,7 +283,7 @@ fn a_manager_joins_by_a_token_and_a_dead_one_is_removed() {
     let mut fourth = newcomer(dir.path(), [&doors[6], &doors[7]], &doors, token);
     fourth.start();
     let voters = |many: usize| {
-        within(&format!("{many} voters"), || {
+        until(PATIENCE, &format!("{many} voters"), || {
             let (_, info) = ask(&all, &["cluster", "info"]);
             let members = info["members"].as_array()?.clone();
             let is_voter = |one: &Value| one["role"] == "leader" || one["role"] == "follower";

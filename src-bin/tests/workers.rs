@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{Server, ask, free_ports, three, whole};
+use common::{Server, ask, free_ports, three, until, whole};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::net::SocketAddr;
@@ -23,18 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a worker may run single writers without a word from managers.
 const LEASE: Duration = Duration::from_secs(30);
-
-/// What `look` finds, as soon as it finds something.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < PATIENCE, "never came: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
 
 /// The program on `line`, with its log in `home`.
 fn program(home: &Path, line: &str) -> Command {
@@ -159,7 +147,7 @@ fn a_single_writer_dies_though_its_worker_stands_still() {
         "restart": { "delay_ms": 100 },
     });
     let _: Value = ask(http, "POST", "/v1/services", &spec.to_string()).unwrap();
-    let first = until("the task", || worker.running(1));
+    let first = until(PATIENCE, "the task", || worker.running(1));
 
     signal_program(&worker.child, "STOP");
     let stopped = Instant::now();
@@ -173,7 +161,7 @@ fn a_single_writer_dies_though_its_worker_stands_still() {
     assert!(stopped.elapsed() > least, "it was killed without need");
 
     signal_program(&worker.child, "CONT");
-    let next = until("the task again", || worker.running(1));
+    let next = until(PATIENCE, "the task again", || worker.running(1));
     assert!(next != first && lives(&next[0]));
     signal(&next[0], "KILL");
 }
@@ -190,21 +178,23 @@ fn tasks_outlive_their_worker_and_come_back_when_they_are_killed() {
         "restart": { "delay_ms": 100 },
     });
     let _: Value = ask(http, "POST", "/v1/services", &spec.to_string()).unwrap();
-    let first = until("two tasks", || worker.running(2));
+    let first = until(PATIENCE, "two tasks", || worker.running(2));
 
     worker.kill_and_start();
-    let again = until("the same two tasks", || worker.running(2));
+    let again = until(PATIENCE, "the same two tasks", || worker.running(2));
     assert_eq!(first, again, "what is right is never restarted");
     assert!(again.iter().all(|process| lives(process)));
 
     signal(&first[0], "KILL");
-    let next = until("another process", || {
+    let next = until(PATIENCE, "another process", || {
         worker.running(2).filter(|now| now[0] != first[0])
     });
     assert_eq!(next[1], first[1]);
 
     let _: Value = ask(http, "DELETE", "/v1/services/web", "").unwrap();
-    until("no task", || worker.tasks()?.is_empty().then_some(()));
+    until(PATIENCE, "no task", || {
+        worker.tasks()?.is_empty().then_some(())
+    });
     assert!(!next.iter().any(|process| lives(process)));
 }
 
@@ -245,11 +235,11 @@ fn a_task_reads_its_secret_and_no_disk_ever_has_it() {
         let told: Value = ask(http, "GET", "/v1/services/web/explain", "").ok()?;
         Some(told.to_string()).filter(|text| text.contains("there is no secret db"))
     };
-    until("a reason why it waits", waits);
+    until(PATIENCE, "a reason why it waits", waits);
     let body = |value: &[u8]| json!({ "name": "db", "value": base64(value) }).to_string();
     let made: Value = ask(http, "POST", "/v1/secrets", &body(VALUE)).unwrap();
     assert_eq!(made["version"], 1, "{made}");
-    let first = until("two tasks", || worker.running(2));
+    let first = until(PATIENCE, "two tasks", || worker.running(2));
     let said = |task: u64| {
         let log = dir.path().join(format!("worker/tasks/{task}/stdout.log"));
         std::fs::read_to_string(log).ok()
@@ -258,17 +248,17 @@ fn a_task_reads_its_secret_and_no_disk_ever_has_it() {
         let word = std::str::from_utf8(&value[..3]).unwrap();
         format!("{}\n{word}\n400\n", value.len()).repeat(times)
     };
-    until("its words", || {
+    until(PATIENCE, "its words", || {
         said(1).filter(|text| *text == expected(VALUE, 1))
     });
 
     // All managers but one are gone, and so is the worker for a moment: what it has is enough.
     servers.iter_mut().for_each(Server::kill);
     worker.kill_and_start();
-    let again = until("the same two tasks", || worker.running(2));
+    let again = until(PATIENCE, "the same two tasks", || worker.running(2));
     assert_eq!(first, again);
     signal(&first[0], "KILL");
-    until("another attempt", || {
+    until(PATIENCE, "another attempt", || {
         said(1).filter(|text| *text == expected(VALUE, 2))
     });
     assert!(!holds(dir.path(), VALUE));
@@ -283,11 +273,13 @@ fn a_task_reads_its_secret_and_no_disk_ever_has_it() {
     assert_eq!(put["version"], 2, "{put}");
     spec["env"] = json!({ "ROTATED": "2" });
     let _: Value = ask(http, "PUT", "/v1/services/web", &spec.to_string()).unwrap();
-    until("the new value", || {
+    until(PATIENCE, "the new value", || {
         said(3).filter(|text| *text == expected(NEXT, 1))
     });
     let _: Value = ask(http, "DELETE", "/v1/services/web", "").unwrap();
-    until("no task", || worker.tasks()?.is_empty().then_some(()));
+    until(PATIENCE, "no task", || {
+        worker.tasks()?.is_empty().then_some(())
+    });
     let shm = std::fs::read_dir("/dev/shm").unwrap().flatten();
     let mut ours = shm.filter(|one| one.file_name().to_string_lossy().starts_with("seaworthy-"));
     let holds_value =

@@ -10,6 +10,7 @@ use super::world::World;
 use crate::api::fleet_wire::{TaskInfo, TasksAnswer};
 use crate::api::story_wire::LogsAnswer;
 use crate::error::{self, Code};
+use crate::service::name_and_slot;
 use crate::types::TaskId;
 use crate::worker::logs::PAGE_BYTES_MAX;
 use std::collections::BTreeMap;
@@ -72,16 +73,6 @@ fn streams(options: &Logs) -> &'static [&'static str] {
     }
 }
 
-/// A service's name, and a slot where `SERVICE.SLOT` was written: names of services have no dot.
-fn service_and_slot(name: &str) -> (&str, Option<u64>) {
-    let parts = name.rsplit_once('.');
-    let parts = parts.and_then(|(service, slot)| Some((service, slot.parse().ok()?)));
-    match parts {
-        Some((service, slot)) => (service, Some(slot)),
-        None => (name, None),
-    }
-}
-
 /// A service has no such slot.
 fn no_slot(service: &str, slot: u64, tasks: &[TaskInfo]) -> Error {
     let mut slots: Vec<u64> = tasks.iter().map(|task| task.slot).collect();
@@ -124,7 +115,10 @@ impl Reading<'_> {
                 .await?;
             return Ok(vec![typed(&json)?]);
         }
-        let (service, slot) = service_and_slot(name);
+        let parts = name_and_slot(name);
+        let (service, slot) = parts.map_or((name.as_str(), None), |(service, slot)| {
+            (service, Some(slot))
+        });
         let path = Path::under("/v1/services/", service, "/tasks");
         let json = self.remote.ask(&Ask::get(path)).await?;
         let answer: TasksAnswer = typed(&json)?;

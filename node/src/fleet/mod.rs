@@ -193,8 +193,7 @@ impl Fleet {
                 "{id} is a task, of service {service}: name the service"
             ));
         }
-        let (service, slot) = name.rsplit_once('.')?;
-        let slot: u64 = slot.parse().ok()?;
+        let (service, slot) = crate::service::name_and_slot(name)?;
         self.service(service)?;
         Some(format!(
             "{name} is slot {slot} of service {service}: name the service"

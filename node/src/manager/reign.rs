@@ -207,29 +207,27 @@ impl Reign {
 
     /// Answers a worker, at once or later.
     pub(super) fn asked(&mut self, asked: Asked) {
-        if let Call::Silences = asked.call {
-            // What a leader knows that has only begun is nothing, and is told at once.
-            let workers = self
-                .sessions
-                .silences(self.now(), self.hands.knobs.worker_heartbeat);
-            return (asked.answer)(Ok(Reply::Silences { workers }));
-        }
-        if !self.settled {
-            return match self.early.len() < self.hands.knobs.worker_calls_max {
-                true => self.early.push(asked),
-                false => (asked.answer)(Err(overloaded())),
-            };
-        }
-        match asked.call {
+        let Asked { call, answer } = asked;
+        match call {
+            Call::Silences => {
+                // What a leader knows that has only begun is nothing, and is told at once.
+                let heartbeat = self.hands.knobs.worker_heartbeat;
+                let workers = self.sessions.silences(self.now(), heartbeat);
+                answer(Ok(Reply::Silences { workers }));
+            }
+            call if !self.settled => match self.early.len() < self.hands.knobs.worker_calls_max {
+                true => self.early.push(Asked { call, answer }),
+                false => answer(Err(overloaded())),
+            },
             Call::Hello(hello) => {
                 let full = self.hellos >= self.hands.knobs.worker_hellos_max;
                 match full && self.hellos_waiting.len() >= self.hands.knobs.worker_calls_max {
-                    true => (asked.answer)(Err(overloaded())),
+                    true => answer(Err(overloaded())),
                     false if full => {
-                        let waits = (self.now(), *hello, asked.answer);
+                        let waits = (self.now(), *hello, answer);
                         self.hellos_waiting.push_back(waits);
                     }
-                    false => self.hello(*hello, asked.answer),
+                    false => self.hello(*hello, answer),
                 }
             }
             Call::Beat {
@@ -243,11 +241,10 @@ impl Reign {
                 number,
                 epoch,
                 reports,
-                answer: asked.answer,
+                answer,
             }),
-            Call::Report(reports) => self.report(reports, asked.answer),
-            Call::Heard { workers } => (asked.answer)(Ok(self.hands.heard(&workers))),
-            Call::Silences => {} // Answered above.
+            Call::Report(reports) => self.report(reports, answer),
+            Call::Heard { workers } => answer(Ok(self.hands.heard(&workers))),
         }
     }
 

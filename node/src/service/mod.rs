@@ -20,3 +20,9 @@ mod yaml;
 
 pub use spec::Spec;
 pub use task::{Desired, State};
+
+/// The parts of `SERVICE.SLOT`; none if `name` is not of that form. Names of services have no dot.
+pub fn name_and_slot(name: &str) -> Option<(&str, u64)> {
+    let (service, slot) = name.rsplit_once('.')?;
+    Some((service, slot.parse().ok()?))
+}

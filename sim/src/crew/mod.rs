@@ -60,6 +60,20 @@ pub fn evidence(cluster: &Cluster, storm: (Duration, Duration)) -> measure::Evid
     }
 }
 
+/// The newest fleet that any manager showed; an empty one where nobody looks.
+fn newest(cluster: &Cluster) -> Arc<Fleet> {
+    let overseer = cluster.overseer.as_ref();
+    overseer.map(|one| one.newest()).unwrap_or_default()
+}
+
+/// Whether every one of these workers is ready.
+fn all_ready(fleet: &Fleet, names: Vec<String>) -> bool {
+    names.iter().all(|name| {
+        let worker = fleet.worker(name);
+        worker.is_some_and(|worker| worker.status == Status::Ready)
+    })
+}
+
 /// Brings workers and services to where the storm begins.
 pub async fn form(cluster: &Cluster, plan: &Plan) {
     if plan.workers == 0 {
@@ -67,19 +81,7 @@ pub async fn form(cluster: &Cluster, plan: &Plan) {
     }
     let recorder = &cluster.recorder;
     worker::start_all(cluster, plan).await;
-    let ready = || {
-        let fleet = cluster
-            .overseer
-            .as_ref()
-            .map(super::oracle::fleet::Overseer::newest);
-        let workers = fleet
-            .map(|fleet| fleet.snapshot.workers.clone())
-            .unwrap_or_default();
-        workers.len() == plan.workers as usize
-            && workers
-                .values()
-                .all(|worker| worker.status == Status::Ready)
-    };
+    let ready = || all_ready(&newest(cluster), cluster.workers());
     if !wait_until(cluster, SETTLE_MAX, ready).await {
         return recorder.fail(format!("workers did not join within {SETTLE_MAX:?}"));
     }
@@ -104,10 +106,7 @@ pub async fn settle(cluster: &Cluster, when: &str) -> Option<Duration> {
     let begin = cluster.recorder.now();
     // What was just asked for must be seen before it can be missed.
     let seen = || {
-        let newest = cluster
-            .overseer
-            .as_ref()
-            .map_or(0, |one| one.newest().index);
+        let newest = newest(cluster).index;
         let names = cluster.names().into_iter();
         names
             .filter_map(|name| cluster.handle(&name))
@@ -140,9 +139,8 @@ pub async fn stays(cluster: &Cluster) {
                 .fail(format!("services_stay: {}", wrong.join("; ")));
         }
     }
-    let fleet = cluster.overseer.as_ref().map(|one| one.newest());
     let begun = &cluster.ledger.runs()[starts..];
-    if let Some(wrong) = measure::needless(&fleet.unwrap_or_default(), begun) {
+    if let Some(wrong) = measure::needless(&newest(cluster), begun) {
         cluster.recorder.fail(format!("services_stay: {wrong}"));
     }
 }
@@ -185,16 +183,12 @@ pub async fn churn(cluster: Cluster, pause: Span, of_nodes: bool, done: Arc<Atom
         act(&cluster, &mut churn, step).await;
     }
     // Services are whole without a machine that was only just let in, and not for a moment when it joins (node-churn, seed 162).
-    let all_ready = || {
-        let fleet = cluster.overseer.as_ref().map(|one| one.newest());
-        let fleet = fleet.unwrap_or_default();
+    let back = || {
+        let fleet = newest(&cluster);
         let (_, wanted) = forced_out(&cluster, &fleet);
-        wanted.into_iter().all(|name| {
-            let worker = fleet.worker(&name);
-            worker.is_some_and(|worker| worker.status == Status::Ready)
-        })
+        all_ready(&fleet, wanted)
     };
-    if of_nodes && !wait_until(&cluster, SETTLE_MAX, all_ready).await {
+    if of_nodes && !wait_until(&cluster, SETTLE_MAX, back).await {
         let wrong = format!("workers_back: not all workers were ready within {SETTLE_MAX:?}");
         cluster.recorder.fail(wrong);
     }
@@ -217,11 +211,7 @@ async fn act(cluster: &Cluster, churn: &mut Churn, step: Step) {
 /// Removes a drained worker once it has no task; false if it has some for too long, or is not itself now.
 async fn remove(cluster: &Cluster, name: &str, off: bool) -> bool {
     let has_none = || {
-        let fleet = cluster
-            .overseer
-            .as_ref()
-            .map(super::oracle::fleet::Overseer::newest);
-        let fleet = fleet.unwrap_or_default();
+        let fleet = newest(cluster);
         let Some(worker) = fleet.worker(name) else {
             return false;
         };

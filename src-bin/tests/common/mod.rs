@@ -17,6 +17,21 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest wait for a cluster to be whole.
 const WHOLE: Duration = Duration::from_secs(60);
 
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What `look` finds, as soon as it finds something, within `longest`.
+pub(crate) fn until<T>(longest: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < longest, "not within {longest:?}: {what}");
+        thread::sleep(LOOK);
+    }
+}
+
 /// Starts a server by `node.toml` in `home`; what it says goes to the end of `log` there.
 pub(crate) fn serve(home: &Path) -> Child {
     let options = File::options()
