@@ -3,22 +3,23 @@
 use super::call::{Call, json};
 use super::fleet_wire::{LabelsRequest, NodeAnswer, NodeInfo, NodesAnswer, TaskInfo};
 use super::services::{absent, commit, read};
+use super::wire::Fresh;
 use crate::error::{Code, Error};
 use crate::fleet::meeting::{self, Silence};
 use crate::fleet::{Command, Fleet};
-use crate::handle::Status;
+use crate::handle::{Consistency, Status};
 use crate::scheduler::model::{Availability, Worker};
 use crate::types::WorkerId;
 use axum::response::Response;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `GET /v1/nodes`.
 pub(super) async fn list(call: Call) -> Result<Response, Error> {
-    let (fleet, fresh) = read(&call).await?;
+    let (fleet, fresh, silences) = read_heard(&call).await?;
     let status = call.api.handle.status();
     let managers = status.members.iter().map(NodeInfo::of_member);
-    let silences = Silences::ask(&call).await;
     let workers = fleet.snapshot.workers.values();
     let workers = workers.map(|worker| silences.of_node(NodeInfo::of_worker(&fleet, worker)));
     let nodes = managers.chain(workers).collect();
@@ -28,11 +29,10 @@ pub(super) async fn list(call: Call) -> Result<Response, Error> {
 /// `GET /v1/nodes/{name}`: the worker of that name, or else the manager.
 pub(super) async fn show(call: Call) -> Result<Response, Error> {
     let name = call.path_text("name")?;
-    let (fleet, fresh) = read(&call).await?;
+    let (fleet, fresh, silences) = read_heard(&call).await?;
     let status = call.api.handle.status();
     let (node, tasks) = match fleet.worker(&name) {
         Some(worker) => {
-            let silences = Silences::ask(&call).await;
             let here = fleet.snapshot.tasks.values();
             let here = here.filter(|task| task.worker == Some(worker.id) && !task.state.is_end());
             let tasks = here.map(|task| silences.of_task(TaskInfo::of(&fleet, task)));
@@ -52,9 +52,21 @@ const HEARD_WAIT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Silences(BTreeMap<WorkerId, Silence>);
 
+/// The fleet, as fresh as asked, with what its leader has heard of workers meanwhile.
+pub(super) async fn read_heard(call: &Call) -> Result<(Arc<Fleet>, Fresh, Silences), Error> {
+    if let Consistency::Local = call.consistency()? {
+        // Nobody else is asked for what this node has.
+        let (fleet, fresh) = read(call).await?;
+        return Ok((fleet, fresh, Silences::default()));
+    }
+    let (read, silences) = futures::future::join(read(call), Silences::ask(call)).await;
+    let (fleet, fresh) = read?;
+    Ok((fleet, fresh, silences))
+}
+
 impl Silences {
     /// As the leader knows now.
-    pub(super) async fn ask(call: &Call) -> Self {
+    async fn ask(call: &Call) -> Self {
         let handle = &call.api.handle;
         if handle.status().leader_info().is_none() {
             return Silences::default();

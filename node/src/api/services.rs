@@ -5,7 +5,7 @@ use super::fleet_wire::{
     ScaleRequest, ServiceAnswer, ServiceInfo, ServiceWritten, ServicesAnswer, TaskAnswer, TaskInfo,
     TasksAnswer,
 };
-use super::nodes::Silences;
+use super::nodes::read_heard;
 use super::wire::{Fresh, Place};
 use crate::error::{Code, Error};
 use crate::fleet::{Command, Done, Fleet};
@@ -180,9 +180,8 @@ pub(super) fn absent<'a>(
 /// `GET /v1/services/{name}/tasks`.
 pub(super) async fn tasks(call: Call) -> Result<Response, Error> {
     let name = call.path_text("name")?;
-    let (fleet, fresh) = read(&call).await?;
+    let (fleet, fresh, silences) = read_heard(&call).await?;
     let service = find(&fleet, &name)?.id;
-    let silences = Silences::ask(&call).await;
     let tasks = tasks_of(&fleet, Some(service));
     let tasks = tasks
         .iter()
@@ -193,8 +192,7 @@ pub(super) async fn tasks(call: Call) -> Result<Response, Error> {
 
 /// `GET /v1/tasks`.
 pub(super) async fn all_tasks(call: Call) -> Result<Response, Error> {
-    let (fleet, fresh) = read(&call).await?;
-    let silences = Silences::ask(&call).await;
+    let (fleet, fresh, silences) = read_heard(&call).await?;
     let tasks = tasks_of(&fleet, None);
     let tasks = tasks
         .iter()
@@ -215,8 +213,7 @@ pub(super) fn tasks_of(fleet: &Fleet, service: Option<ServiceId>) -> Vec<&Task> 
 /// `GET /v1/tasks/{id}`.
 pub(super) async fn task(call: Call) -> Result<Response, Error> {
     let id = TaskId(call.path_number("id")?);
-    let (fleet, fresh) = read(&call).await?;
-    let silences = Silences::ask(&call).await;
+    let (fleet, fresh, silences) = read_heard(&call).await?;
     let task = silences.of_task(TaskInfo::of(&fleet, find_task(&fleet, id)?));
     json(&TaskAnswer { task, fresh })
 }
