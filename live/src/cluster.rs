@@ -175,8 +175,10 @@ impl Cluster {
                 home.join("data"),
                 plan.profile_name()
             );
+            let bound = plan.scenario.cluster.down_after_ms;
+            let workers = bound.map(|ms| format!("[workers]\ndown_after_ms = {ms}\n"));
             let config = home.join("node.toml");
-            fs::write(&config, text)?;
+            fs::write(&config, text + &workers.unwrap_or_default())?;
             let words = ["server".into(), "--config".into(), config.into()];
             let gate = is_gated.then(|| told.clone());
             let slot = Slot::new(http.clone(), gate, home, words.to_vec());

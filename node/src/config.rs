@@ -206,8 +206,9 @@ pub struct Storage {
 #[serde(deny_unknown_fields, default)]
 pub struct Workers {
     /// Silence after which a worker is marked down and its tasks run elsewhere, milliseconds; unset for the built-in number
-    /// (30,000; inventory T-8). Less brings a lost worker's tasks back sooner, and replaces tasks that only a short cut of the network
-    /// hid. It says nothing about volumes: their lease always ends first.
+    /// (30,000; inventory T-8), 1,000 at least. Less brings a lost worker's tasks back sooner, and replaces tasks that only a short cut
+    /// of the network hid; below 5,000 workers are asked for more heartbeats, five within the bound. It says nothing about volumes:
+    /// their lease always ends first.
     pub down_after_ms: Option<u64>,
 }
 

@@ -52,6 +52,17 @@ impl Profile {
     }
 }
 
+/// Heartbeats of a worker within the silence after which it is marked down, at least: some may be late, and one may go to a manager that
+/// is dead.
+const BEATS_MIN: u32 = 5;
+
+impl Knobs {
+    /// Between two heartbeats of a worker, as the leader asks for them: more often than by itself where the bound of silence is short.
+    pub fn worker_pace(&self) -> Duration {
+        self.worker_heartbeat.min(self.worker_down / BEATS_MIN)
+    }
+}
+
 macro_rules! knobs {
     ($($(#[$meta:meta])* $name:ident: $kind:ty = $default:expr, $range:expr;)*) => {
         /// The internal numbers of one node.
@@ -175,7 +186,7 @@ knobs! {
     store_recent_bytes: usize = 16 << 20, (1 << 10, 64 << 10);
     /// Memtable of the store, bytes.
     store_memtable_bytes: u64 = 32 << 20, (16 << 10, 256 << 10);
-    /// Between two heartbeats of a worker.
+    /// Between two heartbeats of a worker whose leader does not ask for more.
     worker_heartbeat: Duration = Duration::from_millis(1_000), (500, 1_000);
     /// How long before the end of a worker's lease the last process that needs it has been killed: room for a late step.
     worker_lease_margin: Duration = Duration::from_millis(1_000), (500, 2_000);

@@ -110,6 +110,9 @@ pub struct Cluster {
     /// Share of seeds that draw the node's internal numbers from their simulation ranges instead of the defaults (0 to 1).
     #[serde(default = "half")]
     pub drawn_knobs: f64,
+    /// `workers.down_after_ms` in every manager's configuration; none: as it ships.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_after_ms: Option<u64>,
     /// Workers; none unless a scenario is about tasks.
     #[serde(default = "zero", skip_serializing_if = "is_nothing")]
     pub workers: Span,

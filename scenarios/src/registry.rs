@@ -3,7 +3,7 @@
 use super::Scenario;
 
 /// The files, in the order of the handbook.
-const FILES: [(&str, &str); 33] = [
+const FILES: [(&str, &str); 34] = [
     ("leader-crash", include_str!("../files/leader-crash.toml")),
     (
         "follower-crash",
@@ -20,6 +20,7 @@ const FILES: [(&str, &str); 33] = [
     ("power-loss", include_str!("../files/power-loss.toml")),
     ("task-crash", include_str!("../files/task-crash.toml")),
     ("worker-crash", include_str!("../files/worker-crash.toml")),
+    ("fast-failover", include_str!("../files/fast-failover.toml")),
     (
         "worker-cut-off",
         include_str!("../files/worker-cut-off.toml"),

@@ -653,7 +653,9 @@ fn config(plan: &Plan, name: &str, names: &[String]) -> Config {
         },
         limits: Limits::default(),
         storage: Storage::default(),
-        workers: Workers::default(),
+        workers: Workers {
+            down_after_ms: plan.scenario.cluster.down_after_ms,
+        },
         log: Log::default(),
     }
 }

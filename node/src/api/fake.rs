@@ -338,6 +338,7 @@ fn meet(call: &meeting::Call) -> meeting::Reply {
             epoch: *epoch,
             revision: 4,
             lease_ms: 0,
+            pace_ms: None,
         },
         meeting::Call::Report(reports) => meeting::Reply::Acknowledged {
             life: reports.life,

@@ -142,6 +142,7 @@ fn beat_reply() -> Value {
         ("epoch", number()),
         ("revision", number()),
         ("lease_ms", number()),
+        ("pace_ms?", number()),
     ])
 }
 

@@ -77,8 +77,9 @@ const NAME_BYTES_MAX: usize = 63;
 const VALUE_BYTES_CEILING: usize = 16 << 20;
 /// Members beyond which every write waits for too many disks.
 const MEMBERS_WISE_MAX: usize = 7;
-/// Least silence after which a worker may count as down: three heartbeats, milliseconds.
-const DOWN_AFTER_MS_MIN: u64 = 3_000;
+/// Least silence after which a worker may count as down, milliseconds: workers then send a heartbeat each 200 ms, and less cannot be told
+/// from a segment that was lost or a pause of the machine.
+const DOWN_AFTER_MS_MIN: u64 = 1_000;
 /// Silence that is more than an election and a passing cut, milliseconds.
 const DOWN_AFTER_MS_WISE: u64 = 10_000;
 /// Greatest such silence, milliseconds.
@@ -354,8 +355,8 @@ impl Config {
         if ms < DOWN_AFTER_MS_MIN {
             found.push(Finding::error(
                 "workers.down_after_ms",
-                format!("{ms} ms are less than three heartbeats of a worker (one each second)"),
-                "leave it out for the default (30000), or give at least 3000",
+                format!("{ms} ms of silence cannot be told from a slow network"),
+                "leave it out for the default (30000), or give at least 1000",
             ));
         } else if ms < DOWN_AFTER_MS_WISE {
             found.push(Finding::warning(
@@ -491,8 +492,8 @@ mod tests {
     #[test]
     fn a_worker_needs_some_heartbeats_time() {
         for (ms, level) in [
-            (2_999, Some(Level::Error)),
-            (3_000, Some(Level::Warning)),
+            (999, Some(Level::Error)),
+            (1_000, Some(Level::Warning)),
             (10_000, None),
             (3_600_000, None),
             (3_600_001, Some(Level::Error)),

@@ -87,6 +87,10 @@ pub enum Reply {
         revision: u64,
         /// The lease that is granted, milliseconds from before the heartbeat was sent; zero: none.
         lease_ms: u64,
+        /// From one heartbeat to the next, milliseconds, where the leader marks workers down so soon that it needs more of them; none: as
+        /// often as a worker sends them by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pace_ms: Option<u64>,
     },
     /// Reports were taken.
     Acknowledged {

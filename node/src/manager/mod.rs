@@ -196,6 +196,20 @@ impl Hands {
         }
     }
 
+    /// The answer to a heartbeat.
+    fn beaten(&self, number: u64, epoch: Epoch, revision: u64, lease_ms: u64) -> Reply {
+        let pace = self.knobs.worker_pace();
+        let is_usual = pace == self.knobs.worker_heartbeat;
+        let pace_ms = u64::try_from(pace.as_millis()).unwrap_or(u64::MAX);
+        Reply::Beat {
+            number,
+            epoch,
+            revision,
+            lease_ms,
+            pace_ms: (!is_usual).then_some(pace_ms),
+        }
+    }
+
     /// When this node's own door heard from `workers`.
     fn heard(&self, workers: &[WorkerId]) -> Reply {
         let ago = self.handle.hearing().ago(workers, self.clock.now());

@@ -12,6 +12,7 @@ use crate::error::{Code, Error};
 use crate::fleet::Fleet;
 use crate::fleet::command::WorkerReports;
 use crate::fleet::meeting::{Call, HelloCall, Reply};
+use crate::knobs::Knobs;
 use crate::metrics::Tally;
 use crate::rt::{Event, Mono};
 use crate::scheduler::model::Limits;
@@ -126,7 +127,7 @@ impl Reign {
             looked: now,
             time: (now, hands.clock.wall_ms()),
             steady_since_ms: 0,
-            sessions: Sessions::default(),
+            sessions: Sessions::new(unheard(&hands.knobs)),
             leases: Leases::new(hands.knobs.worker_lease, now),
             early: Vec::new(),
             beats: Vec::new(),
@@ -180,7 +181,7 @@ impl Reign {
     pub(super) fn look(&mut self, fleet: Arc<Fleet>) {
         let now = self.now();
         let knobs = &self.hands.knobs;
-        let longest = knobs.worker_down / LOOKS + 2 * knobs.worker_heartbeat;
+        let longest = knobs.worker_down / LOOKS + 2 * knobs.worker_pace();
         let is_news = !Arc::ptr_eq(&fleet, &self.fleet);
         let expected_ms = self.time_ms(now);
         self.fleet = fleet;
@@ -211,7 +212,7 @@ impl Reign {
         match call {
             Call::Silences => {
                 // What a leader knows that has only begun is nothing, and is told at once.
-                let heartbeat = self.hands.knobs.worker_heartbeat;
+                let heartbeat = self.hands.knobs.worker_pace();
                 let workers = self.sessions.silences(self.now(), heartbeat);
                 answer(Ok(Reply::Silences { workers }));
             }
@@ -294,12 +295,8 @@ impl Reign {
             self.sessions.knew(beat.worker, now_ms);
         }
         if !meeting::is_writer(&self.fleet, beat.worker) {
-            return (beat.answer)(Ok(Reply::Beat {
-                number: beat.number,
-                epoch: beat.epoch,
-                revision,
-                lease_ms: 0,
-            }));
+            let reply = self.hands.beaten(beat.number, beat.epoch, revision, 0);
+            return (beat.answer)(Ok(reply));
         }
         match self.beats.len() + self.confirmed.len() < self.hands.knobs.worker_calls_max {
             true => self.beats.push(beat),
@@ -427,12 +424,10 @@ impl Reign {
                 }
             };
             let lease_ms = self.hands.knobs.worker_lease.as_millis();
-            (beat.answer)(Ok(Reply::Beat {
-                number: beat.number,
-                epoch: beat.epoch,
-                revision,
-                lease_ms: u64::try_from(lease_ms).unwrap_or(u64::MAX),
-            }));
+            let lease_ms = u64::try_from(lease_ms).unwrap_or(u64::MAX);
+            let hands = &self.hands;
+            let reply = hands.beaten(beat.number, beat.epoch, revision, lease_ms);
+            (beat.answer)(Ok(reply));
             self.leases.granted(beat.worker, self.now());
         }
     }
@@ -661,6 +656,12 @@ impl Reign {
     fn now(&self) -> Mono {
         self.hands.clock.now()
     }
+}
+
+/// How much longer than the bound a worker may be silent that this leader never heard: it may be asking a manager that is dead, and ask
+/// another only when its call has timed out, once or twice.
+fn unheard(knobs: &Knobs) -> Duration {
+    (2 * knobs.worker_call_timeout).saturating_sub(knobs.worker_down)
 }
 
 /// An errand of a term that is over has ended: heartbeats that it carried get no lease.

@@ -30,6 +30,8 @@ pub(super) struct Sessions {
     by_time: BTreeSet<(Mono, WorkerId)>,
     /// When workers were marked down lately, and how many.
     marked: VecDeque<(Mono, usize)>,
+    /// How much longer than the bound a worker may be silent that was never heard.
+    unheard: Duration,
 }
 
 /// One ready worker.
@@ -50,7 +52,15 @@ struct Session {
 }
 
 impl Sessions {
-    /// Takes over which workers are ready. New ones count as heard `now`.
+    /// Knows nobody. A worker that is never heard may be silent for `unheard` more than the bound.
+    pub(super) fn new(unheard: Duration) -> Self {
+        Sessions {
+            unheard,
+            ..Sessions::default()
+        }
+    }
+
+    /// Takes over which workers are ready. New ones count as heard `now`, or even later.
     pub(super) fn follow(&mut self, snapshot: &Snapshot, now: Mono) {
         let ready = |id: &WorkerId| {
             let worker = snapshot.workers.get(id)?;
@@ -64,20 +74,21 @@ impl Sessions {
             }
             stays
         });
+        let last = now.plus(self.unheard);
         for id in snapshot.workers.keys() {
             if let Some(epoch) = ready(id)
                 && !self.known.contains_key(id)
             {
                 let session = Session {
                     epoch,
-                    last: now,
+                    last,
                     is_heard: false,
                     has_greeted: false,
                     gaps: Gaps::default(),
                     known_ms: None,
                 };
                 self.known.insert(*id, session);
-                self.by_time.insert((now, *id));
+                self.by_time.insert((last, *id));
             }
         }
     }
@@ -314,6 +325,18 @@ mod tests {
         assert_eq!(sessions.silent(at(29), BOUND), []);
         assert_eq!(sessions.next(BOUND), Some(at(30)));
         assert_eq!(ids(&sessions.silent(at(30), BOUND)), [1, 2]);
+    }
+
+    #[test]
+    fn one_that_was_never_heard_gets_more_and_one_that_was_does_not() {
+        let mut sessions = Sessions::new(Duration::from_secs(4));
+        sessions.follow(&snapshot(2), at(0));
+        sessions.heard(WorkerId(1), at(1));
+        let bound = Duration::from_secs(1);
+        assert_eq!(sessions.next(bound), Some(at(2)));
+        assert_eq!(ids(&sessions.silent(at(2), bound)), [1]);
+        assert_eq!(ids(&sessions.silent(at(4), bound)), [1]);
+        assert_eq!(ids(&sessions.silent(at(5), bound)), [1, 2]);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Worker {
     is_anew: bool,
     /// Where it stands with managers.
     link: Link,
+    /// Between two heartbeats, as the leader asked last, milliseconds.
+    pace_ms: u64,
     /// When the next heartbeat is due, milliseconds.
     heartbeat_at_ms: u64,
     /// Its right to single-writer volumes.
@@ -59,6 +61,7 @@ impl Worker {
             timing,
             is_anew: true,
             link: Link::Down,
+            pace_ms: timing.heartbeat_ms,
             heartbeat_at_ms: 0,
             lease: Lease::default(),
             orphans: BTreeMap::new(),
@@ -166,7 +169,11 @@ impl Worker {
                 epoch,
                 revision,
                 lease_ms,
+                pace_ms,
             } => {
+                if epoch == self.saved.epoch {
+                    self.pace(pace_ms, now_ms);
+                }
                 // A grant of managers that have newer assignments than the worker might be for what they have taken away;
                 // so might one before the session's first assignments.
                 let known = 1..=self.saved.revision;
@@ -252,6 +259,15 @@ impl Worker {
         effects.extend(self.reports().cloned().map(Effect::Report));
     }
 
+    /// The leader says how often it must hear of this worker.
+    fn pace(&mut self, pace_ms: Option<u64>, now_ms: u64) {
+        let usual_ms = self.timing.heartbeat_ms;
+        let pace_ms = pace_ms.map_or(usual_ms, |pace_ms| pace_ms.max(words::PACE_MS_MIN));
+        self.pace_ms = pace_ms.min(usual_ms);
+        let next_ms = now_ms.saturating_add(self.pace_ms);
+        self.heartbeat_at_ms = self.heartbeat_at_ms.min(next_ms);
+    }
+
     /// Nobody wants its tasks any more.
     fn give_all_up(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         for id in self.ids() {
@@ -327,7 +343,7 @@ impl Worker {
             }
         }
         if self.link == Link::Ready && self.heartbeat_at_ms <= now_ms {
-            self.heartbeat_at_ms = now_ms.saturating_add(self.timing.heartbeat_ms);
+            self.heartbeat_at_ms = now_ms.saturating_add(self.pace_ms);
             effects.push(Effect::Heartbeat {
                 number: self.lease.sending(now_ms),
                 epoch: self.saved.epoch,

@@ -157,6 +157,8 @@ pub enum Input {
         revision: u64,
         /// The lease that it grants, milliseconds from before the heartbeat was sent; zero: none.
         lease_ms: u64,
+        /// From one heartbeat to the next, if the leader needs them more often than they come by themselves, milliseconds.
+        pace_ms: Option<u64>,
     },
     /// Managers have its reports.
     Acknowledged {

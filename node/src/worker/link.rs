@@ -134,6 +134,8 @@ pub(super) struct Link {
     pauses: [Mutex<Pauses>; 2],
     /// Longest time for a connection and for an answer.
     call_timeout: Duration,
+    /// Between two heartbeats, if the leader needs them more often than they come by themselves.
+    pace: Mutex<Option<Duration>>,
     /// Longest time a question for assignments is held.
     poll_wait: Duration,
     /// Time within which an answer without news was not waited for.
@@ -199,6 +201,7 @@ impl Link {
             managers: Mutex::new(plan.managers),
             pauses: [pauses("worker.calls"), pauses("worker.polls")],
             call_timeout: knobs.worker_call_timeout,
+            pace: Mutex::new(None),
             poll_wait: knobs.worker_poll_wait,
             haste: knobs.worker_retry_min,
             patience: knobs.worker_patience,
@@ -285,6 +288,7 @@ impl Link {
                 managers,
             } => (cluster, worker, epoch, managers),
             Reply::Removed { worker, reason } => {
+                *lock(&self.pace) = None; // Nobody waits for it.
                 self.tell(News::Input(Input::Removed { worker })).await?;
                 return Err(Failure::Removed(reason));
             }
@@ -350,13 +354,16 @@ impl Link {
                 epoch,
                 revision,
                 lease_ms,
+                pace_ms,
             } => {
                 session.hear(revision);
+                *lock(&self.pace) = pace_ms.map(Duration::from_millis);
                 let answered = Input::Answered {
                     heartbeat: number,
                     epoch,
                     revision,
                     lease_ms,
+                    pace_ms,
                 };
                 self.tell(News::Input(answered)).await
             }
@@ -443,7 +450,7 @@ impl Link {
             return std::future::pending().await;
         }
         // One that knows them has answered by then, even over a slow line.
-        self.clock.sleep(self.call_timeout).await;
+        self.clock.sleep(self.call_longest()).await;
     }
 
     /// Whether an answer to what was asked at `asked` came before any wait could have ended.
@@ -472,7 +479,11 @@ impl Link {
     async fn call(&self, side: &mut Side, target: &str, call: &Call) -> Result<Reply, Failure> {
         let body = serde_json::to_vec(call).expect("calls are plain data with text keys");
         // A manager gives up a little before the worker does, and says what it knows.
-        let (limit, node_limit) = (self.call_timeout, self.call_timeout * 9 / 10);
+        let limit = match call {
+            Call::Hello(_) => self.call_timeout, // It may have to wait in line.
+            _ => self.call_longest(),
+        };
+        let node_limit = limit * 9 / 10;
         let target = format!("{target}?timeout_ms={}", node_limit.as_millis());
         let reply = self.exchange(side, Method::POST, &target, body.into(), limit);
         match reply.await? {
@@ -523,7 +534,7 @@ impl Link {
             None => {
                 let manager = self.manager(side);
                 let opening = Connection::open(&self.net, &self.tasks, &manager);
-                let opened = self.clock.timeout(self.call_timeout, opening).await;
+                let opened = self.clock.timeout(self.call_longest(), opening).await;
                 let connection = match opened {
                     Ok(Ok(connection)) => connection,
                     Ok(Err(reason)) => {
@@ -562,8 +573,17 @@ impl Link {
 
     /// Waits before the side's next try.
     async fn pause(&self, side: &Side) {
-        let pause = lock(&self.pauses[side.number]).draw();
+        // A leader that hears of its workers often misses one soon.
+        let longest = lock(&self.pace).unwrap_or(Duration::MAX);
+        let pause = lock(&self.pauses[side.number]).draw(longest);
         self.clock.sleep(pause).await;
+    }
+
+    /// Longest time for a connection, and for an answer within a session. After a manager that is dead another one must still hear of
+    /// this worker in time (`Knobs::worker_pace`).
+    fn call_longest(&self) -> Duration {
+        let pace = *lock(&self.pace);
+        pace.map_or(self.call_timeout, |pace| self.call_timeout.min(2 * pace))
     }
 
     /// Tells the worker's loop.

@@ -82,9 +82,10 @@ impl Pauses {
         self.next = self.min;
     }
 
-    /// The next pause.
-    pub(super) fn draw(&mut self) -> Duration {
-        let whole = u64::try_from(self.next.as_micros()).unwrap_or(u64::MAX);
+    /// The next pause, `longest` at most.
+    pub(super) fn draw(&mut self, longest: Duration) -> Duration {
+        let whole = self.next.min(longest).as_micros();
+        let whole = u64::try_from(whole).unwrap_or(u64::MAX);
         self.next = (self.next * 2).min(self.max);
         let half = whole / 2;
         Duration::from_micros(half + self.rng.next_u64() % (half + 1))
@@ -117,13 +118,15 @@ mod tests {
         let ms = Duration::from_millis;
         let mut pauses = Pauses::new(ms(100), ms(1_000), ChaCha8Rng::from_seed([7; 32]));
         for bound in [100, 200, 400, 800, 1_000, 1_000] {
-            let pause = pauses.draw();
+            let pause = pauses.draw(Duration::MAX);
             assert!(
                 ms(bound) / 2 <= pause && pause <= ms(bound),
                 "{pause:?} of {bound} ms"
             );
         }
         pauses.reset();
-        assert!(pauses.draw() <= ms(100));
+        assert!(pauses.draw(Duration::MAX) <= ms(100));
+        pauses.draw(Duration::MAX);
+        assert!(pauses.draw(ms(30)) <= ms(30), "somebody cannot wait longer");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// The worker's numbers, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Between two heartbeats.
+    /// Between two heartbeats for a leader that does not ask for more.
     pub heartbeat_ms: u64,
     /// How long before a lease's end the last process that needs it has been killed.
     pub lease_margin_ms: u64,
@@ -252,6 +252,9 @@ pub struct Observation {
     /// Why, in a sentence; may be empty.
     pub message: String,
 }
+
+/// No leader makes a worker send heartbeats faster than this, milliseconds: it would be a mistake.
+pub(super) const PACE_MS_MIN: u64 = 20;
 
 /// The leave of a task that needs no lease.
 pub const FREE: u64 = u64::MAX;

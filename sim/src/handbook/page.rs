@@ -252,6 +252,10 @@ fn evidence(model: &Model, run: &Report) -> String {
         .map(|((nodes, profile), runs)| format!("{runs} with {nodes} nodes, profile {profile}"))
         .collect::<Vec<String>>()
         .join("; ");
+    let set = match model.scenario.cluster.down_after_ms {
+        None => String::new(),
+        Some(ms) => format!(" All with `workers.down_after_ms = {ms}`."),
+    };
     let minutes = model.sum(|run| run.virtual_ms) as f64 / 60_000.0;
     let seeds = match count {
         1 => format!("Seed {first}: one run, which did not fail"),
@@ -262,7 +266,7 @@ fn evidence(model: &Model, run: &Report) -> String {
         many => format!(" A run is long here: there is one for {many} that others get."),
     };
     let mut out = format!(
-        "- {seeds}. {topologies}.{weight}\n\
+        "- {seeds}. {topologies}.{set}{weight}\n\
          - Simulated time: {minutes:.1} minutes. Operations judged: {}; writes acknowledged: {}.\n\
          - Errors that clients saw: {}.\n\
          - Version {}; combined trace hash `{}`. Same code and seeds give the same hash, and this very page: \

@@ -8,7 +8,7 @@ use super::{Bug, Plant, Witness};
 use simdisk::CrashMode;
 
 /// All of them.
-pub(super) static CREW_BUGS: [Bug; 26] = [
+pub(super) static CREW_BUGS: [Bug; 27] = [
     Bug {
         name: "end-when-told",
         words: "a task counts as ended as soon as it was told to stop",
@@ -205,6 +205,15 @@ pub(super) static CREW_BUGS: [Bug; 26] = [
         plant: Plant::Mumbled(Slur::DoubleRoom),
         scenarios: &["no-room"],
         witnesses: &[Witness::Room],
+        crash_mode: None,
+    },
+    Bug {
+        name: "own-pace",
+        words: "a worker sends heartbeats as often as it always did, whatever the leader asks for",
+        how: "talk: answers of heartbeats do not say how often the leader must hear of the worker",
+        plant: Plant::Mumbled(Slur::OwnPace),
+        scenarios: &["fast-failover"],
+        witnesses: &[Witness::FalseDown],
         crash_mode: None,
     },
     Bug {

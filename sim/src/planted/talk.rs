@@ -40,6 +40,8 @@ pub(super) enum Slur {
     NeverOver,
     /// A machine says that it has twice of everything.
     DoubleRoom,
+    /// Nobody hears how often a leader must hear of its workers.
+    OwnPace,
 }
 
 /// What the proxies of one worker know together, over all its lives.
@@ -271,6 +273,11 @@ impl Mouth {
             Slur::LongLease => {
                 if let Some(lease_ms) = body["lease_ms"].as_u64() {
                     body["lease_ms"] = json!(10 * lease_ms);
+                }
+            }
+            Slur::OwnPace => {
+                if let Some(body) = body.as_object_mut() {
+                    body.remove("pace_ms");
                 }
             }
             Slur::NeverStop if is_list => {

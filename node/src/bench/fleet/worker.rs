@@ -209,8 +209,9 @@ impl Worker {
                 true => {
                     number += 1;
                     let sent = self.beat(calls, session, number).await;
-                    due = later(due, clock.now());
-                    sent
+                    let pace = sent.as_ref().map_or(BEAT, |pace| *pace);
+                    due = later(due, pace, clock.now());
+                    sent.map(drop)
                 }
                 false => self.report(calls, session).await,
             };
@@ -220,7 +221,13 @@ impl Worker {
         }
     }
 
-    async fn beat(&self, calls: &mut Line, session: &Session, number: u64) -> Result<(), Failure> {
+    /// A heartbeat; how long until the next.
+    async fn beat(
+        &self,
+        calls: &mut Line,
+        session: &Session,
+        number: u64,
+    ) -> Result<Duration, Failure> {
         let clock = &self.dialer.clock;
         let began = clock.now();
         let (revision, reports) = {
@@ -235,9 +242,9 @@ impl Worker {
             reports,
         };
         match self.call(calls, "beat", &call).await? {
-            Reply::Beat { .. } => {
+            Reply::Beat { pace_ms, .. } => {
                 self.crew.beat(clock.now().since(began));
-                Ok(())
+                Ok(pace_ms.map_or(BEAT, Duration::from_millis))
             }
             other => Err(unexpected(&other)),
         }
@@ -359,9 +366,9 @@ impl Held {
     }
 }
 
-/// When the heartbeat after the one that was due at `due` is due: a second later, or at once when that has passed.
-fn later(due: Mono, now: Mono) -> Mono {
-    due.plus(BEAT).max(now)
+/// When the heartbeat after the one that was due at `due` is due: `pace` later, or at once when that has passed.
+fn later(due: Mono, pace: Duration, now: Mono) -> Mono {
+    due.plus(pace).max(now)
 }
 
 /// A task in its first attempt.

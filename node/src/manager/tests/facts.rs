@@ -230,6 +230,35 @@ async fn a_silent_worker_is_marked_down_once_and_comes_back_by_a_hello() {
 }
 
 #[tokio::test]
+async fn heartbeats_come_five_times_within_the_bound_and_a_new_leader_waits_for_calls_to_dead_managers()
+ {
+    for (down_ms, wanted) in [(250, None), (249, Some(49)), (100, Some(20))] {
+        let ms = Duration::from_millis;
+        let knobs = crate::knobs::Knobs {
+            worker_down: ms(down_ms),
+            worker_call_timeout: ms(30_000),
+            ..knobs()
+        };
+        let world = World::new(knobs);
+        let (worker, epoch) = world.join("w1").await;
+        world.pass(2 * down_ms).await;
+        // It was never heard, and may just be asking somebody who is dead.
+        assert_eq!(world.believed(worker), Status::Ready);
+        let reply = world.ask(beat(worker, epoch)).await.unwrap();
+        let Reply::Beat { pace_ms, .. } = reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(pace_ms, wanted, "{down_ms}");
+        world
+            .until("down", |behind| {
+                behind.fleet.snapshot.workers[&worker].status == Status::Down
+            })
+            .await;
+        world.end().await;
+    }
+}
+
+#[tokio::test]
 async fn a_lease_is_granted_only_after_a_confirmation_and_many_share_one() {
     let world = World::new(knobs());
     let known = world.join("w1").await;

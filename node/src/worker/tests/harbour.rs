@@ -57,6 +57,8 @@ pub(super) struct Script {
     pub(super) lease_ms: u64,
     /// Whether the session is said to be over at the next heartbeat.
     pub(super) is_over: bool,
+    /// How often they want to hear of the worker.
+    pub(super) pace_ms: Option<u64>,
     /// Whether the worker was removed.
     pub(super) is_removed: bool,
     /// Hellos, in order.
@@ -117,6 +119,7 @@ impl Script {
                     epoch: Epoch(self.epoch),
                     revision,
                     lease_ms: self.lease_ms,
+                    pace_ms: self.pace_ms,
                 })
             }
             Call::Report(batch) => {

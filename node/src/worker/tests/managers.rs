@@ -72,6 +72,7 @@ impl World {
                 epoch: Epoch(self.epoch),
                 revision: self.revision,
                 lease_ms,
+                pace_ms: None,
             });
         }
     }

@@ -62,6 +62,7 @@ fn grant(worker: &mut Worker, heartbeat: u64, revision: u64) {
             epoch,
             revision,
             lease_ms: 30_000,
+            pace_ms: None,
         },
         now_ms,
     );
@@ -69,6 +70,36 @@ fn grant(worker: &mut Worker, heartbeat: u64, revision: u64) {
 
 fn plain(id: u64) -> Assignment {
     assignment(id, Spec::new("web", &["web"]))
+}
+
+#[test]
+fn a_leader_that_must_hear_more_often_does_from_its_first_answer_on() {
+    let mut worker = worker(vec![]);
+    let (usual_ms, mut number) = (timing().heartbeat_ms, 1);
+    let mut next = |worker: &mut Worker, epoch: u64, pace_ms| {
+        let now_ms = worker.time_ms();
+        let answered = exchange::Input::Answered {
+            heartbeat: number,
+            epoch: Epoch(epoch),
+            revision: 1,
+            lease_ms: 0,
+            pace_ms,
+        };
+        worker.step(answered, now_ms);
+        number += 1;
+        let at_ms = worker.wake_ms().unwrap();
+        let effects = worker.step(exchange::Input::Tick, at_ms);
+        assert!(matches!(effects[..], [exchange::Effect::Heartbeat { .. }]));
+        at_ms - now_ms
+    };
+    assert_eq!(next(&mut worker, 1, Some(200)), 200);
+    assert_eq!(next(&mut worker, 9, None), 200, "another session's answer");
+    assert_eq!(next(&mut worker, 1, Some(0)), 20, "nobody needs that");
+    assert_eq!(next(&mut worker, 1, Some(1 << 40)), 20, "it was due");
+    assert_eq!(next(&mut worker, 1, Some(1 << 40)), usual_ms);
+    assert_eq!(next(&mut worker, 1, Some(250)), 250);
+    assert_eq!(next(&mut worker, 1, None), 250, "it was due");
+    assert_eq!(next(&mut worker, 1, None), usual_ms);
 }
 
 #[test]

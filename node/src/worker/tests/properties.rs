@@ -141,6 +141,7 @@ proptest! {
                     epoch: Epoch(u64::from(number % 8)),
                     revision: u64::from(number),
                     lease_ms: u64::MAX,
+                    pace_ms: (number % 3 > 0).then(|| u64::from(number) / 8),
                 },
                 6 => Input::Acknowledged { life: Incarnation(small), number: u64::from(number) },
                 7 => Input::OrphanGone { task, attempt },

@@ -189,6 +189,35 @@ async fn a_manager_that_cannot_help_is_left_for_another_without_a_hello() {
 }
 
 #[tokio::test]
+async fn a_leader_in_a_hurry_hears_often_and_a_dead_manager_is_left_soon() {
+    let mut harbour = Harbour::new(2).await;
+    // By itself the worker would neither beat nor leave a silent manager while this test runs.
+    let hours = std::time::Duration::from_secs(36_000);
+    (
+        harbour.knobs.worker_heartbeat,
+        harbour.knobs.worker_call_timeout,
+    ) = (hours, hours);
+    (
+        harbour.knobs.worker_retry_min,
+        harbour.knobs.worker_retry_max,
+    ) = (hours, hours);
+    harbour.script().pace_ms = Some(50);
+    let worker = harbour.start().await;
+    harbour
+        .until("heartbeats", |harbour| harbour.beats() > 4)
+        .await;
+    let first = *harbour.script().beats.keys().next().unwrap();
+    harbour.script().moods.insert(first, Mood::Silent);
+    harbour
+        .until("the other hears", |harbour| {
+            harbour.script().beats.get(&(1 - first)).copied() > Some(2)
+        })
+        .await;
+    assert_eq!(harbour.script().hellos.len(), 1);
+    worker.cut_off().await;
+}
+
+#[tokio::test]
 async fn a_session_that_is_over_begins_with_a_hello() {
     let harbour = Harbour::new(1).await;
     let worker = harbour.start().await;
