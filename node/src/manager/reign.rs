@@ -658,10 +658,11 @@ impl Reign {
     }
 }
 
-/// How much longer than the bound a worker may be silent that this leader never heard: it may be asking a manager that is dead, and ask
-/// another only when its call has timed out, once or twice.
+/// How much longer than the bound a worker may be silent that this leader never heard. After an outage it may just have begun its longest
+/// pause, if it was not told a pace in its process's life, and then ask managers that are dead.
 fn unheard(knobs: &Knobs) -> Duration {
-    (2 * knobs.worker_call_timeout).saturating_sub(knobs.worker_down)
+    let longest = knobs.worker_retry_max + 2 * knobs.worker_call_timeout;
+    longest.saturating_sub(knobs.worker_down)
 }
 
 /// An errand of a term that is over has ended: heartbeats that it carried get no lease.

@@ -63,6 +63,7 @@ pub(super) fn knobs() -> Knobs {
         worker_heartbeat: Duration::from_millis(50),
         worker_down: Duration::from_millis(300),
         worker_call_timeout: Duration::from_millis(100),
+        worker_retry_max: Duration::from_millis(100),
         worker_lease: Duration::from_millis(400),
         manager_retry: Duration::from_millis(30),
         ..Knobs::default()
