@@ -376,8 +376,8 @@ impl Handle {
         command: &fleet::Command,
         timeout: Option<Duration>,
     ) -> Result<(fleet::Done, Outcome), Error> {
-        let json = serde_json::to_vec(command).expect("commands are plain data with text keys");
-        let op = Op::Fleet(FleetCommand { json: json.into() });
+        let json = command.to_json();
+        let op = Op::Fleet(FleetCommand { json });
         let command = Command {
             op: Some(op),
             ..Command::default()
