@@ -456,7 +456,7 @@ impl Run {
         let now = self.now();
         let (since, from_ms) = self.stamped;
         let passed = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
-        let newest_ms = self.shared.fleet.borrow().newest_ms();
+        let newest_ms = self.shared.fleet.fleet().newest_ms();
         let stamp_ms = wall_ms.max(from_ms.saturating_add(passed)).max(newest_ms);
         self.stamped = (now, stamp_ms);
         stamp_ms
@@ -489,10 +489,8 @@ impl Run {
 
     /// A batch was applied.
     fn on_applied(&mut self, applied: Applied) {
-        // Told first: whoever is answered below finds what he asked for.
-        if let Some(fleet) = applied.fleet {
-            self.shared.fleet.send_replace(fleet);
-        }
+        // Told first: whoever is answered below finds what he asked for. And answered before others are woken by it.
+        let told = applied.fleet.map(|fleet| self.shared.fleet.tell(fleet));
         if !applied.entries.is_empty() {
             self.shared
                 .metrics
@@ -546,6 +544,9 @@ impl Run {
             self.write_snapshot(picture);
         }
         self.maybe_cut();
+        if let Some(told) = told {
+            self.shared.fleet.wake(told);
+        }
     }
 
     /// Times the leases that changed, on a leader.
