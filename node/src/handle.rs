@@ -4,6 +4,7 @@
 //! [`Error`] that says whether the command may have happened.
 
 use crate::error::{Code, Error, Leader};
+use crate::fleet::feed::Followed;
 use crate::fleet::{self, Fleet, meeting};
 use crate::manager::hearing::Hearing;
 use crate::rt::{Clock, Mono};
@@ -279,7 +280,7 @@ pub struct Handle {
     /// The latest picture.
     status: watch::Receiver<Status>,
     /// The fleet as applied.
-    fleet: watch::Receiver<Arc<Fleet>>,
+    fleet: Followed,
     /// Which workers spoke through this handle.
     hearing: Hearing,
     /// What seals and opens secrets here; none behind a door without a node.
@@ -297,7 +298,7 @@ impl Handle {
     pub fn new(
         requests: mpsc::Sender<Request>,
         status: watch::Receiver<Status>,
-        fleet: watch::Receiver<Arc<Fleet>>,
+        fleet: Followed,
         clock: Clock,
         timeout: Duration,
         metrics: std::sync::Arc<dyn Fn() -> String + Send + Sync>,
@@ -346,12 +347,17 @@ impl Handle {
 
     /// The fleet as this node has applied it.
     pub fn fleet(&self) -> Arc<Fleet> {
-        Arc::clone(&self.fleet.borrow())
+        Arc::clone(&self.fleet.fleet.borrow())
     }
 
     /// Follows the fleet.
     pub fn follow_fleet(&self) -> watch::Receiver<Arc<Fleet>> {
-        self.fleet.clone()
+        self.fleet.fleet.clone()
+    }
+
+    /// Rings when the fleet's workers changed, or their assignments.
+    pub(crate) fn follow_workers(&self) -> watch::Receiver<()> {
+        self.fleet.workers.clone()
     }
 
     /// The fleet, as fresh as asked.
@@ -376,8 +382,8 @@ impl Handle {
         command: &fleet::Command,
         timeout: Option<Duration>,
     ) -> Result<(fleet::Done, Outcome), Error> {
-        let json = serde_json::to_vec(command).expect("commands are plain data with text keys");
-        let op = Op::Fleet(FleetCommand { json: json.into() });
+        let json = command.to_json();
+        let op = Op::Fleet(FleetCommand { json });
         let command = Command {
             op: Some(op),
             ..Command::default()
@@ -409,7 +415,7 @@ impl Handle {
         let deadline = self.deadline(timeout);
         if to.is_none() {
             let now = self.clock.now();
-            self.hearing.note(&call, &self.fleet.borrow(), now);
+            self.hearing.note(&call, &self.fleet.fleet.borrow(), now);
         }
         let call = Box::new(call);
         self.ask(deadline, true, |reply| Request::Dispatch {

@@ -196,6 +196,12 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
         self.iter().next_back()
     }
 
+    /// Whether nothing was changed in either since one was copied from the other. An entry that was replaced by an equal one counts.
+    pub fn is_shared(&self, other: &Self) -> bool {
+        let pairs = self.chunks.iter().zip(&other.chunks);
+        self.chunks.len() == other.chunks.len() && pairs.into_iter().all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
     /// The keys whose values differ between this map and `other`, in order; those that only one of them has among them.
     pub fn differences<'a>(&'a self, other: &'a Self) -> Vec<&'a K>
     where

@@ -5,6 +5,7 @@ use crate::config::Limits;
 use crate::error::{Code, Error};
 use crate::fleet::Fleet;
 use crate::fleet::apply::At;
+use crate::fleet::feed::Feed;
 use crate::fleet::meeting;
 use crate::handle::{
     Condition, Handle, MemberChange, MemberStatus, Request, SnapshotInfo, Stamp, Status, WatchBatch,
@@ -73,7 +74,7 @@ pub(crate) struct World {
     /// The picture.
     pub(crate) status: Arc<watch::Sender<Status>>,
     /// The fleet, as followers see it.
-    pub(crate) fleet: Arc<watch::Sender<Arc<Fleet>>>,
+    pub(crate) fleet: Arc<Feed>,
     /// Where the key of secrets lies.
     _home: tempfile::TempDir,
 }
@@ -135,7 +136,7 @@ impl World {
         let page = metrics.clone();
         let clock = env.clock.clone();
         let render = Arc::new(move || page.render());
-        let (fleet, followed) = watch::channel(Arc::default());
+        let (fleet, followed) = Feed::new();
         let fleet = Arc::new(fleet);
         let timeout = Duration::from_secs(5);
         let home = tempfile::tempdir().unwrap();
@@ -176,7 +177,8 @@ impl World {
     pub(crate) fn fleet(&self, change: impl FnOnce(&mut Fleet)) {
         let mut fake = self.fake.lock().unwrap();
         change(&mut fake.fleet);
-        self.fleet.send_replace(Arc::new(fake.fleet.clone()));
+        let told = self.fleet.tell(Arc::new(fake.fleet.clone()));
+        self.fleet.wake(told);
     }
 
     /// Sends bytes on a connection of their own and gives all that comes back until the node closes it or is silent for long.
@@ -253,7 +255,7 @@ async fn run(
     mut queue: mpsc::Receiver<Request>,
     fake: Arc<Mutex<Fake>>,
     status: Arc<watch::Sender<Status>>,
-    fleet: Arc<watch::Sender<Arc<Fleet>>>,
+    fleet: Arc<Feed>,
 ) {
     while let Some(request) = queue.recv().await {
         let mut fake = fake.lock().unwrap();
@@ -261,8 +263,9 @@ async fn run(
         match request {
             Request::Propose { command, reply, .. } => {
                 let answer = fake.propose(command);
-                if fake.fleet != **fleet.borrow() {
-                    fleet.send_replace(Arc::new(fake.fleet.clone()));
+                if fake.fleet != *fleet.fleet() {
+                    let told = fleet.tell(Arc::new(fake.fleet.clone()));
+                    fleet.wake(told);
                 }
                 reply.send(answer).ok();
                 let revision = Revision(fake.revision);

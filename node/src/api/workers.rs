@@ -68,11 +68,11 @@ pub(super) async fn assignments(call: Call) -> Result<Response, Error> {
     let revision = need("revision", call.number("revision")?)?;
     let wait = call.number("wait_ms")?.unwrap_or(0).min(WAIT_MS_MAX);
     let handle = &call.api.handle;
-    let mut fleets = handle.follow_fleet();
+    let mut workers = handle.follow_workers();
     let status = handle.follow_status();
     let mut waited = call.api.clock.sleep(Duration::from_millis(wait));
     let at_once = {
-        let (fleet, applied) = (fleets.borrow(), status.borrow().applied_index);
+        let (fleet, applied) = (handle.fleet(), status.borrow().applied_index);
         let news = assignments::news(&fleet, applied, (worker, epoch), revision)?;
         let news = news.filter(|_| revision > 0);
         news.map(|_| fleet.snapshot.tasks.of_worker(worker).count())
@@ -81,7 +81,8 @@ pub(super) async fn assignments(call: Call) -> Result<Response, Error> {
         gather(&call, tasks).await?;
     }
     let found = loop {
-        let fleet = fleets.borrow_and_update().clone();
+        workers.mark_unchanged();
+        let fleet = handle.fleet();
         let applied = status.borrow().applied_index;
         let newer = assignments::newer(&fleet, applied, (worker, epoch), revision)?;
         if let Some(newer) = newer {
@@ -90,7 +91,7 @@ pub(super) async fn assignments(call: Call) -> Result<Response, Error> {
         tokio::select! {
             biased; // A stopping node lets everybody go; what is there goes before a wait that ends.
             () = call.api.closing.cancelled() => return Err(stopping()),
-            changed = fleets.changed() => changed.map_err(|_| stopping())?,
+            changed = workers.changed() => changed.map_err(|_| stopping())?,
             () = &mut waited => break None,
         }
     };

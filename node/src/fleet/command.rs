@@ -13,6 +13,7 @@ use crate::service::spec::Amounts;
 use crate::types::{Epoch, Incarnation, NodeId, ServiceId, Term, WorkerId};
 use crate::worker::Report;
 use crate::worker::exchange::Hello;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -193,6 +194,39 @@ pub enum Command {
         /// SHA-256 of the token that it showed, hex.
         token_hash: String,
     },
+}
+
+/// The JSON of [`Command::ServiceCreate`], read in one go.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceCreate {
+    /// The variant.
+    #[serde(rename = "do")]
+    _do: OnlyServiceCreate,
+    spec: Spec,
+}
+
+/// The word for it.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OnlyServiceCreate {
+    ServiceCreate,
+}
+
+impl Command {
+    /// The command as it is written into the log.
+    pub(crate) fn to_json(&self) -> Bytes {
+        super::records::write(self)
+    }
+
+    /// Reads a command. The variant's name may stand anywhere in it, so that all is kept in pieces until it is found and then read
+    /// again; what a client waits for most is read at once.
+    pub(crate) fn from_json(json: &[u8]) -> serde_json::Result<Command> {
+        match serde_json::from_slice(json) {
+            Ok(ServiceCreate { spec, .. }) => Ok(Command::ServiceCreate { spec }),
+            Err(_) => serde_json::from_slice(json),
+        }
+    }
 }
 
 /// A worker's hello with what it brings.

@@ -10,13 +10,14 @@
 //! [`crate::scheduler::change`].
 //!
 //! Map, in reading order: [`command`], what goes in and comes out; [`event`], what is told of it; [`apply`]; [`records`];
-//! [`secret`], sealed values and who opens them; [`meeting`], what workers and managers say to each other.
+//! [`secret`], sealed values and who opens them; [`meeting`], what workers and managers say to each other; [`feed`], how it is told.
 //!
 //! Nothing here looks at a clock, a disk or a network. `docs/orchestration.md` is the contract.
 
 pub mod apply;
 pub mod command;
 pub mod event;
+pub mod feed;
 pub mod meeting;
 pub mod records;
 pub mod secret;

@@ -15,6 +15,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// Room for the JSON of most records, bytes.
+const JSON_LEN_USUAL: usize = 1 << 10;
+
 /// Names a record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
@@ -40,6 +43,33 @@ pub enum Key {
     Keyring,
     /// A worker that was removed.
     Removed(WorkerId),
+}
+
+impl Key {
+    /// Whether it is of something that has its name from the entry `index`, by which it was made.
+    fn is_named_by(&self, index: u64) -> bool {
+        match self {
+            Key::Service(id) | Key::Spec(id, _) => id.0 == index,
+            Key::Worker(id) => id.0 == index,
+            Key::Token(id) | Key::Event(id, _) => *id == index,
+            Key::Meta
+            | Key::Task(_)
+            | Key::Volume(_)
+            | Key::Secret(_)
+            | Key::Keyring
+            | Key::Removed(_) => false,
+        }
+    }
+}
+
+/// A record that changed.
+pub(crate) struct Changed {
+    /// Where it lies.
+    pub(crate) key: Bytes,
+    /// As it is to be written; none: removed.
+    pub(crate) value: Option<Bytes>,
+    /// Whether it was made by the entry that changed it: there was no record of this key before.
+    pub(crate) is_new: bool,
 }
 
 /// The counters.
@@ -76,11 +106,15 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// The records that changed since this was asked last, as they are to be written; none: removed.
-    pub(crate) fn take_changes(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+    /// The records that changed since this was asked last.
+    pub(crate) fn take_changes(&mut self) -> Vec<Changed> {
         let dirty = std::mem::take(&mut self.dirty);
-        let record = |key: Key| (fleet_key(&key), self.record(&key));
-        dirty.into_iter().map(record).collect()
+        let changed = |key: Key| Changed {
+            key: fleet_key(&key),
+            value: self.record(&key),
+            is_new: key.is_named_by(self.index),
+        };
+        dirty.into_iter().map(changed).collect()
     }
 
     fn take_record(&mut self, key: Key, value: &[u8]) -> Result<(), Error> {
@@ -170,9 +204,12 @@ fn noted<T: Serialize, N: Serialize>(is: &T, note: &N) -> Option<Bytes> {
     Some(write(&Noted { is, note }))
 }
 
-fn write<T: Serialize>(value: &T) -> Bytes {
-    let json = serde_json::to_vec(value).expect("records are plain data with text keys");
-    json.into()
+/// The JSON of a record or a command.
+pub(super) fn write<T: Serialize>(value: &T) -> Bytes {
+    // Most fit, so that nothing is copied while it grows; then it takes what it needs.
+    let mut json = Vec::with_capacity(JSON_LEN_USUAL);
+    serde_json::to_writer(&mut json, value).expect("records are plain data with text keys");
+    Bytes::copy_from_slice(&json)
 }
 
 fn read<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, Error> {

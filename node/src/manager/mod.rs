@@ -159,12 +159,15 @@ pub(crate) async fn run(
             errands.extend(reign.act(calls.is_empty()));
         }
         timer.set(&hands.clock, reign.as_ref().and_then(Reign::wake));
+        let rests = reign
+            .as_ref()
+            .is_some_and(|reign| reign.rests(hands.clock.now()));
         wake = tokio::select! {
             biased; // What has ended makes room; then who waits; then news.
             Some(finished) = errands.next() => Wake::Finished(finished),
             asked = calls.recv() => asked.map_or(Wake::Over, Wake::Asked),
-            changed = status.changed() => changed.map_or(Wake::Over, |()| Wake::News),
-            changed = fleets.changed() => changed.map_or(Wake::Over, |()| Wake::News),
+            turned = status.wait_for(|status| leads(status) != term) => turned.map_or(Wake::Over, |_| Wake::News),
+            changed = fleets.changed(), if !rests => changed.map_or(Wake::Over, |()| Wake::News),
             () = timer.passed() => Wake::News,
         };
     }

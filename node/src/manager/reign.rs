@@ -182,7 +182,7 @@ impl Reign {
         let now = self.now();
         let knobs = &self.hands.knobs;
         let longest = knobs.worker_down / LOOKS + 2 * knobs.worker_pace();
-        let is_news = !Arc::ptr_eq(&fleet, &self.fleet);
+        let is_news = !(fleet.snapshot.workers).is_shared(&self.fleet.snapshot.workers);
         let expected_ms = self.time_ms(now);
         self.fleet = fleet;
         self.time = (now, self.time_ms(now));
@@ -630,6 +630,12 @@ impl Reign {
         }
     }
 
+    /// Whether news of the fleet can wait for the next pass: this needs them for nothing else, and whoever asks is answered from the newest
+    /// fleet all the same.
+    pub(super) fn rests(&self, now: Mono) -> bool {
+        self.settled && now < self.pace.not_before
+    }
+
     /// When there is something to do although nothing else happens.
     pub(super) fn wake(&self) -> Option<Mono> {
         let now = self.now();
@@ -649,6 +655,7 @@ impl Reign {
             (self.pending_since_ms)
                 .map(|_| self.suspicion_told.plus(self.hands.knobs.worker_heartbeat)),
             self.pass_due(now).filter(|_| !self.busy.planning),
+            self.rests(now).then_some(self.pace.not_before),
         ];
         all.into_iter().flatten().min()
     }

@@ -392,7 +392,7 @@ impl Run {
             return Err(Error::new(Code::Conflict, message).hint("remove it first"));
         }
         let (hash, life) = (token_hash(&join.token), Incarnation(join.incarnation));
-        let fleet = self.shared.fleet.borrow().clone();
+        let fleet = self.shared.fleet.fleet();
         if let Some(token) = fleet.admission(&hash, &join.name, life) {
             return Ok(Some(token));
         }

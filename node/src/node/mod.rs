@@ -49,7 +49,7 @@ mod serve;
 mod snapshots;
 
 use crate::config::{Config, Level};
-use crate::fleet::Fleet;
+use crate::fleet::feed::Feed;
 use crate::handle::{Condition, Handle, Status};
 use crate::knobs::Knobs;
 use crate::manager::Asked;
@@ -129,7 +129,7 @@ struct Shared {
     /// The picture of the node.
     status: Arc<watch::Sender<Status>>,
     /// The fleet as applied.
-    fleet: Arc<watch::Sender<Arc<Fleet>>>,
+    fleet: Arc<Feed>,
     /// Calls for the manager's task.
     manager: mpsc::Sender<Asked>,
 }
@@ -189,7 +189,7 @@ pub async fn start(env: Env, config: Config, knobs: Knobs) -> Result<Running, St
     let tasks = Tasks::default();
     let metrics = Metrics::new();
     let (status, pictures) = watch::channel(first_picture(&config));
-    let (fleet, fleets) = watch::channel(Arc::default());
+    let (fleet, fleets) = Feed::new();
     let (requests, request_queue) = mpsc::channel(knobs.request_queue_len_max);
     let (inbound, inbox) = mpsc::channel(knobs.inbox_len_max);
     let text = metrics.clone();

@@ -194,7 +194,7 @@ async fn any_manager_opens_what_another_sealed_and_one_with_an_empty_disk_does_a
     assert!(!holds_clear_text(world.home.path()));
     let records: Vec<_> = world.fleet.take_changes();
     assert!(!records.is_empty());
-    let texts = records.into_iter().filter_map(|(_, value)| value);
+    let texts = records.into_iter().filter_map(|record| record.value);
     assert!(!texts.into_iter().any(|value| contains(&value)));
 }
 

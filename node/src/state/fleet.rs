@@ -7,6 +7,7 @@ use super::apply::{Batch, Step, Stop, refuse};
 use super::command::{Done, FleetCommand, FleetDone, Refusal};
 use super::view::{Error, View};
 use crate::fleet::apply::At;
+use crate::fleet::records::Changed;
 use crate::fleet::{self, Fleet};
 use crate::types::Term;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ impl Batch<'_> {
         step: &Step,
         command: &FleetCommand,
     ) -> Result<Done, Stop> {
-        let command: fleet::Command = serde_json::from_slice(&command.json).map_err(|error| {
+        let command = fleet::Command::from_json(&command.json).map_err(|error| {
             let message = format!("this command of orchestration cannot be read: {error}");
             refuse(Refusal::Invalid, message)
         })?;
@@ -34,10 +35,14 @@ impl Batch<'_> {
         let changes = changing.take_changes();
         self.fleet_changed |= !changes.is_empty();
         self.fleet = Some(fleet);
-        for (key, new) in changes {
+        for Changed { key, value, is_new } in changes {
+            if let Some(value) = value.clone().filter(|_| is_new) {
+                self.over.add(key, value);
+                continue;
+            }
             let old = self.over.get(&key)?;
-            if old != new {
-                self.over.replace(key, old.as_deref(), new);
+            if old != value {
+                self.over.replace(key, old.as_deref(), value);
             }
         }
         let done = result.map_err(|refused| refuse(refused.why, refused.message))?;

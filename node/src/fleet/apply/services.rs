@@ -282,7 +282,9 @@ fn check(spec: &Spec) -> Result<(), Refused> {
         let message = format!("the specification is refused: {}", faults.join("; "));
         return refuse(Refusal::Invalid, message);
     }
-    let bytes = serde_json::to_vec(spec).map_or(usize::MAX, |json| json.len());
+    let mut counted = Counted(0);
+    let written = serde_json::to_writer(&mut counted, spec);
+    let bytes = written.map_or(usize::MAX, |()| counted.0);
     if bytes > SPEC_BYTES_MAX {
         let message = format!(
             "the specification takes {bytes} bytes as JSON: at most {SPEC_BYTES_MAX}; shorten its environment or labels"
@@ -290,4 +292,18 @@ fn check(spec: &Spec) -> Result<(), Refused> {
         return refuse(Refusal::Invalid, message);
     }
     Ok(())
+}
+
+/// Bytes that were written, and are not kept.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -12,6 +12,7 @@ mod workers;
 
 use super::apply::{At, Refused};
 use super::command::{Command, Done, Machine, WorkerHello, WorkerReports};
+use super::records::Changed;
 use super::{Event, Fleet};
 use crate::scheduler::model::{Moment, Status, Task, Worker};
 use crate::scheduler::{Change, reconcile};
@@ -84,15 +85,15 @@ impl Crew {
             term: self.term,
             time_ms: self.now_ms,
         };
-        let json = serde_json::to_vec(&command).unwrap();
-        let command: Command = serde_json::from_slice(&json).unwrap();
+        let read = Command::from_json(&command.to_json()).unwrap();
+        assert_eq!(read, command);
         let before = self.fleet.clone();
         let result = self.fleet.apply(&command, at);
         if result.is_err() {
             assert_eq!(self.fleet, before, "a refused command changes nothing");
         }
         let mut writes = Writes::default();
-        for (key, value) in self.fleet.take_changes() {
+        for Changed { key, value, .. } in self.fleet.take_changes() {
             writes.set(key, value);
         }
         self.records.write(&writes);

@@ -4,6 +4,7 @@
 use crate::error::{Code, Error};
 use crate::fleet::apply::At;
 use crate::fleet::command::Machine;
+use crate::fleet::feed::Feed;
 use crate::fleet::meeting::{Call, HelloCall, Reply};
 use crate::fleet::{Command, Fleet};
 use crate::handle::{Handle, MemberChange, Request, Stamp, Status};
@@ -82,7 +83,7 @@ impl World {
         (third.member.id, third.role) = (3, Role::Follower);
         picture.members.push(third);
         let (status, pictures) = watch::channel(picture);
-        let (fleet, fleets) = watch::channel(Arc::default());
+        let (fleet, fleets) = Feed::new();
         let metrics = Metrics::new();
         let handle = Handle::new(
             requests,
@@ -248,7 +249,7 @@ pub(super) fn beat(worker: WorkerId, epoch: Epoch) -> Call {
 async fn serve(
     mut queue: mpsc::Receiver<Request>,
     behind: Arc<Mutex<Behind>>,
-    fleet: watch::Sender<Arc<Fleet>>,
+    fleet: Feed,
     status: Arc<watch::Sender<Status>>,
     tasks: Tasks,
 ) {
@@ -259,7 +260,8 @@ async fn serve(
             Request::Propose { command, reply, .. } => {
                 let term = status.borrow().term;
                 let result = behind.propose(command.op, term);
-                fleet.send_replace(Arc::new(behind.fleet.clone()));
+                let told = fleet.tell(Arc::new(behind.fleet.clone()));
+                fleet.wake(told);
                 status.send_modify(|status| status.applied_index.0 = behind.index);
                 reply.send(result).ok();
             }
