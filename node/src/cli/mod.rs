@@ -21,6 +21,7 @@ pub mod lease;
 mod logs;
 pub mod node;
 pub mod remote;
+mod resident;
 pub mod secret;
 pub mod service;
 mod spec_flags;
@@ -50,7 +51,9 @@ use world::Answer;
 
 /// Runs the command line `args` (the program's name first) in `world`; gives the exit code.
 pub async fn run(args: Vec<String>, world: &World) -> u8 {
-    let cli = match Cli::try_parse_from(alias::expanded(args)) {
+    let args = alias::expanded(args);
+    let parsed = resident::parsed(&args).map_or_else(|| Cli::try_parse_from(args), Ok);
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error, world).code(),
     };
