@@ -228,4 +228,6 @@ knobs! {
     reconcile_pause: Duration = Duration::from_millis(5), (1, 20);
     /// Pause of the manager after something that failed.
     manager_retry: Duration = Duration::from_millis(500), (100, 1_000);
+    /// How long a leader waits for an append that tells its followers what is committed before it does so with a message of its own.
+    commit_told_within: Duration = Duration::from_millis(1), (1, 20);
 }

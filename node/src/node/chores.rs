@@ -6,9 +6,12 @@ use super::run::{Internal, Run};
 use crate::rt::{Event, Mono};
 use crate::state::command::{Command, LeaseExpire, Op};
 use crate::types::Role;
+use std::time::Duration;
 
 /// Leases that one entry expires at most.
 const EXPIRE_MAX: usize = 64;
+/// How long a follower's sync may hold up what it applies. The tick looks again.
+const APPLY_HELD_MAX: Duration = Duration::from_millis(5);
 
 impl Run {
     /// Looks after what time alone changes.
@@ -52,6 +55,25 @@ impl Run {
             .is_err()
         {
             self.leases.not_proposed(&leases);
+        }
+    }
+
+    /// Sees to it that followers learn what is committed soon, although no append tells them.
+    pub(super) fn mind_commit(&mut self) {
+        let within = self.shared.knobs.commit_told_within;
+        match self.core.has_untold_commit() {
+            true => self.commit_due.set_once(within),
+            false => self.commit_due.clear(),
+        }
+    }
+
+    /// Starts the next batch. A follower's waits for the sync that is under way, as the leader does, and takes all that was committed until
+    /// then, unless that takes long.
+    pub(super) fn start_applier(&mut self) {
+        let follows = self.core.role() != Role::Leader;
+        let syncs = self.writer.running_for(self.now());
+        if !(follows && syncs.is_some_and(|since| since < APPLY_HELD_MAX)) {
+            self.applier.start();
         }
     }
 

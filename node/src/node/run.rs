@@ -15,7 +15,7 @@ use crate::error::{Code, Error, Leader};
 use crate::handle::{Condition, Reply, Request};
 use crate::raft::core::Settings;
 use crate::raft::{Core, Work};
-use crate::rt::clock::Sleep;
+use crate::rt::clock::{Deadline, Sleep};
 use crate::rt::{Event, Lane, Mono};
 use crate::state::command::{Command, Member, Op};
 use crate::transport::{Identity, Inbound};
@@ -37,6 +37,8 @@ const CHORES: Duration = Duration::from_millis(50);
 enum Input {
     /// The profile's clock.
     Tick,
+    /// No append has told the followers the commit index for a while.
+    CommitDue,
     /// Requests of this node's clients.
     Requests(Vec<Request>),
     /// News from peers.
@@ -125,6 +127,8 @@ pub(super) struct Run {
     inbox: mpsc::Receiver<Inbound>,
     /// Next tick of the profile's clock.
     tick: Sleep,
+    /// When the followers are told the commit index, unless an append does so first.
+    pub(super) commit_due: Deadline,
     /// Next time for the chores.
     pub(super) chores_at: Mono,
     /// Next look at the disk.
@@ -229,6 +233,7 @@ impl Run {
             requests,
             inbox,
             tick: clock.sleep(timing.tick),
+            commit_due: Deadline::new(&clock),
             chores_at: now,
             disk_at: now,
             commit_told: Index(0),
@@ -273,6 +278,7 @@ impl Run {
             // whose messages carry it on; new work last.
             biased;
             () = &mut self.tick => Input::Tick,
+            () = self.commit_due.passed() => Input::CommitDue,
             written = self.writer.ended() => Input::Written(written),
             applied = self.applier.ended() => Input::Applied(applied),
             Some(news) = self.internal.recv() => Input::Internal(news),
@@ -288,6 +294,7 @@ impl Run {
     fn take(&mut self, input: Input) {
         match input {
             Input::Tick => self.on_tick(),
+            Input::CommitDue => self.core.tell_commit(),
             Input::Requests(requests) => requests.into_iter().for_each(|one| self.on_request(one)),
             Input::Inbound(inbound) => inbound.into_iter().for_each(|one| self.on_inbound(one)),
             Input::Written(WriteEnded::Done(written)) => self.on_written(written),
@@ -324,7 +331,8 @@ impl Run {
                 break;
             }
         }
-        self.applier.start();
+        self.mind_commit();
+        self.start_applier();
         self.serve_due();
         self.check_stop();
     }
@@ -485,6 +493,7 @@ impl Run {
             self.core.persisted(written.number);
         }
         self.send(written.messages);
+        self.applier.start();
     }
 
     /// A batch was applied.

@@ -4,7 +4,7 @@ use super::Log;
 use crate::knobs::Timing;
 use crate::types::{Index, NodeId, Role, Term};
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, HardState, Message, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
 use raft::{Config, RawNode, ReadOnlyOption, ReadState, SnapshotStatus, StateRole};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -90,6 +90,8 @@ pub struct Core {
     reported: (Role, Term, NodeId),
     /// Term and vote last handed out to be written.
     written: (u64, u64),
+    /// Commit index that all others were told by this leader, or are told otherwise.
+    told: u64,
 }
 
 impl Core {
@@ -112,6 +114,8 @@ impl Core {
             batch_append: true,
             // Lease reads trust clocks; ours never do.
             read_only_option: ReadOnlyOption::Safe,
+            // The next append tells it, or [`Core::tell_commit`]: a message and its answer for each follower less.
+            skip_bcast_commit: true,
             ..Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -124,6 +128,7 @@ impl Core {
             timeout_ticks: 0,
             reported: (Role::Follower, Term(0), NodeId(0)),
             written: (hard_state.term, hard_state.vote),
+            told: 0,
         };
         core.redraw();
         Ok(core)
@@ -205,6 +210,19 @@ impl Core {
         }
     }
 
+    /// Whether this leader's commit index went ahead of what it has told the others.
+    pub fn has_untold_commit(&self) -> bool {
+        self.role() == Role::Leader && self.told < self.raw.raft.raft_log.committed
+    }
+
+    /// Tells the others the commit index. Whoever takes no appends now is told when it does.
+    pub fn tell_commit(&mut self) {
+        if self.has_untold_commit() {
+            self.told = self.raw.raft.raft_log.committed;
+            self.raw.raft.bcast_append();
+        }
+    }
+
     /// `peer` could not be reached.
     pub fn unreachable(&mut self, peer: NodeId) {
         self.raw.report_unreachable(peer.0);
@@ -253,6 +271,7 @@ impl Core {
             }
         }
         self.raw.advance_append_async(ready);
+        self.note_told(&work.messages);
         let now = (self.role(), self.term(), self.leader());
         work.role_changed = now != self.reported;
         self.reported = now;
@@ -305,7 +324,7 @@ impl Core {
     }
 
     /// Whether a read index would be heard: a leader is known, and an entry of its term is committed as far as this node knows. Before
-    /// that raft-rs drops it in silence; the commit is told to every follower as soon as it happens.
+    /// that raft-rs drops it in silence; the commit is told to every follower within a moment.
     pub fn can_ask_index(&self) -> bool {
         self.leader() != NodeId(0) && self.has_committed_in_term()
     }
@@ -333,6 +352,17 @@ impl Core {
             (NodeId(*id), progress)
         })
         .collect()
+    }
+
+    /// Notes whether `messages` tell every other member the commit index.
+    fn note_told(&mut self, messages: &[Message]) {
+        let commit = self.raw.raft.raft_log.committed;
+        let tells = |message: &&Message| {
+            message.get_msg_type() == MessageType::MsgAppend && message.commit == commit
+        };
+        if messages.iter().filter(tells).count() + 1 >= self.raw.raft.prs().iter().len() {
+            self.told = commit;
+        }
     }
 
     /// True when this node is a learner in the configuration, or in none.
@@ -397,4 +427,87 @@ pub fn parse_context(context: &Bytes) -> Option<(u64, u64)> {
     let (nonce, sequence) = context.split_first_chunk::<8>()?;
     let sequence = sequence.try_into().ok()?;
     Some((u64::from_be_bytes(*nonce), u64::from_be_bytes(sequence)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::knobs::Profile;
+    use rand::SeedableRng;
+
+    fn core(id: u64) -> Core {
+        let conf_state = ConfState {
+            voters: vec![1, 2, 3],
+            ..ConfState::default()
+        };
+        let hard_state = HardState {
+            term: 1,
+            commit: 1,
+            ..HardState::default()
+        };
+        let settings = Settings {
+            id: NodeId(id),
+            timing: Profile::Lan.timing(),
+            applied: Index(1),
+            append_bytes_max: 1 << 20,
+            append_inflight_max: 16,
+            uncommitted_bytes_max: 1 << 20,
+            rng: ChaCha8Rng::seed_from_u64(id),
+        };
+        Core::new(
+            settings,
+            Log::new((Index(1), Term(1)), [], hard_state, conf_state),
+        )
+        .unwrap()
+    }
+
+    /// All work is done and all messages arrive until there are none; their number.
+    fn settle(cores: &mut [Core; 3]) -> usize {
+        let mut count = 0;
+        loop {
+            let mut messages = Vec::new();
+            for core in cores.iter_mut() {
+                while core.has_work() {
+                    let work = core.work();
+                    messages.extend(work.messages);
+                    messages.extend(work.persisted_messages);
+                    core.persisted(work.number);
+                    if let Some(last) = work.committed.last() {
+                        core.applied(Index(last.index));
+                    }
+                }
+            }
+            if messages.is_empty() {
+                return count;
+            }
+            count += messages.len();
+            for message in messages {
+                cores[usize::try_from(message.to).unwrap() - 1].step(message);
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_is_told_by_the_next_append_or_when_it_must_be() {
+        let mut cores = [core(1), core(2), core(3)];
+        while cores[0].role() != Role::Leader {
+            cores[0].tick();
+            settle(&mut cores);
+        }
+        let commits = |cores: &[Core; 3]| [0, 1, 2].map(|at| cores[at].commit().0);
+        // The second follower's answer let raft-rs go on with it after the commit; the first one's was the commit.
+        assert_eq!(commits(&cores), [2, 1, 2], "the entry of the term");
+        assert!(cores[0].has_untold_commit() && !cores[1].has_untold_commit());
+        cores[0].tell_commit();
+        assert_eq!(settle(&mut cores), 4, "a message and an answer each");
+        assert_eq!(commits(&cores), [2, 2, 2]);
+        assert!(!cores[0].has_untold_commit());
+        cores[0].tell_commit();
+        assert_eq!(settle(&mut cores), 0);
+        for index in 3..6 {
+            cores[0].propose(context(7, index), b"x".to_vec()).unwrap();
+            assert_eq!(settle(&mut cores), 4);
+            assert_eq!(commits(&cores), [index, index - 1, index - 1]);
+        }
+    }
 }
