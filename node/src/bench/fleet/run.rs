@@ -185,7 +185,10 @@ impl Bench<'_> {
             let name = format!("{}-{size}-{round}", self.crew.tag);
             let began = self.begin();
             self.remote
-                .ask(&Ask::post("/v1/services", &self.spec(&name, size, 1)))
+                .ask(&Ask::post(
+                    "/v1/services",
+                    &json!(self.spec(&name, size, 1)),
+                ))
                 .await?;
             let all = u64::from(size);
             self.until("all tasks run", |seen| seen.running >= all)
@@ -232,9 +235,8 @@ impl Bench<'_> {
         let name = |number: u64| format!("{}-s-{number}", self.crew.tag);
         let path = |number: u64| format!("/v1/services/{}", name(number));
         let body = |number, version| {
-            self.spec(&name(number), copies, version)
-                .to_string()
-                .into_bytes()
+            let spec = self.spec(&name(number), copies, version);
+            serde_json::to_vec(&spec).expect("specifications are plain data with text keys")
         };
         let mut lines = Vec::new();
         for (verb, then) in [
@@ -299,14 +301,14 @@ impl Bench<'_> {
     }
 
     /// A service of `replicas` tasks on the bench's own workers; another `version` needs other tasks.
-    fn spec(&self, name: &str, replicas: u32, version: u32) -> Value {
+    fn spec(&self, name: &str, replicas: u32, version: u32) -> Spec {
         let mut spec = Spec::new(name, &["light"]);
         spec.replicas = replicas;
         spec.env = [("VERSION".to_owned(), version.to_string())].into();
         spec.update.monitor_ms = 0;
         let constraint = format!("node.labels.{LABEL} == {}", self.crew.tag);
         spec.placement.constraints = vec![constraint];
-        json!(spec)
+        spec
     }
 
     /// Removes what the bench has made. Its workers have ended.
