@@ -39,8 +39,8 @@ const MANIFESTS: [&str; 4] = [
 struct Registries {
     /// The file of credentials.
     file: Option<PathBuf>,
-    /// What is made of it, made anew when it says something else.
-    kept: Arc<Mutex<Arc<Clients>>>,
+    /// What is made of it: at the first pull, since many a worker never pulls, and anew when it says something else.
+    kept: Arc<Mutex<Option<Arc<Clients>>>>,
 }
 
 /// How registries are spoken to.
@@ -69,10 +69,7 @@ impl Clients {
                 .map_err(|error| format!("images cannot be pulled by this program: {error}"))
         };
         Ok(Clients {
-            credentials: match text.is_empty() {
-                true => Credentials::default(),
-                false => Credentials::parse(&text)?,
-            },
+            credentials: credentials(&text)?,
             text,
             secure: client(ClientProtocol::Https)?,
             plain: client(ClientProtocol::Http)?,
@@ -84,11 +81,19 @@ impl Clients {
 pub fn images(file: Option<&Path>) -> Result<Images, String> {
     // Another part of this program may have chosen one; any will do.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let clients = Clients::new(read(file)?).map_err(|why| told(file, &why))?;
+    credentials(&read(file)?).map_err(|why| told(file, &why))?;
     Ok(Images::new(Registries {
         file: file.map(Path::to_owned),
-        kept: Arc::new(Mutex::new(Arc::new(clients))),
+        kept: Arc::default(),
     }))
+}
+
+/// What a file of credentials with this text says.
+fn credentials(text: &str) -> Result<Credentials, String> {
+    match text.is_empty() {
+        true => Ok(Credentials::default()),
+        false => Credentials::parse(text),
+    }
 }
 
 /// What is wrong, with the file that is to blame.
@@ -121,12 +126,13 @@ impl Registries {
     fn clients(&self) -> Result<Arc<Clients>, Error> {
         let text = read(self.file.as_deref()).map_err(Error::Unreachable)?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.text != text {
-            let clients = Clients::new(text);
-            let told = |why: String| Error::Unreachable(told(self.file.as_deref(), &why));
-            *kept = Arc::new(clients.map_err(told)?);
+        if let Some(clients) = kept.as_ref().filter(|clients| clients.text == text) {
+            return Ok(Arc::clone(clients));
         }
-        Ok(Arc::clone(&kept))
+        let told = |why: String| Error::Unreachable(told(self.file.as_deref(), &why));
+        let clients = Arc::new(Clients::new(text).map_err(told)?);
+        *kept = Some(Arc::clone(&clients));
+        Ok(clients)
     }
 
     /// Who is to be asked for `image`.
