@@ -19,7 +19,9 @@
 //!   for the majority only after [`Core::persisted`](crate::raft::Core::persisted).
 //! - *A follower answers after its sync*, and a vote leaves after it is durable: both are promises.
 //! - *The next batch gathers while one is synced*: one `fdatasync` carries all that came meanwhile (group commit).
-//! - *Entries are applied only when committed and durable here*; applying overlaps with the next write.
+//! - *The commit index travels with the next append*, or by itself after 1 ms: a message and an answer for each follower less.
+//! - *Entries are applied only when committed and durable here*; on a leader, applying overlaps with the next write. A follower's waits
+//!   for the sync under way (5 ms at most), for which the leader waits, too.
 //! - *A client is answered after its entry is applied*, so that it can read what it wrote on this node.
 //!
 //! Reading order: `boot`, how a node finds out who it is, with `datadir` and `seat`; `run`, the loop; `persist`, `apply`,

@@ -8,7 +8,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot}
 use raft::{Config, RawNode, ReadOnlyOption, ReadState, SnapshotStatus, StateRole};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a core is made from.
 pub struct Settings {
@@ -360,7 +360,10 @@ impl Core {
         let tells = |message: &&Message| {
             message.get_msg_type() == MessageType::MsgAppend && message.commit == commit
         };
-        if messages.iter().filter(tells).count() + 1 >= self.raw.raft.prs().iter().len() {
+        let told = messages.iter().filter(tells).map(|message| message.to);
+        // One that lags may be sent several at once.
+        let told: BTreeSet<u64> = told.collect();
+        if told.len() + 1 >= self.raw.raft.prs().iter().len() {
             self.told = commit;
         }
     }
@@ -498,6 +501,20 @@ mod tests {
         // The second follower's answer let raft-rs go on with it after the commit; the first one's was the commit.
         assert_eq!(commits(&cores), [2, 1, 2], "the entry of the term");
         assert!(cores[0].has_untold_commit() && !cores[1].has_untold_commit());
+        let append = |to| {
+            let mut message = Message {
+                to,
+                commit: 2,
+                ..Message::default()
+            };
+            message.set_msg_type(MessageType::MsgAppend);
+            message
+        };
+        cores[0].note_told(&[append(3), append(3)]);
+        assert!(
+            cores[0].has_untold_commit(),
+            "two to one are not one to each"
+        );
         cores[0].tell_commit();
         assert_eq!(settle(&mut cores), 4, "a message and an answer each");
         assert_eq!(commits(&cores), [2, 2, 2]);
